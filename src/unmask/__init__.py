@@ -1,0 +1,3 @@
+"""Tells real adversarial robustness from gradient masking."""
+
+__version__ = "0.1.0"

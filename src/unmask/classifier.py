@@ -1,0 +1,169 @@
+"""The only door to the user's network. Every forward and backward pass goes through it and is counted."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from .errors import ModelFailed, UnmaskError
+from .randomness import Streams
+from .types import Outputs
+
+Images = Float[Tensor, "batch *dims"]
+Network = Callable[[Tensor], "Tensor | Outputs"]
+
+
+@dataclass
+class Meter:
+    """Passes spent, counted in examples. Judging is counted apart from attacking."""
+
+    forwards: int = 0
+    backwards: int = 0
+    judge_forwards: int = 0
+
+    def snapshot(self) -> Meter:
+        return replace(self)
+
+    def since(self, earlier: Meter) -> Meter:
+        return Meter(
+            self.forwards - earlier.forwards,
+            self.backwards - earlier.backwards,
+            self.judge_forwards - earlier.judge_forwards,
+        )
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seeds torch, NumPy and Python for third-party code, and puts all three back as they were."""
+    devices = [device] if device.type == "cuda" else []
+    python, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_state)
+
+
+class Classifier:
+    """A network, as the attacks and the judge see it.
+
+    **Arguments**
+    - `network`: input `[batch, channels, height, width]` in the box, output logits `[batch, classes]` or `Outputs`.
+      It is never put in another mode, its parameters are never frozen, no `.grad` is left on them.
+    - `passes`: the defence's own claim: a prediction is the mean of the logits over this many forward passes.
+    - `surrogate`: a differentiable stand-in for backward passes (BPDA) or for transfer, or None.
+    - `deterministic`: True promises that equal inputs give equal outputs; then no seeds are set around a call.
+    - `clones_input`: pass a copy, for networks that write into their input.
+
+    **Raises** `ModelFailed` with one line when the network raises or returns something else than logits.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        passes: int = 1,
+        surrogate: Network | None = None,
+        deterministic: bool = False,
+        clones_input: bool = False,
+        meter: Meter | None = None,
+    ):
+        if passes < 1:
+            raise UnmaskError(f"passes is {passes}; give at least 1")
+        self.network = network
+        self.passes = passes
+        self.surrogate = surrogate
+        self.deterministic = deterministic
+        self.clones_input = clones_input
+        self.meter = Meter() if meter is None else meter
+
+    def replace(self, **changes: object) -> Classifier:
+        """A classifier with other fields that shares this one's meter."""
+        fields = {k: getattr(self, k) for k in ("network", "passes", "surrogate", "deterministic", "clones_input", "meter")}
+        return Classifier(**{**fields, **changes})  # type: ignore[arg-type]
+
+    def with_surrogate(self, surrogate: Network) -> Classifier:
+        """This classifier with a differentiable stand-in for its backward pass."""
+        return self.replace(surrogate=surrogate)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the first parameter or buffer; the CPU for networks without any."""
+        if isinstance(self.network, nn.Module):
+            for tensor in (*self.network.parameters(), *self.network.buffers()):
+                return tensor.device
+        return torch.device("cpu")
+
+    def __call__(self, x: Images, *, generator: torch.Generator | Streams) -> Outputs:
+        """One forward pass, differentiable, on fresh randomness from `generator`."""
+        self.meter.forwards += len(x)
+        return self._once(x, generator)
+
+    def predict(self, x: Images, *, generator: torch.Generator | Streams) -> Outputs:
+        """The deployed prediction: the mean over `passes` passes, without gradient, counted as judging."""
+        with torch.no_grad():
+            total = self._once(x, generator)
+            for _ in range(self.passes - 1):
+                more = self._once(x, generator)
+                score = total.detector_score
+                if score is not None and more.detector_score is not None:
+                    score = score + more.detector_score
+                total = Outputs(total.logits + more.logits, score)
+        self.meter.judge_forwards += len(x) * self.passes
+        if self.passes == 1:
+            return total
+        score = None if total.detector_score is None else total.detector_score / self.passes
+        return Outputs(total.logits / self.passes, score)
+
+    def gradient(self, values: Float[Tensor, " batch"], x: Images) -> Images:
+        """Gradient of the sum of `values` with respect to `x`; zero where `x` is not reached. Counts backwards."""
+        self.meter.backwards += len(x)
+        if not values.requires_grad:
+            return torch.zeros_like(x)
+        (grad,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
+        return torch.zeros_like(x) if grad is None else grad
+
+    def _once(self, x: Images, generator: torch.Generator | Streams) -> Outputs:
+        if self.clones_input:
+            x = x.clone()
+        if self.deterministic:
+            return self._checked(x)
+        if isinstance(generator, Streams):
+            seed = generator.batch_seed()
+        else:
+            seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+        with seeded(seed, x.device):
+            return self._checked(x)
+
+    def _checked(self, x: Tensor) -> Outputs:
+        try:
+            outputs = self.network(x)
+        except (UnmaskError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if "out of memory" in str(error) or "can't allocate memory" in str(error):
+                raise torch.OutOfMemoryError(str(error)) from error
+            first_line = (str(error).splitlines() or [""])[0]
+            raise ModelFailed(
+                f"the network raised {type(error).__name__}: {first_line} (input of shape {list(x.shape)}); "
+                "run it once on such an input yourself to see the whole traceback"
+            ) from error
+        if isinstance(outputs, Outputs):
+            return outputs
+        if not isinstance(outputs, Tensor):
+            raise ModelFailed(
+                f"the network returned a {type(outputs).__name__}; return a tensor of logits [batch, classes], "
+                "or unmask.Outputs(logits, detector_score)"
+            )
+        return Outputs(outputs)

@@ -1,0 +1,17 @@
+"""Every way in which `unmask` refuses to go on. Each message names the thing, its value and the way out."""
+
+
+class UnmaskError(Exception):
+    """Base of everything raised on purpose. The CLI prints its message on one line and exits with 2."""
+
+
+class UnusableInput(UnmaskError):
+    """The target, the data or an option cannot be used as given."""
+
+
+class ModelFailed(UnmaskError):
+    """The user's network raised, or returned something that is not logits."""
+
+
+class Unsupported(UnmaskError):
+    """The combination asked for does not exist, for instance BPDA without a surrogate."""

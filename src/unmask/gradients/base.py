@@ -1,0 +1,72 @@
+"""A gradient estimator says how the objective changes with the input. It is a field of every gradient attack."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..classifier import Classifier
+from ..objectives import Objective
+from ..randomness import Streams
+from ..types import Outputs
+
+Images = Float[Tensor, "batch *dims"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one call of an estimator found.
+
+    **Fields**
+    - `value`: objective per example `[batch]`, no graph.
+    - `grad`: shape of `x`.
+    - `outputs`: logits at `x` (the mean over draws where there are several), no graph.
+    """
+
+    value: Float[Tensor, " batch"]
+    grad: Images
+    outputs: Outputs
+
+
+class GradientEstimator(ABC):
+    """Estimates value and gradient of an objective at `x`."""
+
+    @abstractmethod
+    def estimate(
+        self,
+        classifier: Classifier,
+        objective: Objective,
+        x: Images,
+        y: Int[Tensor, " batch"],
+        *,
+        generator: torch.Generator | Streams,
+    ) -> Estimate:
+        """Never changes `x`, the network's mode or any `.grad`."""
+
+
+@dataclass(frozen=True)
+class Exact(GradientEstimator):
+    """The gradient that autograd computes.
+
+    **Cost**: one forward, one backward.
+    """
+
+    def estimate(
+        self,
+        classifier: Classifier,
+        objective: Objective,
+        x: Images,
+        y: Int[Tensor, " batch"],
+        *,
+        generator: torch.Generator | Streams,
+    ) -> Estimate:
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            outputs = classifier(x, generator=generator)
+            value = objective(outputs, y)
+            grad = classifier.gradient(value, x)
+        return Estimate(value.detach(), grad, outputs.detach())

@@ -1,0 +1,69 @@
+"""Success is decided here and nowhere else: in the ball, in the box, finite, wrong, not rejected, on fresh draws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .classifier import Classifier
+from .randomness import Streams
+from .threat import ThreatModel
+from .types import Outputs
+
+Images = Float[Tensor, "batch *dims"]
+Labels = Int[Tensor, " batch"]
+
+
+def fooled(outputs: Outputs, y: Labels, threat: ThreatModel) -> Bool[Tensor, " batch"]:
+    """Whether outputs meet the adversary's goal. Non-finite logits never do, and neither does a rejected input."""
+    prediction = outputs.logits.argmax(1)
+    met = prediction == y if threat.goal == "targeted" else prediction != y
+    met = met & torch.isfinite(outputs.logits).all(1)
+    if outputs.detector_score is not None:
+        met = met & (outputs.detector_score <= 0)
+    return met
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the judge saw, per example.
+
+    **Fields**
+    - `failure_rate`: share of the fresh draws on which the goal was met, in [0, 1]; 0 where `x_adv` is not allowed.
+      For a deterministic network this is 0 or 1.
+    - `allowed`: whether `x_adv` is finite, in the box and in the ball.
+    - `finite`: whether all logits of all draws were finite.
+    """
+
+    failure_rate: Float[Tensor, " batch"]
+    allowed: Bool[Tensor, " batch"]
+    finite: Bool[Tensor, " batch"]
+
+
+def judge(
+    classifier: Classifier,
+    x_adv: Images,
+    x: Images,
+    y: Labels,
+    threat: ThreatModel,
+    *,
+    draws: int = 1,
+    generator: torch.Generator | Streams,
+) -> Judgement:
+    """Scores candidates as the network is deployed: each draw is a mean over the claimed passes, on fresh randomness.
+
+    **Cost**: `draws * passes` judging forwards per example; one draw is enough for a deterministic network.
+    """
+    if classifier.deterministic:
+        draws = 1
+    allowed = threat.contains(x_adv, x)
+    failures = torch.zeros(len(x), device=x.device)
+    finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    for _ in range(draws):
+        outputs = classifier.predict(x_adv, generator=generator)
+        failures += fooled(outputs, y, threat)
+        finite &= torch.isfinite(outputs.logits).all(1)
+    return Judgement(failures / draws * allowed, allowed, finite)

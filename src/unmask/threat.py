@@ -1,0 +1,214 @@
+"""Threat models: everything that depends on the norm stands here and nowhere else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from .errors import UnusableInput
+from .randomness import Streams
+from .types import per_example
+
+Images = Float[Tensor, "batch *dims"]
+Values = Float[Tensor, " batch"]
+
+
+def _norms(flat: Tensor, p: float) -> Tensor:
+    """p-norm of each row, keeping the dimension. Scaled by the largest entry, so that 1e-30 does not underflow."""
+    largest = flat.abs().amax(1, keepdim=True)
+    safe = torch.where(largest > 0, largest, torch.ones_like(largest))
+    return largest * torch.linalg.vector_norm(flat / safe, p, dim=1, keepdim=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreatModel(ABC):
+    """What the adversary may do to an input.
+
+    **Fields**
+    - `epsilon`: radius of the ball, in units of the image range; zero is allowed (the null attack).
+    - `box`: smallest and largest valid pixel.
+    - `goal`: `untargeted` (any wrong class) or `targeted` (then `y` holds the class to reach).
+    """
+
+    epsilon: float
+    box: tuple[float, float] = (0.0, 1.0)
+    goal: Literal["untargeted", "targeted"] = "untargeted"
+
+    norm: ClassVar[str]
+    p: ClassVar[float]
+    dual_p: ClassVar[float]
+
+    def __post_init__(self) -> None:
+        if not self.epsilon >= 0:
+            raise UnusableInput(f"epsilon is {self.epsilon}; give a number that is zero or larger")
+        if not self.box[0] < self.box[1]:
+            raise UnusableInput(f"the box is {self.box}; its first number must be below its second")
+
+    def distance(self, x_adv: Images, x: Images) -> Values:
+        """Norm of the difference, computed in float64."""
+        return _norms((x_adv.double() - x.double()).flatten(1), self.p)[:, 0]
+
+    @abstractmethod
+    def project(self, x_adv: Images, x: Images) -> Images:
+        """A nearest point of ball and box, up to floating point. Not in place."""
+
+    @abstractmethod
+    def steepest_ascent(self, grad: Images) -> Images:
+        """The direction of unit norm along which a linear function grows fastest; zero where the gradient is zero."""
+
+    @abstractmethod
+    def random_start(self, x: Images, *, generator: torch.Generator | Streams) -> Images:
+        """A random point of ball and box."""
+
+    def settle(self, x_adv: Images, x: Images) -> Images:
+        """Projects so that `contains` holds exactly, in float64, with no tolerance to argue about."""
+        low, high = self.box
+        x_adv = self.project(x_adv, x)
+        for _ in range(8):
+            x_adv = x_adv.clamp(low, high)
+            outside = self.distance(x_adv, x) > self.epsilon
+            if not outside.any():
+                return x_adv
+            x_adv = torch.where(per_example(outside, x), self._shrink(x_adv, x), x_adv)
+        outside = self.distance(x_adv, x) > self.epsilon
+        return torch.where(per_example(outside, x), x, x_adv)
+
+    def _shrink(self, x_adv: Images, x: Images) -> Images:
+        return x + (x_adv - x) * (1 - 1e-6)
+
+    def contains(self, x_adv: Images, x: Images) -> Bool[Tensor, " batch"]:
+        """Finite, in the box, and in the ball (float64)."""
+        flat = x_adv.flatten(1)
+        low, high = self.box
+        inside = (flat >= low).all(1) & (flat <= high).all(1) & torch.isfinite(flat).all(1)
+        return inside & (self.distance(x_adv, x) <= self.epsilon)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linf(ThreatModel):
+    """Every pixel may move by at most `epsilon`."""
+
+    norm: ClassVar[str] = "linf"
+    p: ClassVar[float] = torch.inf
+    dual_p: ClassVar[float] = 1.0
+
+    def project(self, x_adv: Images, x: Images) -> Images:
+        low, high = self.box
+        nearest = torch.maximum(torch.minimum(x_adv, x + self.epsilon), x - self.epsilon)
+        return nearest.clamp_(low, high)
+
+    def steepest_ascent(self, grad: Images) -> Images:
+        return grad.sign()
+
+    def random_start(self, x: Images, *, generator: torch.Generator | Streams) -> Images:
+        streams = Streams.of(generator, len(x))
+        noise = streams.uniform(*x.shape[1:], device=x.device).to(x.dtype)
+        return self.project(x + self.epsilon * (2 * noise - 1), x)
+
+    def _shrink(self, x_adv: Images, x: Images) -> Images:
+        # Not merely one float nearer: close to zero a float is far finer than the rounding error of x + epsilon.
+        delta = x_adv.double() - x.double()
+        nearest = (x.double() + delta.clamp(-self.epsilon, self.epsilon)).to(x.dtype)
+        rounded_out = (nearest.double() - x.double()).abs() > self.epsilon
+        nearest = torch.where(rounded_out, torch.nextafter(nearest, x), nearest)
+        return torch.where(delta.abs() > self.epsilon, nearest, x_adv)
+
+
+@dataclass(frozen=True, kw_only=True)
+class L2(ThreatModel):
+    """The Euclidean length of the perturbation is at most `epsilon`."""
+
+    norm: ClassVar[str] = "l2"
+    p: ClassVar[float] = 2.0
+    dual_p: ClassVar[float] = 2.0
+
+    def project(self, x_adv: Images, x: Images) -> Images:
+        # Ball first, then box: the box contains x and is convex, so clamping only shortens the perturbation.
+        delta = (x_adv - x).flatten(1)
+        length = _norms(delta, 2.0)
+        scale = torch.where(length > self.epsilon, self.epsilon / length.clamp_min(1e-38), torch.ones_like(length))
+        return (x + (delta * scale).reshape(x.shape)).clamp_(*self.box)
+
+    def steepest_ascent(self, grad: Images) -> Images:
+        flat = grad.flatten(1)
+        largest = flat.abs().amax(1, keepdim=True)
+        flat = flat / torch.where(largest > 0, largest, torch.ones_like(largest))
+        length = torch.linalg.vector_norm(flat, 2.0, dim=1, keepdim=True)
+        return (flat / torch.where(length > 0, length, torch.ones_like(length))).reshape(grad.shape)
+
+    def random_start(self, x: Images, *, generator: torch.Generator | Streams) -> Images:
+        streams = Streams.of(generator, len(x))
+        direction = self.steepest_ascent(streams.normal(*x.shape[1:], device=x.device).to(x.dtype))
+        dims = direction[0].numel() if len(x) else 1
+        radius = self.epsilon * streams.uniform(device=x.device).to(x.dtype) ** (1 / dims)
+        return self.project(x + per_example(radius, x) * direction, x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class L1(ThreatModel):
+    """The absolute changes sum to at most `epsilon`.
+
+    **Source**: Croce & Hein 2021 (arXiv:2103.01208) for the projection onto the intersection of ball and box and for
+    the sparse steepest ascent.
+    """
+
+    norm: ClassVar[str] = "l1"
+    p: ClassVar[float] = 1.0
+    dual_p: ClassVar[float] = torch.inf
+
+    def project(self, x_adv: Images, x: Images) -> Images:
+        # The Euclidean projection onto {|delta|_1 <= eps, lo <= delta <= hi} soft-thresholds and clips by one shared
+        # multiplier: delta_i = clip(sign(d_i) max(|d_i| - lam, 0), lo_i, hi_i). Bisection on lam, 50 halvings.
+        low, high = self.box
+        d = (x_adv - x).flatten(1)
+        room = torch.where(d >= 0, high - x.flatten(1), x.flatten(1) - low)
+        size = d.abs()
+
+        def kept(lam: Tensor) -> Tensor:
+            return torch.minimum((size - lam).clamp_min(0), room)
+
+        bottom = torch.zeros_like(size[:, :1])
+        top = size.amax(1, keepdim=True)
+        inside = kept(bottom).sum(1, keepdim=True) <= self.epsilon
+        for _ in range(50):
+            middle = (bottom + top) / 2
+            over = kept(middle).sum(1, keepdim=True) > self.epsilon
+            bottom, top = torch.where(over, middle, bottom), torch.where(over, top, middle)
+        lam = torch.where(inside, torch.zeros_like(top), top)
+        return (x + (d.sign() * kept(lam)).reshape(x.shape)).clamp_(low, high)
+
+    def steepest_ascent(self, grad: Images) -> Images:
+        flat = grad.flatten(1)
+        largest = flat.abs().argmax(1, keepdim=True)
+        chosen = torch.zeros_like(flat).scatter_(1, largest, flat.gather(1, largest).sign())
+        return chosen.reshape(grad.shape)
+
+    def random_start(self, x: Images, *, generator: torch.Generator | Streams) -> Images:
+        # Uniform in the ball: Laplace-distributed coordinates, normalised, times a radius.
+        streams = Streams.of(generator, len(x))
+        shape = x.shape[1:]
+        size = -(1 - streams.uniform(*shape, device=x.device)).log()
+        noise = (size * streams.signs(*shape, device=x.device)).to(x.dtype)
+        dims = noise[0].numel() if len(x) else 1
+        radius = self.epsilon * streams.uniform(device=x.device).to(x.dtype) ** (1 / dims)
+        length = _norms(noise.flatten(1), 1.0)[:, 0]
+        return self.project(x + per_example(radius / length, x) * noise, x)
+
+
+NORMS: dict[str, type[ThreatModel]] = {"linf": Linf, "l2": L2, "l1": L1}
+
+
+def threat_model(norm: str, epsilon: float, **fields: object) -> ThreatModel:
+    """The threat model of a norm's name, for the CLI and for files.
+
+    >>> threat_model("linf", 0.3).epsilon
+    0.3
+    """
+    if norm.lower() not in NORMS:
+        raise UnusableInput(f"the norm is {norm!r}; choose one of {', '.join(NORMS)}")
+    return NORMS[norm.lower()](epsilon=epsilon, **fields)  # type: ignore[arg-type]

@@ -1,0 +1,42 @@
+"""Words that every room of the house shares: a forward pass's outputs and the shapes of things."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a classifier says about a batch.
+
+    A network may return one of these instead of a bare logits tensor when it also has a detector.
+
+    **Fields**
+    - `logits`: `[batch, classes]`, unnormalised.
+    - `detector_score`: `[batch]` or None. An input is **rejected where the score is above zero**; shift your
+      detector by its threshold. A rejected input is never a success of the attack.
+    """
+
+    logits: Float[Tensor, "batch classes"]
+    detector_score: Float[Tensor, " batch"] | None = None
+
+    def __getitem__(self, index: Tensor) -> Outputs:
+        score = self.detector_score
+        return Outputs(self.logits[index], None if score is None else score[index])
+
+    def detach(self) -> Outputs:
+        score = self.detector_score
+        return Outputs(self.logits.detach(), None if score is None else score.detach())
+
+
+def per_example(values: Tensor, like: Tensor) -> Tensor:
+    """Views `[batch]` as `[batch, 1, …]` so that it broadcasts over `like`.
+
+    >>> import torch
+    >>> per_example(torch.ones(2), torch.zeros(2, 3, 4, 4)).shape
+    torch.Size([2, 1, 1, 1])
+    """
+    return values.reshape(-1, *[1] * (like.ndim - 1))
