@@ -20,6 +20,11 @@ _MIX_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX_2 = -7723592293110705685  # 0x94D049BB133111EB
 
 
+def _wrap(number: int) -> int:
+    """A Python integer modulo 2^64, as a signed one: torch refuses numbers that do not fit."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
 def _shift_right(z: Tensor, bits: int) -> Tensor:
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
@@ -53,7 +58,7 @@ class Streams:
     @classmethod
     def seeded(cls, seed: int, index: Int[Tensor, " batch"], tag: str = "") -> Streams:
         """Streams named by an experiment's seed, each example's index in the data set, and a tag such as an attack."""
-        start = torch.full_like(index, seed, dtype=torch.int64) * _GOLDEN + _tag_number(tag)
+        start = torch.full_like(index, _wrap(seed * _GOLDEN + _tag_number(tag)), dtype=torch.int64)
         return cls(_mix(_mix(start) + index.to(torch.int64) * _GOLDEN))
 
     @classmethod
@@ -74,12 +79,12 @@ class Streams:
 
     def fork(self, tag: str) -> Streams:
         """Fresh streams for a sub-task; the parent's own draws stay where they are."""
-        return Streams(_mix(self.seeds + _tag_number(tag) + self.counter * _GOLDEN))
+        return Streams(_mix(self.seeds + _wrap(_tag_number(tag) + self.counter * _GOLDEN)))
 
     def _bits(self, shape: tuple[int, ...], device: torch.device | str | None) -> Tensor:
         self.counter += 1
         seeds = self.seeds if device is None else self.seeds.to(device)
-        start = _mix(seeds + self.counter * _GOLDEN)
+        start = _mix(seeds + _wrap(self.counter * _GOLDEN))
         place = torch.arange(1, math.prod(shape) + 1, device=seeds.device) * _GOLDEN
         return _mix(start[:, None] + place).reshape(len(seeds), *shape)
 
@@ -106,4 +111,4 @@ class Streams:
     def batch_seed(self) -> int:
         """One seed in [0, 2^63) for code that only knows global seeds, such as a third-party random layer."""
         self.counter += 1
-        return int(_mix(self.seeds + self.counter * _GOLDEN).sum()) & (2**63 - 1)
+        return int(_mix(self.seeds + _wrap(self.counter * _GOLDEN)).sum()) & (2**63 - 1)
