@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .errors import Unsupported
 from .types import Outputs
 
 Labels = Int[Tensor, " batch"]
@@ -25,6 +27,29 @@ class Objective(ABC):
 
     def take(self, index: Tensor) -> Objective:
         """The objective of a part of the batch. Only objectives with per-example fields need another one."""
+        return self
+
+    def for_goal(self, goal: str) -> Objective:
+        """This objective where the goal is to leave `y`; minus it where the goal is `targeted`, to reach `y`.
+
+        Objectives that already name where they pull return themselves.
+        """
+        return Towards(self) if goal == "targeted" else self
+
+
+@dataclass(frozen=True)
+class Towards(Objective):
+    """Minus an objective that pushes away from `y`: pulls towards `y`, for a goal that is `targeted`."""
+
+    inner: Objective
+
+    def __call__(self, outputs: Outputs, y: Labels) -> Values:
+        return -self.inner(outputs, y)
+
+    def take(self, index: Tensor) -> Towards:
+        return Towards(self.inner.take(index))
+
+    def for_goal(self, goal: str) -> Objective:
         return self
 
 
@@ -71,38 +96,53 @@ class DLR(Objective):
 
 
 @dataclass(frozen=True, eq=False)
-class Targeted(Objective):
-    """Logit of a chosen class minus the label's."""
+class TargetedObjective(Objective):
+    """Pulls towards a class of its own for each example.
 
-    targets: Labels
+    **Fields**
+    - `targets`: the classes, or None for an attack that chooses them (`TargetedAPGD`).
+    """
 
-    def __call__(self, outputs: Outputs, y: Labels) -> Values:
-        pair = outputs.logits.gather(1, torch.stack([self.targets, y], 1))
+    targets: Labels | None = None
+
+    def aim(self, targets: Labels) -> Self:
+        """This objective at other targets."""
+        return replace(self, targets=targets)
+
+    def take(self, index: Tensor) -> Self:
+        return self if self.targets is None else replace(self, targets=self.targets[index])
+
+    def for_goal(self, goal: str) -> Objective:
+        return self
+
+    def _pull(self, logits: Tensor, y: Labels) -> Values:
+        if self.targets is None:
+            name = type(self).__name__
+            raise Unsupported(f"`{name}` has no targets; give `{name}(targets)` or use it in TargetedAPGD")
+        pair = logits.gather(1, torch.stack([self.targets, y], 1))
         return pair[:, 0] - pair[:, 1]
-
-    def take(self, index: Tensor) -> Targeted:
-        return Targeted(self.targets[index])
 
 
 @dataclass(frozen=True, eq=False)
-class TargetedDLR(Objective):
+class Targeted(TargetedObjective):
+    """Logit of a chosen class minus the label's."""
+
+    def __call__(self, outputs: Outputs, y: Labels) -> Values:
+        return self._pull(outputs.logits, y)
+
+
+@dataclass(frozen=True, eq=False)
+class TargetedDLR(TargetedObjective):
     """Targeted difference of logits ratio. Needs at least four classes for the paper's denominator.
 
     **Source**: Croce & Hein 2020, arXiv:2003.01690, equation 7.
     **Differs**: with three classes the denominator is the largest minus the smallest logit.
     """
 
-    targets: Labels
-
     def __call__(self, outputs: Outputs, y: Labels) -> Values:
-        logits = outputs.logits
-        pair = logits.gather(1, torch.stack([self.targets, y], 1))
-        top = logits.topk(min(4, logits.shape[1]), dim=1).values
+        top = outputs.logits.topk(min(4, outputs.logits.shape[1]), dim=1).values
         spread = top[:, 0] - (top[:, 2] + top[:, 3]) / 2 if top.shape[1] == 4 else top[:, 0] - top[:, -1]
-        return (pair[:, 0] - pair[:, 1]) / torch.where(spread > 0, spread, torch.ones_like(spread))
-
-    def take(self, index: Tensor) -> TargetedDLR:
-        return TargetedDLR(self.targets[index])
+        return self._pull(outputs.logits, y) / torch.where(spread > 0, spread, torch.ones_like(spread))
 
 
 @dataclass(frozen=True)
@@ -111,6 +151,9 @@ class TowardsLabel(Objective):
 
     def __call__(self, outputs: Outputs, y: Labels) -> Values:
         return -F.cross_entropy(outputs.logits, y, reduction="none")
+
+    def for_goal(self, goal: str) -> Objective:
+        return self
 
 
 @dataclass(frozen=True)
@@ -131,6 +174,9 @@ class Undetected(Objective):
 
     def take(self, index: Tensor) -> Undetected:
         return Undetected(self.inner.take(index), self.weight)
+
+    def for_goal(self, goal: str) -> Objective:
+        return Undetected(self.inner.for_goal(goal), self.weight)
 
 
 cross_entropy = CrossEntropy()

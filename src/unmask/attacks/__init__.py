@@ -1,6 +1,9 @@
 """Attacks. Each is a frozen record with a pure `run`; the judge alone says what succeeded."""
 
+from .apgd import APGD
 from .base import Attack, GradientAttack
+from .fgsm import FGSM
 from .pgd import PGD
+from .targeted_apgd import TargetedAPGD
 
-__all__ = ["PGD", "Attack", "GradientAttack"]
+__all__ = ["APGD", "FGSM", "PGD", "Attack", "GradientAttack", "TargetedAPGD"]

@@ -43,7 +43,7 @@ class GradientAttack(Attack):
     """An attack that follows a gradient. `objective` and `gradient` are the two axes on which it adapts.
 
     **Fields**
-    - `objective`: what is maximised.
+    - `objective`: what is maximised; its negative where the threat model's goal is `targeted` (`for_goal`).
     - `gradient`: how its slope is estimated.
     - `early_stop`: an example leaves the batch at the step that fools one estimate. Turn off for random networks,
       where one lucky draw proves nothing.

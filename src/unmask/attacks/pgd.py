@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -12,13 +12,14 @@ from ..randomness import Streams
 from ..threat import ThreatModel
 from ..types import per_example
 from .base import GradientAttack, Images, Labels
+from .batch import Batch, Incumbent
 
 
 @dataclass(frozen=True, kw_only=True)
 class PGD(GradientAttack):
     """Projected gradient ascent from random starts.
 
-    Returns, per example, the first iterate that fools an estimate, else the iterate with the largest objective.
+    Returns, per example, the first iterate that fools an estimate, else the one with the largest objective.
 
     **Fields**
     - `steps`: number of updates, at least 1.
@@ -26,7 +27,7 @@ class PGD(GradientAttack):
     - `restarts`: independent random starts; the best over all of them is kept.
     - `random_start`: start at a random point of the ball instead of at `x`.
 
-    **Cost**: at most `restarts * (steps + 1)` estimates per example; one that is fooled leaves the batch at once.
+    **Cost**: at most `restarts * (steps + 1)` estimates per example; one that is fooled leaves at once.
     **Source**: Madry et al. 2018, arXiv:1706.06083.
     **Differs**: the paper keeps the last iterate.
     """
@@ -45,30 +46,32 @@ class PGD(GradientAttack):
         *,
         generator: torch.Generator | Streams,
     ) -> Images:
-        streams = Streams.of(generator, len(x))
-        best, best_value = x.clone(), x.new_full((len(x),), -torch.inf)
-        step_size = self.rel_step_size * threat.epsilon
-        left = torch.arange(len(x), device=x.device)
+        whole = Batch.whole(x, y, generator, self.objective.for_goal(threat.goal))
+        best = Incumbent(x)
         for _ in range(self.restarts):
+            left = best.unfooled()
             if not len(left):
                 break
-            x0, labels, part, objective = x[left], y[left], streams[left], self.objective.take(left)
-            x_adv = threat.random_start(x0, generator=part) if self.random_start else x0
-            for step in range(self.steps + 1):
-                est = self.gradient.estimate(classifier, objective, x_adv, labels, generator=part)
-                won = fooled(est.outputs, labels, threat) if self.early_stop else None
-                value = est.value if won is None else est.value.masked_fill(won, torch.inf)
-                better = value > best_value[left]
-                best[left] = torch.where(per_example(better, x_adv), x_adv, best[left])
-                best_value[left] = torch.where(better, value, best_value[left])
-                grad = est.grad
-                if won is not None and won.any():
-                    stay = (~won).nonzero()[:, 0]
-                    left, x0, labels, part = left[stay], x0[stay], labels[stay], part[stay]
-                    x_adv, grad, objective = x_adv[stay], grad[stay], objective.take(stay)
-                    if not len(left):
-                        break
-                if step < self.steps:
-                    x_adv = threat.project(x_adv + step_size * threat.steepest_ascent(grad), x0)
-            streams = streams.fork("restart")
-        return best
+            self._ascend(classifier, whole.take(left), threat, best)
+            whole = replace(whole, streams=whole.streams.fork("restart"))
+        return threat.settle(best.x, x)
+
+    def _ascend(self, classifier: Classifier, batch: Batch, threat: ThreatModel, best: Incumbent) -> None:
+        x_adv = threat.random_start(batch.x, generator=batch.streams) if self.random_start else batch.x
+        x_best, value_best = x_adv, x_adv.new_full((len(batch),), -torch.inf)
+        step_size = self.rel_step_size * threat.epsilon
+        for step in range(self.steps + 1):  # the last estimate scores the last iterate
+            est = self.gradient.estimate(classifier, batch.objective, x_adv, batch.y, generator=batch.streams)
+            better = est.value > value_best
+            x_best = torch.where(per_example(better, x_adv), x_adv, x_best)
+            value_best = torch.where(better, est.value, value_best)
+            grad = est.grad
+            if self.early_stop and (won := fooled(est.outputs, batch.y, threat)).any():
+                stay = best.fooled(batch, won, x_adv)
+                if not len(stay):
+                    return
+                batch = batch.take(stay)
+                x_adv, grad, x_best, value_best = x_adv[stay], grad[stay], x_best[stay], value_best[stay]
+            if step < self.steps:
+                x_adv = threat.project(x_adv + step_size * threat.steepest_ascent(grad), batch.x)
+        best.offer(batch.index, x_best, value_best)

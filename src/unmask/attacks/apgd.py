@@ -1,0 +1,129 @@
+"""Auto-PGD: projected gradient ascent with momentum whose step size follows its own progress."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..classifier import Classifier
+from ..judge import fooled
+from ..randomness import Streams
+from ..threat import L1, ThreatModel
+from ..types import per_example
+from .apgd_l1 import ascend_l1
+from .base import GradientAttack, Images, Labels
+from .batch import Batch, Incumbent
+
+_MOMENTUM = 0.75  # the paper's alpha, section 3.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class APGD(GradientAttack):
+    """Auto-PGD from random starts, with no step size to tune.
+
+    Returns, per example, the first iterate that fools an estimate, else the iterate with the largest objective.
+
+    **Fields**
+    - `steps`: number of updates of a restart, at least 1.
+    - `restarts`: independent random starts; the best over all of them is kept.
+    - `rho`: share of steps between two checkpoints that must raise the objective, or the step size is halved.
+
+    **Cost**: at most `restarts * (steps + 1)` estimates per example; one that is fooled leaves the batch at once.
+    Under L1 two more per restart, where the radius changes.
+    **Source**: Croce & Hein 2020, arXiv:2003.01690, algorithm 1; for L1, Croce & Hein 2021, arXiv:2103.01208.
+    """
+
+    steps: int = 100
+    restarts: int = 1
+    rho: float = 0.75
+
+    def run(
+        self,
+        classifier: Classifier,
+        x: Images,
+        y: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator | Streams,
+    ) -> Images:
+        whole = Batch.whole(x, y, generator, self.objective.for_goal(threat.goal))
+        best = Incumbent(x)
+        for _ in range(self.restarts):
+            left = best.unfooled()
+            if not len(left):
+                break
+            self.ascend(classifier, whole.take(left), threat, best)
+            whole = replace(whole, streams=whole.streams.fork("restart"))
+        return threat.settle(best.x, x)
+
+    def ascend(self, classifier: Classifier, batch: Batch, threat: ThreatModel, best: Incumbent) -> None:
+        """One restart for one batch; what it finds goes to `best`."""
+        if isinstance(threat, L1):
+            ascend_l1(self, classifier, batch, threat, best)
+        else:
+            self._ascend(classifier, batch, threat, best)
+
+    def _ascend(self, classifier: Classifier, batch: Batch, threat: ThreatModel, best: Incumbent) -> None:
+        checkpoints = set(_checkpoints(self.steps))
+        x_adv = threat.random_start(batch.x, generator=batch.streams)
+        x_prev = x_best = x_adv
+        grad_best = torch.zeros_like(x_adv)
+        value_prev = value_best = value_mark = x_adv.new_full((len(batch),), -torch.inf)
+        step_size = x_adv.new_full((len(batch),), 2 * threat.epsilon)
+        halved = torch.zeros(len(batch), dtype=torch.bool, device=x_adv.device)
+        rises = torch.zeros(len(batch), dtype=torch.int64, device=x_adv.device)
+        mark = 0
+        for step in range(self.steps + 1):  # the last estimate scores the last iterate
+            est = self.gradient.estimate(classifier, batch.objective, x_adv, batch.y, generator=batch.streams)
+            better = est.value > value_best
+            chosen = per_example(better, x_adv)
+            x_best = torch.where(chosen, x_adv, x_best)
+            grad_best = torch.where(chosen, est.grad, grad_best)
+            value_best = torch.where(better, est.value, value_best)
+            rises += est.value > value_prev
+            value_prev, grad = est.value, est.grad
+
+            if self.early_stop and (won := fooled(est.outputs, batch.y, threat)).any():
+                stay = best.fooled(batch, won, x_adv)
+                if not len(stay):
+                    return
+                batch = batch.take(stay)
+                x_adv, x_prev, x_best, grad, grad_best = (
+                    t[stay] for t in (x_adv, x_prev, x_best, grad, grad_best)
+                )
+                value_prev, value_best, value_mark = value_prev[stay], value_best[stay], value_mark[stay]
+                step_size, halved, rises = step_size[stay], halved[stay], rises[stay]
+            if step == self.steps:
+                break
+
+            if step in checkpoints:
+                stuck = ~halved & (value_best <= value_mark)  # condition 2
+                halved = (rises < self.rho * (step - mark)) | stuck  # condition 1, or 2
+                step_size = torch.where(halved, step_size / 2, step_size)
+                again = per_example(halved, x_adv)
+                x_prev, x_adv = torch.where(again, x_adv, x_prev), torch.where(again, x_best, x_adv)
+                grad = torch.where(again, grad_best, grad)
+                value_prev = torch.where(halved, value_best, value_prev)
+                value_mark, mark = value_best, step
+                rises = torch.zeros_like(rises)
+
+            ascent = x_adv + per_example(step_size, x_adv) * threat.steepest_ascent(grad)
+            x_new = threat.project(ascent, batch.x)
+            if step > 0:
+                x_new = threat.project(torch.lerp(2 * x_adv - x_prev, x_new, _MOMENTUM), batch.x)
+            x_prev, x_adv = x_adv, x_new
+        best.offer(batch.index, x_best, value_best)
+
+
+def _checkpoints(steps: int) -> list[int]:
+    """The steps `ceil(p_j * steps)` at which the step size may be halved (section 3.1).
+
+    >>> _checkpoints(100)
+    [22, 41, 57, 70, 80, 87, 93, 99]
+    """
+    shares = [0.0, 0.22]
+    while shares[-1] < 1:
+        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
+    return [math.ceil(round(share * steps, 9)) for share in shares[1:] if share < 1]

@@ -1,0 +1,76 @@
+"""The examples that an attack still works on, and the best point found for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..objectives import Objective
+from ..randomness import Streams
+from ..types import per_example
+
+Images = Float[Tensor, "batch *dims"]
+Labels = Int[Tensor, " batch"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples that are attacked together; it shrinks as they are fooled.
+
+    **Fields**
+    - `index`: `[batch]`, their places in the batch that the attack was given.
+    - `x`, `y`, `streams`, `objective`: clean inputs, labels, randomness and objective of just these examples.
+    """
+
+    index: Int[Tensor, " batch"]
+    x: Images
+    y: Labels
+    streams: Streams
+    objective: Objective
+
+    @classmethod
+    def whole(cls, x: Images, y: Labels, generator: torch.Generator | Streams, objective: Objective) -> Batch:
+        """All examples of a run."""
+        streams = Streams.of(generator, len(x))
+        return cls(torch.arange(len(x), device=x.device), x, y, streams, objective)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, chosen: Int[Tensor, " kept"]) -> Batch:
+        """Some of these examples."""
+        return Batch(
+            self.index[chosen],
+            self.x[chosen],
+            self.y[chosen],
+            self.streams[chosen],
+            self.objective.take(chosen),
+        )
+
+
+class Incumbent:
+    """The best point so far of every example of a run, and its value: infinity once the example is fooled."""
+
+    def __init__(self, x: Images):
+        self.x = x.clone()
+        self.value = torch.full((len(x),), -torch.inf, device=x.device, dtype=torch.float64)
+
+    def unfooled(self) -> Int[Tensor, " left"]:
+        """Indices of the examples that are worth more work."""
+        return (self.value != torch.inf).nonzero()[:, 0]
+
+    def offer(self, index: Int[Tensor, " part"], x_adv: Images, value: Tensor) -> None:
+        """Keeps `x_adv` for the examples at `index` whose `value` is above the one that stands."""
+        standing = self.value[index]
+        better = value > standing  # false for NaN: a defect of the model is no progress of the attack
+        self.x[index] = torch.where(per_example(better, x_adv), x_adv, self.x[index])
+        self.value[index] = torch.where(better, value.to(standing.dtype), standing)
+
+    def fooled(self, batch: Batch, won: Bool[Tensor, " batch"], x_adv: Images) -> Int[Tensor, " kept"]:
+        """Takes in the points that won; returns the places in `batch` of the examples that stay."""
+        self.x[batch.index[won]] = x_adv[won]
+        self.value[batch.index[won]] = torch.inf
+        return (~won).nonzero()[:, 0]

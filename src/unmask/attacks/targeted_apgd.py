@@ -1,0 +1,63 @@
+"""Auto-PGD towards each of the likeliest wrong classes in turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from ..classifier import Classifier
+from ..errors import Unsupported
+from ..objectives import TargetedDLR, TargetedObjective
+from ..randomness import Streams
+from ..threat import ThreatModel
+from .apgd import APGD
+from .base import GradientAttack, Images, Labels
+from .batch import Batch, Incumbent
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetedAPGD(GradientAttack):
+    """One run of APGD for each target class; examples that are fooled, by whatever wrong class, leave.
+
+    **Fields**
+    - `targets`: number of target classes, the likeliest wrong ones at `x` first; capped by the classes there are.
+    - `steps`: number of updates for each target.
+    - `objective`: a targeted objective without targets: `TargetedDLR()` or `Targeted()`.
+
+    **Cost**: one forward to rank the classes, then at most `targets * (steps + 1)` estimates per example (`steps + 3`
+    under L1).
+    **Raises** `Unsupported` for a targeted goal, where the class is given: use `APGD`.
+    **Source**: Croce & Hein 2020, arXiv:2003.01690, section 4.
+    """
+
+    targets: int = 9
+    steps: int = 100
+    rho: float = 0.75
+    objective: TargetedObjective = TargetedDLR()
+
+    def run(
+        self,
+        classifier: Classifier,
+        x: Images,
+        y: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator | Streams,
+    ) -> Images:
+        if threat.goal == "targeted":
+            raise Unsupported("`TargetedAPGD` chooses its own targets; under a targeted goal use `APGD`")
+        whole = Batch.whole(x, y, generator, self.objective)
+        with torch.no_grad():
+            logits = classifier(x, generator=whole.streams).logits
+        ranked = logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)
+        apgd = APGD(steps=self.steps, rho=self.rho, gradient=self.gradient, early_stop=self.early_stop)
+        best = Incumbent(x)
+        for rank in range(min(self.targets, logits.shape[1] - 1)):
+            left = best.unfooled()
+            if not len(left):
+                break
+            aimed = replace(whole, objective=self.objective.aim(ranked[:, rank]))
+            apgd.ascend(classifier, aimed.take(left), threat, best)
+            whole = replace(whole, streams=whole.streams.fork("target"))
+        return threat.settle(best.x, x)

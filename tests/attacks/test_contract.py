@@ -1,0 +1,230 @@
+"""What every attack promises. One line in CASES buys all of it."""
+
+import random
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.attacks.conftest import SHAPE, linear_problem, threat_of
+from unmask.attacks import APGD, FGSM, PGD, Attack, GradientAttack, TargetedAPGD
+from unmask.classifier import Classifier
+from unmask.errors import Unsupported
+from unmask.judge import fooled
+from unmask.objectives import dlr, margin
+from unmask.randomness import Streams
+
+ALL = ("linf", "l2", "l1")
+
+
+@dataclass
+class Case:
+    """An attack and what its documentation declares.
+
+    - `forwards`, `backwards`: declared cost per example, at most.
+    - `norms`: the supported ones.
+    - `slack`: on a linear network it must succeed at `slack` times the distance to the boundary; 1.03 unless the
+      attack is not told the gradient.
+    """
+
+    attack: Attack
+    forwards: int
+    backwards: int
+    norms: tuple[str, ...] = ALL
+    slack: dict[str, float] = field(default_factory=dict)
+
+
+CASES = {
+    "FGSM": Case(FGSM(), 1, 1),
+    "FGSM-random": Case(FGSM(random_start=True, rel_step_size=2.0), 1, 1, slack=dict(l2=1.5, l1=1.5)),
+    "PGD": Case(PGD(), 41, 41),
+    "PGD-margin-restarts": Case(PGD(objective=margin, restarts=2, early_stop=False), 82, 82),
+    "APGD": Case(APGD(), 103, 103),
+    "APGD-dlr-restarts": Case(APGD(objective=dlr, restarts=2, steps=50), 106, 106),
+    "APGD-all-steps": Case(APGD(steps=50, early_stop=False), 53, 53),
+    "TargetedAPGD": Case(TargetedAPGD(steps=25, targets=3), 1 + 3 * 28, 3 * 28),
+}
+EVERY = [(name, norm) for name, case in CASES.items() for norm in case.norms]
+UNSUPPORTED = [(name, norm) for name, case in CASES.items() for norm in ALL if norm not in case.norms]
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def streams(examples: int) -> Streams:
+    return Streams.seeded(0, torch.arange(examples))
+
+
+class Convolutional(nn.Module):
+    """Random weights; dropout and batch norm, so that a mode or a buffer that changes would show."""
+
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            self.layers = nn.Sequential(
+                nn.Conv2d(2, 8, 3),
+                nn.BatchNorm2d(8),
+                nn.Tanh(),
+                nn.Dropout(0.5),
+                nn.Flatten(),
+                nn.Linear(128, 5),
+            )
+            self.layers[-1].weight.data *= 4
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[torch.Tensor, torch.Tensor, nn.Module]:
+    network = Convolutional().eval()
+    x = torch.rand(6, *SHAPE, generator=rng(1))
+    x[:, :, 0] = 0.0  # pixels on both walls of the box
+    x[:, :, 1] = 1.0
+    return x, network(x).argmax(1).detach(), network
+
+
+SMALL = {"linf": 0.05, "l2": 0.5, "l1": 3.0}
+
+
+@pytest.mark.parametrize(("name", "norm"), EVERY)
+def test_stays_in_ball_and_box_and_keeps_shape_and_dtype(name, norm, images):
+    x, y, network = images
+    threat = threat_of(norm, SMALL[norm])
+    x_adv = CASES[name].attack.run(Classifier(network, deterministic=True), x, y, threat, generator=rng())
+    assert (x_adv.shape, x_adv.dtype, x_adv.device) == (x.shape, x.dtype, x.device)
+    assert not x_adv.requires_grad
+    assert threat.contains(x_adv, x).all()
+
+
+@pytest.mark.parametrize(("name", "norm"), EVERY)
+def test_moves_nothing_when_epsilon_is_zero(name, norm, images):
+    x, y, network = images
+    classifier = Classifier(network, deterministic=True)
+    x_adv = CASES[name].attack.run(classifier, x, y, threat_of(norm, 0.0), generator=rng())
+    assert torch.equal(x_adv, x)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_keeps_double_precision(name):
+    norm = CASES[name].norms[0]
+    problem = linear_problem(norm, 2, torch.float64)
+    x_adv = CASES[name].attack.run(
+        problem.classifier(), problem.x, problem.y, threat_of(norm, 0.05), generator=rng()
+    )
+    assert x_adv.dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_leaves_inputs_network_and_random_state_alone(name, images):
+    x, y, network = images
+    x, y = x.clone().requires_grad_(), y.clone()
+    before_x, before_y = x.detach().clone(), y.clone()
+    state = {key: value.clone() for key, value in network.state_dict().items()}
+    random_states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    norm = CASES[name].norms[0]
+    CASES[name].attack.run(Classifier(network), x, y, threat_of(norm, SMALL[norm]), generator=rng())
+    assert torch.equal(x.detach(), before_x)
+    assert torch.equal(y, before_y)
+    assert x.grad is None
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    assert not any(module.training for module in network.modules())
+    assert random.getstate() == random_states[0]
+    assert (np.random.get_state()[1] == random_states[1]).all()
+    assert torch.equal(torch.get_rng_state(), random_states[2])
+
+
+@pytest.mark.parametrize(("name", "norm"), EVERY)
+def test_repeats_itself_for_equal_seeds(name, norm, images):
+    x, y, network = images
+    run = CASES[name].attack.run
+    classifier, threat = Classifier(network, deterministic=True), threat_of(norm, SMALL[norm])
+    assert torch.equal(
+        run(classifier, x, y, threat, generator=rng(5)), run(classifier, x, y, threat, generator=rng(5))
+    )
+
+
+@pytest.mark.parametrize(("name", "norm"), EVERY)
+def test_an_example_does_not_depend_on_the_rest_of_its_batch(name, norm, images):
+    x, y, network = images
+    network = network.to(torch.float64)  # so that the summation order of a batch cannot flip a comparison
+    x = x.double()
+    classifier, threat = Classifier(network, deterministic=True), threat_of(norm, SMALL[norm])
+    whole = CASES[name].attack.run(classifier, x, y, threat, generator=streams(len(x)))
+    for part in (torch.tensor([0, 1, 2, 3, 4]), torch.tensor([5])):  # the second is a batch of one
+        alone = CASES[name].attack.run(classifier, x[part], y[part], threat, generator=streams(len(x))[part])
+        torch.testing.assert_close(alone, whole[part], atol=1e-6, rtol=0)
+    network.to(torch.float32)
+
+
+@pytest.mark.parametrize(("name", "norm"), EVERY)
+def test_an_empty_batch_is_allowed(name, norm, images):
+    x, y, network = images
+    x_adv = CASES[name].attack.run(Classifier(network), x[:0], y[:0], threat_of(norm, 0.1), generator=rng())
+    assert x_adv.shape == x[:0].shape
+
+
+@pytest.mark.parametrize(("name", "norm"), EVERY)
+def test_costs_no_more_than_declared(name, norm):
+    case, problem = CASES[name], linear_problem(norm)
+    classifier = problem.classifier()
+    case.attack.run(
+        classifier, problem.x, problem.y, threat_of(norm, 0.5 * problem.distance), generator=rng()
+    )
+    assert 0 < classifier.meter.forwards <= case.forwards * len(problem.x)
+    assert classifier.meter.backwards <= case.backwards * len(problem.x)
+    assert classifier.meter.judge_forwards == 0
+
+
+@pytest.mark.parametrize(("name", "norm"), EVERY)
+def test_reaches_the_optimum_of_a_linear_network(name, norm):
+    case, problem = CASES[name], linear_problem(norm)
+    classifier = problem.classifier()
+    for factor, expected in ((case.slack.get(norm, 1.03), True), (0.97, False)):
+        threat = threat_of(norm, factor * problem.distance)
+        x_adv = case.attack.run(classifier, problem.x, problem.y, threat, generator=rng())
+        assert (fooled(classifier(x_adv, generator=rng()), problem.y, threat) == expected).all(), factor
+
+
+@pytest.mark.parametrize("name", [n for n, c in CASES.items() if not isinstance(c.attack, TargetedAPGD)])
+def test_reaches_a_given_class_when_the_goal_is_targeted(name):
+    norm = CASES[name].norms[0]
+    problem = linear_problem(norm)
+    slack = CASES[name].slack.get(norm, 1.03)
+    threat = threat_of(norm, slack * problem.distance, goal="targeted")
+    classifier = problem.classifier()
+    x_adv = CASES[name].attack.run(classifier, problem.x, 1 - problem.y, threat, generator=rng())
+    assert fooled(classifier(x_adv, generator=rng()), 1 - problem.y, threat).all()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_survives_a_network_that_is_random(name, images):
+    x, y, network = images
+    norm = CASES[name].norms[0]
+    noisy = Classifier(lambda x: network(x + 0.05 * torch.randn_like(x)))
+    attack = CASES[name].attack
+    if isinstance(attack, GradientAttack):
+        attack = replace(attack, early_stop=False)
+    threat = threat_of(norm, SMALL[norm])
+    assert threat.contains(attack.run(noisy, x, y, threat, generator=rng()), x).all()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_non_finite_logits_are_no_success_and_no_crash(name, images):
+    x, y, _ = images
+    norm = CASES[name].norms[0]
+    threat = threat_of(norm, SMALL[norm])
+    broken = Classifier(lambda x: x.flatten(1)[:, :5] * torch.nan, deterministic=True)
+    assert threat.contains(CASES[name].attack.run(broken, x, y, threat, generator=rng()), x).all()
+
+
+@pytest.mark.parametrize(("name", "norm"), UNSUPPORTED)
+def test_says_what_to_use_instead(name, norm, images):
+    x, y, network = images
+    with pytest.raises(Unsupported, match="use"):
+        CASES[name].attack.run(Classifier(network), x, y, threat_of(norm, 0.1), generator=rng())
