@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 
-class CNN(nn.Sequential):
+class CNN(nn.Module):
     """3x3 convolutions with ReLU, all but the first with stride 2, then two linear layers.
 
     **Arguments**
@@ -32,6 +33,7 @@ class CNN(nn.Sequential):
         hidden: int = 64,
         normalize: nn.Module | None = None,
     ):
+        super().__init__()
         layers: list[nn.Module] = [] if normalize is None else [normalize]
         for depth, width in enumerate(widths):
             layers += [nn.Conv2d(channels, width, 3, stride=1 if depth == 0 else 2, padding=1), nn.ReLU()]
@@ -42,4 +44,8 @@ class CNN(nn.Sequential):
             nn.ReLU(),
             nn.Linear(hidden, classes),
         ]
-        super().__init__(*layers)
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch classes"]:
+        """Logits of images in [0, 1]."""
+        return self.layers(x)

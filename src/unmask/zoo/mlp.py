@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 
-class MLP(nn.Sequential):
+class MLP(nn.Module):
     """Flatten, then linear layers with an activation between each two.
 
     **Arguments**
@@ -28,8 +29,13 @@ class MLP(nn.Sequential):
         activation: Callable[[], nn.Module] = nn.ReLU,
         normalize: nn.Module | None = None,
     ):
+        super().__init__()
         layers: list[nn.Module] = [] if normalize is None else [normalize]
         layers += [nn.Flatten(), nn.Linear(widths[0], widths[1])]
         for wide_in, wide_out in pairwise(widths[1:]):
             layers += [activation(), nn.Linear(wide_in, wide_out)]
-        super().__init__(*layers)
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Float[Tensor, "batch *dims"]) -> Float[Tensor, "batch classes"]:
+        """Logits of images in [0, 1]."""
+        return self.layers(x)
