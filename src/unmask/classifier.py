@@ -131,7 +131,12 @@ class Classifier:
         self.meter.backwards += len(x)
         if not values.requires_grad:
             return torch.zeros_like(x)
-        (grad,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
+        try:
+            (grad,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
+        except RuntimeError as error:
+            if "derivative for" not in str(error) or "is not implemented" not in str(error):
+                raise
+            return torch.zeros_like(x)  # `x // step` records a graph that autograd then refuses to walk
         return torch.zeros_like(x) if grad is None else grad
 
     def _once(self, x: Images, generator: torch.Generator | Streams) -> Outputs:
