@@ -30,7 +30,7 @@ class Objective(ABC):
         return self
 
     def for_goal(self, goal: str) -> Objective:
-        """This objective where the goal is to leave `y`; minus it where the goal is `targeted`, to reach `y`.
+        """The objective itself where the goal is to leave `y`; else minus it, to reach `y`.
 
         Objectives that already name where they pull return themselves.
         """
@@ -62,7 +62,8 @@ def true_and_best_other(logits: Tensor, y: Labels) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class CrossEntropy(Objective):
-    """Negative log-probability of the label. Its gradient underflows when the margin passes about 100 (float32)."""
+    """Negative log-probability of the label. Its gradient underflows when the margin passes about 100
+    (float32)."""
 
     def __call__(self, outputs: Outputs, y: Labels) -> Values:
         return F.cross_entropy(outputs.logits, y, reduction="none")
@@ -106,7 +107,7 @@ class TargetedObjective(Objective):
     targets: Labels | None = None
 
     def aim(self, targets: Labels) -> Self:
-        """This objective at other targets."""
+        """The same objective at other targets."""
         return replace(self, targets=targets)
 
     def take(self, index: Tensor) -> Self:
@@ -147,7 +148,8 @@ class TargetedDLR(TargetedObjective):
 
 @dataclass(frozen=True)
 class TowardsLabel(Objective):
-    """Cross-entropy pulled towards `y`, for a threat model whose goal is `targeted` (there `y` is the target)."""
+    """Cross-entropy pulled towards `y`, for a threat model whose goal is `targeted` (there `y` is the
+    target)."""
 
     def __call__(self, outputs: Outputs, y: Labels) -> Values:
         return -F.cross_entropy(outputs.logits, y, reduction="none")
@@ -160,7 +162,8 @@ class TowardsLabel(Objective):
 class Undetected(Objective):
     """An objective minus a multiple of the detector's score where that score rejects: fool both.
 
-    **Source**: Carlini & Wagner 2017, arXiv:1705.07263, section 3 (their combined loss, with a hinge on the score).
+    **Source**: Carlini & Wagner 2017, arXiv:1705.07263, section 3 (their combined loss, with a hinge on the
+    score).
     """
 
     inner: Objective

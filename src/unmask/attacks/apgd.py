@@ -23,15 +23,16 @@ _MOMENTUM = 0.75  # the paper's alpha, section 3.1
 class APGD(GradientAttack):
     """Auto-PGD from random starts, with no step size to tune.
 
-    Returns, per example, the first iterate that fools an estimate, else the iterate with the largest objective.
+    Returns, per example, the first iterate that fools an estimate, else the iterate with the largest
+    objective.
 
     **Fields**
     - `steps`: number of updates of a restart, at least 1.
     - `restarts`: independent random starts; the best over all of them is kept.
     - `rho`: share of steps between two checkpoints that must raise the objective, or the step size is halved.
 
-    **Cost**: at most `restarts * (steps + 1)` estimates per example; one that is fooled leaves the batch at once.
-    Under L1 two more per restart, where the radius changes.
+    **Cost**: at most `restarts * (steps + 1)` estimates per example; one that is fooled leaves the batch at
+    once. Under L1 two more per restart, where the radius changes.
     **Source**: Croce & Hein 2020, arXiv:2003.01690, algorithm 1; for L1, Croce & Hein 2021, arXiv:2103.01208.
     """
 

@@ -34,9 +34,9 @@ _SMALLEST_STEP = 0.1  # of the radius
 def ascend_l1(attack: APGD, classifier: Classifier, batch: Batch, threat: L1, best: Incumbent) -> None:
     """One restart of APGD under an L1 threat model: three radii, the larger ones first.
 
-    A linear function over the L1 ball and the box has a sparse maximiser, but not a one-sparse one; hence steps along
-    the signs of the `k` largest gradient entries, `k` following the support of the best point so far. There is no
-    momentum.
+    A linear function over the L1 ball and the box has a sparse maximiser, but not a one-sparse one; hence
+    steps along the signs of the `k` largest gradient entries, `k` following the support of the best point so
+    far. There is no momentum.
 
     **Cost**: `steps + 3` estimates, one more for each change of radius.
     **Source**: Croce & Hein 2021, arXiv:2103.01208, algorithms 1 and 2.

@@ -45,8 +45,8 @@ class GradientAttack(Attack):
     **Fields**
     - `objective`: what is maximised; its negative where the threat model's goal is `targeted` (`for_goal`).
     - `gradient`: how its slope is estimated.
-    - `early_stop`: an example leaves the batch at the step that fools one estimate. Turn off for random networks,
-      where one lucky draw proves nothing.
+    - `early_stop`: an example leaves the batch at the step that fools one estimate. Turn off for random
+      networks, where one lucky draw proves nothing.
     """
 
     objective: Objective = cross_entropy

@@ -18,8 +18,8 @@ class FGSM(GradientAttack):
 
     **Fields**
     - `rel_step_size`: step length as a fraction of `threat.epsilon`.
-    - `random_start`: start at a random point of the ball instead of at `x`; Wong et al. 2020 (arXiv:2001.03994) pair
-      it with a step of 1.25.
+    - `random_start`: start at a random point of the ball instead of at `x`; Wong et al. 2020
+      (arXiv:2001.03994) pair it with a step of 1.25.
 
     **Cost**: one estimate per example.
     **Source**: Goodfellow et al. 2015, arXiv:1412.6572.

@@ -21,12 +21,13 @@ class TargetedAPGD(GradientAttack):
     """One run of APGD for each target class; examples that are fooled, by whatever wrong class, leave.
 
     **Fields**
-    - `targets`: number of target classes, the likeliest wrong ones at `x` first; capped by the classes there are.
+    - `targets`: number of target classes, the likeliest wrong ones at `x` first; capped by the classes there
+      are.
     - `steps`: number of updates for each target.
     - `objective`: a targeted objective without targets: `TargetedDLR()` or `Targeted()`.
 
-    **Cost**: one forward to rank the classes, then at most `targets * (steps + 1)` estimates per example (`steps + 3`
-    under L1).
+    **Cost**: one forward to rank the classes, then at most `targets * (steps + 1)` estimates per example
+    (`steps + 3` under L1).
     **Raises** `Unsupported` for a targeted goal, where the class is given: use `APGD`.
     **Source**: Croce & Hein 2020, arXiv:2003.01690, section 4.
     """
