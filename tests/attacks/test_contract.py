@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 import torch
+from tests.attacks.conftest import SHAPE, linear_problem, threat_of
 from torch import nn
 
-from tests.attacks.conftest import SHAPE, linear_problem, threat_of
-from unmask.attacks import APGD, FGSM, PGD, Attack, GradientAttack, TargetedAPGD
+from unmask.attacks import APGD, FGSM, PGD, Attack, GradientAttack, Square, TargetedAPGD
 from unmask.classifier import Classifier
 from unmask.errors import Unsupported
 from unmask.judge import fooled
@@ -44,6 +44,10 @@ CASES = {
     "APGD": Case(APGD(), 103, 103),
     "APGD-dlr-restarts": Case(APGD(objective=dlr, restarts=2, steps=50), 106, 106),
     "APGD-all-steps": Case(APGD(steps=50, early_stop=False), 53, 53),
+    "Square": Case(Square(queries=600), 600, 0, slack=dict(linf=1.3, l2=2.5, l1=8.0)),
+    "Square-all-queries": Case(
+        Square(queries=100, early_stop=False), 100, 0, slack=dict(linf=3.0, l2=6.0, l1=8.0)
+    ),
     "TargetedAPGD": Case(TargetedAPGD(steps=25, targets=3), 1 + 3 * 28, 3 * 28),
 }
 EVERY = [(name, norm) for name, case in CASES.items() for norm in case.norms]
@@ -208,7 +212,7 @@ def test_survives_a_network_that_is_random(name, images):
     norm = CASES[name].norms[0]
     noisy = Classifier(lambda x: network(x + 0.05 * torch.randn_like(x)))
     attack = CASES[name].attack
-    if isinstance(attack, GradientAttack):
+    if hasattr(attack, "early_stop"):
         attack = replace(attack, early_stop=False)
     threat = threat_of(norm, SMALL[norm])
     assert threat.contains(attack.run(noisy, x, y, threat, generator=rng()), x).all()

@@ -4,6 +4,7 @@ from .apgd import APGD
 from .base import Attack, GradientAttack
 from .fgsm import FGSM
 from .pgd import PGD
+from .square import Square
 from .targeted_apgd import TargetedAPGD
 
-__all__ = ["APGD", "FGSM", "PGD", "Attack", "GradientAttack", "TargetedAPGD"]
+__all__ = ["APGD", "FGSM", "PGD", "Attack", "GradientAttack", "Square", "TargetedAPGD"]
