@@ -15,3 +15,8 @@ class ModelFailed(UnmaskError):
 
 class Unsupported(UnmaskError):
     """The combination asked for does not exist, for instance BPDA without a surrogate."""
+
+
+def first_line(error: BaseException) -> str:
+    """First line of an exception's message, else its type."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,168 @@
+"""Finds and calls the user's own callable. Imports nothing of the attacks: `verify` uses this too."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import UnmaskError, UnusableInput
+
+
+def find(spec: str) -> tuple[Any, Path | None]:
+    """The object that `path/to/file.py:name` or `package.module:name` names, and the source file it is in.
+
+    Runs the user's own file, on purpose. Its folder (for a module: the working directory) is put on
+    `sys.path`, as for a script.
+
+    **Raises** `UnusableInput` where there is no such file, module or name, or where the import raises.
+    """
+    place, separator, name = spec.rpartition(":")
+    if not separator or not place or not name:
+        raise UnusableInput(
+            f"{spec!r} names no callable; give path/to/file.py:callable or package.module:callable"
+        )
+    is_file = place.endswith(".py") or "/" in place
+    module = _import_file(Path(place).expanduser(), spec) if is_file else _import_module(place, spec)
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise UnusableInput(f"{place} has no {name!r}{_near(module)}")
+        found = getattr(found, part)
+    return found, Path(module.__file__) if module.__file__ else None
+
+
+def build(spec: str) -> tuple[Any, Path | None]:
+    """Calls what `spec` names, without arguments; an `nn.Module` instance is taken as it is.
+
+    **Raises** `UnusableInput` where it is not callable, needs arguments, or raises.
+    """
+    found, source = find(spec)
+    if isinstance(found, nn.Module):
+        return found, source
+    if not callable(found):
+        raise UnusableInput(
+            f"{spec} is a {type(found).__name__}; give a callable that returns a torch.nn.Module"
+        )
+    needed = _required(found)
+    if needed:
+        raise UnusableInput(
+            f"{spec} needs the argument{'s' * (len(needed) > 1)} {', '.join(needed)}; "
+            "wrap it in a function that takes none"
+        )
+    return _guarded(found, f"{spec} raised"), source
+
+
+def checkpoint_hash(network: object) -> str:
+    """SHA-256 over names, types, shapes and bytes of parameters and buffers; empty for other callables."""
+    if not isinstance(network, nn.Module):
+        return ""
+    digest = hashlib.sha256()
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    for name, tensor in sorted(tensors.items()):
+        if isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer):
+            digest.update(f"{name} uninitialized\n".encode())
+            continue
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        plain = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(plain.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _import_file(path: Path, spec: str) -> ModuleType:
+    if not path.is_file():
+        raise UnusableInput(f"there is no file {path}; give path/to/file.py:callable")
+    if path.suffix != ".py":
+        raise UnusableInput(f"{path} is no Python file; give path/to/file.py:callable")
+    path = path.resolve()
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    # Under its own name, as an import from a neighbouring file would have it, unless another module has that.
+    known = sys.modules.get(path.stem)
+    same = getattr(known, "__file__", None) == str(path)
+    free = same or (known is None and path.stem not in sys.stdlib_module_names)
+    name = path.stem if free else f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    before = sys.modules.get(name)
+    sys.modules[name] = module
+    try:
+        _guarded(partial(module_spec.loader.exec_module, module), f"importing {path} for {spec} raised")
+    except BaseException:
+        sys.modules.pop(name, None)
+        if before is not None:
+            sys.modules[name] = before
+        raise
+    return module
+
+
+def _import_module(name: str, spec: str) -> ModuleType:
+    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        return _guarded(lambda: importlib.import_module(name), f"importing {name} for {spec} raised")
+    except UnusableInput as error:
+        cause = error.__cause__
+        missing = cause.name if isinstance(cause, ModuleNotFoundError) else None
+        if missing and f"{name}.".startswith(f"{missing}."):
+            raise UnusableInput(
+                f"there is no module {name!r}; give package.module:callable that can be imported from here, "
+                "or path/to/file.py:callable"
+            ) from cause
+        raise
+
+
+def _guarded(call: Callable[[], Any], what: str) -> Any:
+    """Runs the user's code, whose exceptions become one line that names the user's own line."""
+    try:
+        return call()
+    except (UnmaskError, torch.OutOfMemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        message = (str(error).splitlines() or [""])[0]
+        traceback, place = error.__traceback__, ""
+        while traceback is not None:
+            file = traceback.tb_frame.f_code.co_filename
+            if (
+                file != __file__
+                and not file.startswith("<")
+                and Path(torch.__file__).parent not in Path(file).parents
+            ):
+                place = f" ({file}:{traceback.tb_lineno})"
+            traceback = traceback.tb_next
+        raise UnusableInput(
+            f"{what} {type(error).__name__}: {message}{place}; make it run by itself first"
+        ) from error
+
+
+def _required(found: Callable[..., Any]) -> list[str]:
+    """Parameters without a default."""
+    try:
+        parameters = inspect.signature(found).parameters.values()
+    except (TypeError, ValueError):  # some builtins have no signature; calling them will tell
+        return []
+    catch_all = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.kind not in catch_all and p.default is p.empty]
+
+
+def _near(module: ModuleType) -> str:
+    own = [
+        name
+        for name, value in vars(module).items()
+        if callable(value)
+        and not name.startswith("_")
+        and getattr(value, "__module__", None) == module.__name__
+    ]
+    return f"; it has {', '.join(own[:8])}" if own else "; it defines no callable"

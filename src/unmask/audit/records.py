@@ -1,0 +1,248 @@
+"""The records an audit leaves: `report.json`, its keys, and the rule that turns numbers into a verdict.
+
+The keys of `schema: 1` are stable: none is renamed or removed, new ones are optional.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Mechanism = Literal["shattered", "vanishing", "exploding", "stochastic", "detector", "evaluation"]
+Verdict = Literal["refuted", "not_refuted", "certified", "inconclusive"]
+Scalar = bool | int | float | str | None
+
+EXIT_STATUS: dict[Verdict, int] = {"not_refuted": 0, "certified": 0, "refuted": 1, "inconclusive": 3}
+
+
+class Record(BaseModel):
+    """Frozen; an unknown key is an error, so that a typing slip cannot hide."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ThreatRecord(Record):
+    """What the adversary may do."""
+
+    norm: Literal["linf", "l2", "l1"]
+    epsilon: float = Field(ge=0)
+    goal: Literal["untargeted", "targeted"] = "untargeted"
+
+
+class MaskingFinding(Record):
+    """One place where the gradient misleads.
+
+    **Fields**
+    - `mechanism`: one of the taxonomy of Athalye et al. 2018, or `detector`, or `evaluation`.
+    - `symptom`: what was measured, in one sentence.
+    - `operation`: the torch operation, or null where none is to blame.
+    - `file`, `line`, `end_line`, `code`: where it stands in the user's source, and that source line.
+    - `statistics`: the numbers behind it, by name.
+    - `repair`: what the audit did about it.
+    - `module`: dotted name of the module it ran in.
+    - `confidence`: in [0, 1].
+    """
+
+    mechanism: Mechanism
+    symptom: str
+    operation: str | None = None
+    file: str | None = None
+    line: int | None = None
+    code: str | None = None
+    statistics: dict[str, Scalar] = {}
+    repair: str | None = None
+    end_line: int | None = None
+    module: str | None = None
+    confidence: float | None = None
+
+
+class AttackRecord(Record):
+    """One attack of the plan, by itself.
+
+    **Fields**
+    - `recipe`: the attack and its settings, readable.
+    - `robust_accuracy`: of this attack alone, over the examples it was given.
+    - `newly_broken`: examples that no earlier attack had broken.
+    - `forwards`, `backwards`: in examples.
+    """
+
+    recipe: str
+    robust_accuracy: float
+    newly_broken: int
+    forwards: int
+    backwards: int
+    seconds: float
+
+
+class Control(Record):
+    """A check on the audit itself.
+
+    **Fields**
+    - `passed`: None where it does not apply.
+    - `value`: what was measured; `expected`: what a sound evaluation shows, in words.
+    - `decisive`: if it fails, the audit proves nothing by failing to break.
+    """
+
+    name: str
+    passed: bool | None
+    value: float | str | None = None
+    expected: str = ""
+    explanation: str = ""
+    decisive: bool = False
+
+
+class Cost(Record):
+    """Passes in examples, everything but judging; judging apart; wall time."""
+
+    forwards: int
+    backwards: int
+    judge_forwards: int
+    seconds: float
+
+
+class Environment(Record):
+    """What one needs to know to get the same numbers again."""
+
+    versions: dict[str, str]
+    device: str
+    seed: int
+    batch_size: int
+    checkpoint_hash: str
+    processes: int = 1
+
+
+class AccuracyAtEpsilon(Record):
+    """A point of accuracy against the radius of the ball."""
+
+    epsilon: float
+    accuracy: float
+
+
+class AccuracyAtCost(Record):
+    """A point of accuracy against passes spent so far, in examples."""
+
+    forwards: int
+    backwards: int
+    accuracy: float
+
+
+class GradientHistogram(Record):
+    """Histogram of log10 |gradient element| at the clean inputs, before any repair.
+
+    **Fields**
+    - `bin_edges`: one more than `counts`, in powers of ten.
+    - `counts`: non-zero finite elements in each bin.
+    - `zero_share`: share of elements that are exactly zero, in [0, 1].
+    """
+
+    bin_edges: list[float]
+    counts: list[int]
+    zero_share: float
+
+
+class ImageTriple(Record):
+    """One example to look at. Pixels in [0, 1], `[channels][height][width]`."""
+
+    index: int
+    label: int
+    clean_prediction: int
+    adversarial_prediction: int
+    clean: list[list[list[float]]]
+    adversarial: list[list[list[float]]]
+
+
+class Report(Record):
+    """`report.json`. The first block are the keys that SPEC fixes; the second is for the reader's eyes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    verdict: Verdict
+    claim: float | None
+    threat: ThreatRecord
+    examples: int
+    clean_accuracy: float
+    robust_accuracy: float
+    robust_accuracy_interval: tuple[float, float]
+    naive_robust_accuracy: float | None
+    certified_accuracy: float | None = None
+    masking: list[MaskingFinding] = []
+    attacks: list[AttackRecord] = []
+    controls: list[Control] = []
+    cost: Cost
+    environment: Environment
+
+    target: str = ""
+    data: str = ""
+    split: str = ""
+    passes: int = 1
+    budget: str = "standard"
+    exhaustive: bool = False
+    stochastic: bool = False
+    warnings: list[str] = []
+    accuracy_against_epsilon: list[AccuracyAtEpsilon] = []
+    accuracy_against_cost: list[AccuracyAtCost] = []
+    gradient_histogram: GradientHistogram | None = None
+    images: list[ImageTriple] = []
+
+    @property
+    def exit_status(self) -> int:
+        """0 finished and the claim is not refuted, 1 refuted, 3 inconclusive; without a claim always 0."""
+        return 0 if self.claim is None else EXIT_STATUS[self.verdict]
+
+    def to_json(self) -> str:
+        """Text of `report.json`. Non-finite numbers become null, for JSON has neither NaN nor infinity."""
+        return self.model_dump_json(by_alias=True, indent=2) + "\n"
+
+
+def clopper_pearson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Exact two-sided binomial interval for a proportion (Clopper & Pearson 1934).
+
+    Fractional successes (a mean over random draws) are rounded down for the lower end and up for the upper
+    one, which can only widen the interval.
+
+    >>> low, high = clopper_pearson(8, 10)
+    >>> round(low, 4), round(high, 4)
+    (0.4439, 0.9748)
+    """
+    from scipy.stats import beta
+
+    assert n > 0, n
+    assert 0 <= successes <= n + 1e-6, (successes, n)
+    tail = (1 - level) / 2
+    # A mean of float32 rates misses a whole number by rounding error; that is no fraction.
+    fewer = math.floor(successes + 1e-6)
+    more = min(n, math.ceil(successes - 1e-6))
+    low = 0.0 if fewer == 0 else float(beta.ppf(tail, fewer, n - fewer + 1))
+    high = 1.0 if more == n else float(beta.ppf(1 - tail, more + 1, n - more))
+    return low, high
+
+
+def verdict(
+    *,
+    claim: float | None,
+    interval: tuple[float, float],
+    certified_accuracy: float | None = None,
+    controls: list[Control] | None = None,
+    cut_short: bool = False,
+) -> Verdict:
+    """The rule, and there is no other.
+
+    1. `refuted`: even the upper end of the interval of robust accuracy lies below the claim. Adversarial
+       examples are
+       proofs, so no failed control can undo this.
+    2. `certified`: the certified accuracy reaches the claim.
+    3. `inconclusive`: a decisive control failed, or the run was cut short. Then not breaking proves nothing.
+    4. `not_refuted`: otherwise. It does not say "robust".
+
+    Without a claim only 3 and 4 apply.
+    """
+    if claim is not None and interval[1] < claim:
+        return "refuted"
+    if claim is not None and certified_accuracy is not None and certified_accuracy >= claim:
+        return "certified"
+    if cut_short or any(control.decisive and control.passed is False for control in controls or []):
+        return "inconclusive"
+    return "not_refuted"

@@ -1,0 +1,66 @@
+"""Which line of the user's source built each module: what to name when torch's own layers do harm."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from torch import nn
+
+# By identity, because a module may define `__eq__` without `__hash__`; the reference tells a reused id apart.
+_sites: dict[int, tuple[weakref.ref[nn.Module], str, int]] = {}
+
+
+@contextmanager
+def construction_sites() -> Iterator[None]:
+    """Records, for every module built inside the block, the user's line that built it. Nests.
+
+    The line is the innermost one that is not part of torch, of the standard library or of our own machinery,
+    and not in the `__init__` of the very module being built: `self.act = Round()` is the line, not
+    `super().__init__()`.
+    """
+    original = nn.Module.__init__
+    opener = sys._getframe(2)  # this generator, contextlib's `__enter__`, then whoever wrote the `with`
+
+    def recording(module: nn.Module, *args: Any, **kwargs: Any) -> None:
+        original(module, *args, **kwargs)
+        place = _building_line(module, sys._getframe(1), opener)
+        if place is not None:
+            key = id(module)
+            _sites[key] = (weakref.ref(module, lambda gone: _forget(key, gone)), *place)
+
+    nn.Module.__init__ = recording  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        nn.Module.__init__ = original
+
+
+def site_of(module: nn.Module) -> tuple[str, int] | None:
+    """File and line that built the module, or None if nobody watched."""
+    entry = _sites.get(id(module))
+    return None if entry is None or entry[0]() is not module else entry[1:]
+
+
+def _forget(key: int, gone: weakref.ref[nn.Module]) -> None:
+    if key in _sites and _sites[key][0] is gone:
+        del _sites[key]
+
+
+def _building_line(module: nn.Module, start: FrameType, opener: FrameType) -> tuple[str, int] | None:
+    from .sites import is_user_file  # here, for that file asks this one where modules were built
+
+    frame: FrameType | None = start
+    while frame is not None:
+        code = frame.f_code
+        own = code.co_name == "__init__" and frame.f_locals.get(code.co_varnames[0]) is module
+        if not own and is_user_file(code.co_filename):
+            return code.co_filename, frame.f_lineno
+        if frame is opener:  # further out stands whoever started the program, who built nothing
+            return None
+        frame = frame.f_back
+    return None
