@@ -81,6 +81,12 @@ class Streams:
         """Fresh streams for a sub-task; the parent's own draws stay where they are."""
         return Streams(_mix(self.seeds + _wrap(_tag_number(tag) + self.counter * _GOLDEN)))
 
+    def spawn(self, tag: str) -> Streams:
+        """Like `fork`, and moves on: the next call gives other streams, however much these draw."""
+        child = self.fork(tag)
+        self.counter += 1
+        return child
+
     def _bits(self, shape: tuple[int, ...], device: torch.device | str | None) -> Tensor:
         self.counter += 1
         seeds = self.seeds if device is None else self.seeds.to(device)
