@@ -1,5 +1,21 @@
 """Gradient estimators: the axis on which an attack adapts to a defence."""
 
 from .base import Estimate, Exact, GradientEstimator
+from .bpda import BPDA
+from .eot import EOT
+from .finite_difference import FiniteDifference
+from .float64 import Float64
+from .gain import LogitScale
+from .smoothing import Smoothing
 
-__all__ = ["Estimate", "Exact", "GradientEstimator"]
+__all__ = [
+    "BPDA",
+    "EOT",
+    "Estimate",
+    "Exact",
+    "FiniteDifference",
+    "Float64",
+    "GradientEstimator",
+    "LogitScale",
+    "Smoothing",
+]

@@ -1,4 +1,4 @@
-"""A gradient estimator says how the objective changes with the input. It is a field of every gradient attack."""
+"""A gradient estimator says how the objective changes with the input; a field of every gradient attack."""
 
 from __future__ import annotations
 

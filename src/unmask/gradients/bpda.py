@@ -1,0 +1,73 @@
+"""BPDA: the forward pass is the network's own, the backward pass is a differentiable stand-in's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from ..classifier import Classifier, Network
+from ..errors import Unsupported
+from ..objectives import Objective
+from ..randomness import Streams
+from ..types import Outputs
+from .base import Estimate, GradientEstimator, Images
+
+
+def _straight_through(true: Tensor, substitute: Tensor) -> Tensor:
+    """Exactly `true` in the forward pass, `substitute` in the backward pass."""
+    return true + (substitute - substitute.detach())
+
+
+@dataclass(frozen=True)
+class BPDA(GradientEstimator):
+    """Backward pass differentiable approximation of the whole network.
+
+    The objective is differentiated with respect to the logits at the *network's* logits, and this is pulled
+    back to the input through the Jacobian of the surrogate. Value and outputs are the network's own.
+
+    **Fields**
+    - `surrogate`: a differentiable network from the same inputs to the same logits, or None for the
+      classifier's own.
+
+    **Cost**: one forward of the network, one forward and one backward of the surrogate, each counted.
+    **Raises** `Unsupported` when there is no surrogate, or when its logits have another shape.
+    **Source**: Athalye, Carlini & Wagner 2018, arXiv:1802.00420, section 4.1.2.
+    """
+
+    surrogate: Network | None = None
+
+    def estimate(
+        self,
+        classifier: Classifier,
+        objective: Objective,
+        x: Images,
+        y: Int[Tensor, " batch"],
+        *,
+        generator: torch.Generator | Streams,
+    ) -> Estimate:
+        surrogate = classifier.surrogate if self.surrogate is None else self.surrogate
+        if surrogate is None:
+            raise Unsupported(
+                "`BPDA` needs a surrogate; this classifier has none. Use `classifier.with_surrogate(f)`."
+            )
+        streams = Streams.of(generator, len(x))
+        x = x.detach()
+        with torch.no_grad():
+            outputs = classifier(x, generator=streams)
+        x = x.requires_grad_()
+        with torch.enable_grad():
+            substitute = classifier.replace(network=surrogate)(x, generator=streams)
+            if substitute.logits.shape != outputs.logits.shape:
+                raise Unsupported(
+                    f"the surrogate's logits have shape {list(substitute.logits.shape)}, the network's "
+                    f"{list(outputs.logits.shape)}; `BPDA` needs a surrogate with the same classes"
+                )
+            score = outputs.detector_score
+            if score is not None and substitute.detector_score is not None:
+                score = _straight_through(score, substitute.detector_score)
+            value = objective(Outputs(_straight_through(outputs.logits, substitute.logits), score), y)
+            grad = classifier.gradient(value, x)
+        return Estimate(value.detach(), grad, outputs)

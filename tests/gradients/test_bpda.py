@@ -1,0 +1,71 @@
+import pytest
+import torch
+from tests.gradients.models import Linear, Quadratic, batch
+
+from unmask.classifier import Classifier
+from unmask.errors import Unsupported
+from unmask.gradients import BPDA
+from unmask.objectives import Undetected, cross_entropy, margin
+from unmask.types import Outputs
+
+
+def estimate(estimator, classifier, objective, x, y):
+    return estimator.estimate(classifier, objective, x, y, generator=torch.Generator().manual_seed(0))
+
+
+def test_rounded_network_gets_the_gradient_of_the_smooth_one():
+    smooth = Linear()
+    x, y = batch(6)
+    rounded = Classifier(lambda t: smooth((t * 4).round() / 4)).with_surrogate(smooth)
+    est = estimate(BPDA(), rounded, margin, x, y)
+    with torch.no_grad():
+        logits = smooth((x * 4).round() / 4)
+    assert torch.equal(est.outputs.logits, logits)
+    assert torch.equal(est.value, margin(Outputs(logits), y))
+    other = logits.scatter(1, y[:, None], -torch.inf).argmax(1)  # the rival in the true network
+    truth = (smooth.weight[other] - smooth.weight[y]).reshape(x.shape).detach()
+    torch.testing.assert_close(est.grad, truth)
+
+
+def test_pulls_the_objective_back_from_the_true_logits_not_from_the_surrogates():
+    network, surrogate = Linear(seed=0), Linear(seed=1)
+    x, y = batch(6)
+    est = estimate(BPDA(surrogate), Classifier(network), cross_entropy, x, y)
+    with torch.no_grad():
+        slope = network(x).softmax(1) - torch.nn.functional.one_hot(y, 4)
+    torch.testing.assert_close(est.grad, (slope @ surrogate.weight).reshape(x.shape).detach())
+
+
+def test_own_surrogate_goes_before_the_classifiers():
+    network, mine, other = Linear(seed=0), Linear(seed=1), Linear(seed=2)
+    x, y = batch(3)
+    classifier = Classifier(network)
+    mine_alone = estimate(BPDA(mine), classifier, margin, x, y).grad
+    assert torch.equal(estimate(BPDA(mine), classifier.with_surrogate(other), margin, x, y).grad, mine_alone)
+    assert not torch.equal(estimate(BPDA(), classifier.with_surrogate(other), margin, x, y).grad, mine_alone)
+
+
+def test_the_detectors_slope_comes_from_the_surrogate_when_it_has_one():
+    network, detector = Linear(), torch.linspace(-1, 1, 12)
+
+    def detecting(t):
+        return Outputs(network(t), t.flatten(1) @ detector + 5)
+
+    x, y = batch(3)
+    hidden = Classifier(lambda t: Outputs(network(t), detecting(t).detector_score.round()))
+    combined = Undetected(margin, weight=2.0)
+    est = estimate(BPDA(detecting), hidden, combined, x, y)
+    torch.testing.assert_close(est.grad, network.margin_gradient(x, y) - 2 * detector.reshape(x.shape[1:]))
+    assert torch.equal(est.outputs.detector_score, detecting(x).detector_score.round().detach())
+
+
+def test_without_surrogate_says_how_to_get_one():
+    x, y = batch(1)
+    with pytest.raises(Unsupported, match=r"`BPDA` needs a surrogate; this classifier has none\. Use `class"):
+        estimate(BPDA(), Classifier(Quadratic()), margin, x, y)
+
+
+def test_surrogate_with_other_classes_is_named():
+    x, y = batch(1)
+    with pytest.raises(Unsupported, match=r"\[1, 4\].*\[1, 2\]"):
+        estimate(BPDA(Linear()), Classifier(Quadratic()), margin, x, y)
