@@ -96,7 +96,8 @@ class LpMoves:
         signs = streams.signs(channels, height // tall, width // wide, device=planes.device).to(planes.dtype)
         bumps = torch.kron(signs, _bump(tall, wide, planes))
         delta = torch.zeros_like(planes)
-        delta[:, :, : bumps.shape[2], : bumps.shape[3]] = bumps
+        top, left = (height - bumps.shape[2]) // 2, (width - bumps.shape[3]) // 2
+        delta[:, :, top : top + bumps.shape[2], left : left + bumps.shape[3]] = bumps
         return self._on_edge(delta)
 
     def draw(self, streams: Streams, queries: int) -> Float[Tensor, "batch queries draws"]:
@@ -107,7 +108,7 @@ class LpMoves:
         delta = _planes(x_adv - self.x)
         _, _, height, width = delta.shape
         tall, wide = _window(share, height, width)
-        tall, wide = min(max(tall, 3), height), min(max(wide, 3), width)
+        tall, wide = min(max(tall | 1, 3), height), min(max(wide | 1, 3), width)  # odd: a bump has a middle
         row, column, other_row, other_column = (
             (draws[:, k] * (size + 1)).long() for k, size in enumerate([height - tall, width - wide] * 2)
         )
@@ -154,7 +155,7 @@ def _bump(height: int, width: int, like: Tensor) -> Float[Tensor, "height width"
         r = (torch.arange(tall) - tall // 2).abs()[:, None]
         c = (torch.arange(width) - width // 2).abs()[None, :]
         ring = torch.maximum(r, c)
-        layers = 1.0 / torch.arange(1, max(height, width) + 2) ** 2
+        layers = 1.0 / torch.arange(1, max(tall // 2, width // 2) + 2) ** 2
         return layers.flip(0).cumsum(0).flip(0)[ring]  # sum of the layers at least as wide as the ring
 
     upper = height // 2
