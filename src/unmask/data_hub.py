@@ -88,8 +88,8 @@ def _open(name: str, place: str, split: str | None) -> tuple[Any, str]:
     assert first is not None
     reason = f"{type(first).__name__}: {first_line(first).rstrip('.')}"
     raise UnusableInput(
-        f"the data set {name} cannot be loaded ({reason}); give digits, mnist, cifar10, the id or folder of a "
-        "Hugging Face image-classification set, or a .npz or .safetensors file"
+        f"the data set {name} cannot be loaded ({reason}); give digits, mnist, cifar10, the id or folder of "
+        "a Hugging Face image-classification set, or a .npz or .safetensors file"
     ) from first
 
 

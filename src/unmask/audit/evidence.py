@@ -1,0 +1,97 @@
+"""`evidence.safetensors`: every adversarial example found, so that nobody has to take our word."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ..errors import UnusableInput
+from .journal import write_atomically
+from .records import ThreatRecord
+
+FILE = "evidence.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Adversarial examples: one for each example that was ever misclassified, clean or attacked.
+
+    With it, `robust_accuracy = 1 - failure_rate.sum() / examples`.
+
+    **Fields**
+    - `x_adv`: `[n, channels, height, width]`, float32. An example that is wrong without an attack is its own
+      `x_adv`.
+    - `index`: `[n]`, place in the split of the data set.
+    - `label`: `[n]`, the true class; `prediction`: `[n]`, the class on the judge's last draw.
+    - `failure_rate`: `[n]`, share of the judge's fresh draws that were misclassified, in (0, 1]; 1 if
+      deterministic.
+    - `originals`: SHA-256 of the clean images' bytes, in the order of `index`.
+    - `draws`, `passes`: the judge took so many draws, each the mean over so many forward passes.
+    - `threat`, `data`, `split`, `target`, `checkpoint_hash`: what was attacked, how, and on what.
+    """
+
+    x_adv: Float[Tensor, "n channels height width"]
+    index: Int[Tensor, " n"]
+    label: Int[Tensor, " n"]
+    prediction: Int[Tensor, " n"]
+    failure_rate: Float[Tensor, " n"]
+    originals: str
+    threat: ThreatRecord
+    data: str
+    split: str
+    target: str
+    checkpoint_hash: str
+    passes: int
+    draws: int
+
+
+TENSORS = ("x_adv", "index", "label", "prediction", "failure_rate")
+
+
+def hash_images(x: Tensor) -> str:
+    """SHA-256 of the images' float32 bytes."""
+    return hashlib.sha256(x.detach().cpu().to(torch.float32).contiguous().numpy().tobytes()).hexdigest()
+
+
+def write_evidence(folder: str | os.PathLike[str], evidence: Evidence) -> Path:
+    """Writes `evidence.safetensors` into `folder`, whole or not at all."""
+    tensors = {name: getattr(evidence, name).detach().cpu().contiguous() for name in TENSORS}
+    facts = {
+        "originals": evidence.originals,
+        "threat": evidence.threat.model_dump(),
+        "data": evidence.data,
+        "split": evidence.split,
+        "target": evidence.target,
+        "checkpoint_hash": evidence.checkpoint_hash,
+        "passes": evidence.passes,
+        "draws": evidence.draws,
+    }
+    path = Path(folder, FILE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, save(tensors, {"schema": "1", "unmask": json.dumps(facts)}))
+    return path
+
+
+def read_evidence(folder: str | os.PathLike[str]) -> Evidence:
+    """Reads `evidence.safetensors`. **Raises** `UnusableInput` where it is missing or damaged."""
+    path = Path(folder, FILE)
+    if not path.is_file():
+        raise UnusableInput(f"there is no {path}; give the folder that unmask audit wrote")
+    try:
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()["unmask"])
+            tensors = {name: file.get_tensor(name) for name in TENSORS}
+        return Evidence(**tensors, **{**facts, "threat": ThreatRecord(**facts["threat"])})
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UnusableInput(
+            f"{path} is damaged ({type(error).__name__}: {error}); run the audit again"
+        ) from error
