@@ -1,0 +1,426 @@
+"""From recorded runs to suspects: which operations lose, falsify, saturate or randomise the gradient.
+
+Four kinds of runs are compared, operation by operation: the same input and seed twice (is the randomness ours to
+control?), another seed (what is random, and where does it come from?), and inputs moved by fractions of epsilon (what
+depends on the input, and does its gradient say how?). An operation whose gradient is lost is a suspect only if a
+notable share of the change of the logits passes through it: hold its result still and see what is missing. A ReLU
+written as `x * (x > 0)` loses the gradient of its comparison too, but nothing of the first order passes there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ..classifier import Classifier
+from ..objectives import cross_entropy, margin
+from ..randomness import Streams
+from ..threat import Linf, ThreatModel
+from ..types import per_example
+from .flow import Passage, follow
+from .freezer import share_through
+from .origins import Origin, random_origins
+from .recorder import COPIES, CUTS, EXITS, Record, Trace, Value, record
+from .sites import Site
+
+# Fractions of epsilon at which the network is moved. Ours: an attack's steps are between a sixteenth and a quarter.
+SCALES = (1.0, 0.25, 0.0625)
+# Another image in its place: for operations, such as an arg-max at the output, that no small move changes.
+EXCHANGED = 100.0
+# Least share of the change of the logits that must pass through an operation before losing it counts. Ours.
+NOTABLE = 0.15
+# Below this cosine between predicted and true change, an operation's derivative is useless at an attack's scale. Ours.
+USELESS = 0.25
+
+# Least share of the examples whose gradient must die at one place before it counts. Ours.
+DEAD_SHARE = 0.1
+
+Group = tuple[str, str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Suspect:
+    """One place whose gradient cannot be trusted.
+
+    **Fields**
+    - `symptom`: `zero`, `discrete`, `cut`, `wrong`, `saturated`, `vanished`, `underflow`, `non_finite`, `random` or
+      `opaque`.
+    - `group`: name and place under which the operation is found again in another pass.
+    - `share`: share of the change of the logits that passes through it, where that was measured.
+    - `records`: its operations in the base run.
+    """
+
+    symptom: str
+    operation: str
+    site: Site
+    group: Group
+    kind: str = "torch"
+    share: float = float("nan")
+    statistics: dict[str, float] = field(default_factory=dict)
+    records: tuple[Record, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """All suspects, the runs that they were found in, and what was seen on the way."""
+
+    suspects: tuple[Suspect, ...]
+    base: Trace
+    moved: dict[float, Trace]
+    deterministic: bool
+    controlled: bool
+    origins: tuple[Origin, ...]
+
+    def where(self, *symptoms: str) -> list[Suspect]:
+        return [s for s in self.suspects if s.symptom in symptoms]
+
+
+def analyse(
+    classifier: Classifier,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    generator: torch.Generator | Streams,
+) -> Analysis:
+    """Traces a small batch `[batch, channels, height, width]` and names the suspects.
+
+    **Cost**: seven recorded forwards per example, one more per place that loses the gradient, and local backward passes
+    through single operations (not metered: none of them is a pass through the network).
+    """
+    streams = Streams.of(generator, len(x))
+    base = record(classifier, x, seed=seed)
+    again = record(classifier, x, seed=seed)
+    other = record(classifier, x, seed=seed + 1)
+    controlled = _same(base.logits, again.logits)
+    deterministic = controlled and _same(base.logits, other.logits)
+    direction = _direction(x, threat, streams)
+    moved = {
+        scale: record(classifier, threat.settle(x + scale * (direction - x), x), seed=seed)
+        for scale in SCALES
+    }
+    moved[EXCHANGED] = record(classifier, x.roll(1, 0), seed=seed)
+    origins = (
+        () if deterministic else random_origins(classifier, base, other if controlled else again, x, seed)
+    )
+    suspects = [
+        *_lost(classifier, base, moved, seed=seed, trust=controlled),
+        *_misleading(base, moved, controlled),
+        *_vanishing_and_exploding(base, y),
+        *(
+            Suspect("random", o.operation, o.site, o.group, statistics={"change_of_logits": o.effect})
+            for o in origins
+        ),
+    ]
+    return Analysis(tuple(suspects), base, moved, deterministic, controlled, tuple(origins))
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+def _direction(x: Tensor, threat: ThreatModel, streams: Streams) -> Tensor:
+    """A point at distance about epsilon in a random direction that uses many pixels."""
+    if isinstance(threat, Linf):
+        # Inwards where the box is near, so that the whole epsilon is used.
+        signs = streams.signs(*x.shape[1:], device=x.device).to(x.dtype)
+        low, high = threat.box
+        signs = torch.where(x + signs * threat.epsilon > high, -1.0, signs)
+        signs = torch.where(x + signs * threat.epsilon < low, 1.0, signs)
+        return x + threat.epsilon * signs
+    noise = streams.normal(*x.shape[1:], device=x.device).to(x.dtype)
+    size = replace(threat, epsilon=1.0).distance(x + noise, x).to(x.dtype)
+    return x + noise * per_example(threat.epsilon / size, x)
+
+
+# --- operations that lose the gradient -----------------------------------------------------------------------------
+
+
+def _lost(
+    classifier: Classifier, base: Trace, moved: dict[float, Trace], *, seed: int, trust: bool
+) -> list[Suspect]:
+    groups: dict[tuple[str, Group], list[Record]] = defaultdict(list)
+    by_key = {scale: {r.key: r for r in trace.records} for scale, trace in moved.items()}
+    for r in base.records:
+        if not any(_changed(r, by_key[scale].get(r.key)) for scale in moved):
+            continue
+        symptom = _loses(r, classifier)
+        if symptom:
+            groups[symptom, r.group].append(r)
+        if r.switched_off_at is not None and any(v.edge is not None for v in r.inputs):
+            place = r.switched_off_at
+            groups["cut", ("no_grad", place.file or place.module, place.line)].append(r)
+    suspects = []
+    for (symptom, group), records in groups.items():
+        share = _share(classifier, base, moved, by_key, records, seed) if trust else float("nan")
+        if trust and not share > NOTABLE:
+            continue
+        first = records[0]
+        place = first.switched_off_at if group[0] == "no_grad" and first.switched_off_at else first.site
+        suspects.append(
+            Suspect(
+                symptom,
+                _title(group[0], first),
+                place,
+                group,
+                first.kind,
+                share,
+                {"share": share},
+                tuple(records),
+            )
+        )
+    return _without_echoes(suspects)
+
+
+def _title(name: str, r: Record) -> str:
+    if name == "no_grad":
+        return "torch.no_grad"
+    if r.kind == "function":
+        return f"{name} (autograd.Function)"
+    return name.strip("_") if r.kind != "torch" else f"torch.{name}"
+
+
+def _without_echoes(suspects: list[Suspect]) -> list[Suspect]:
+    """Drops what a better-named suspect already says: a conversion behind a cut, and casts of a comparison's result."""
+    cut_files = {(s.site.file, s.site.line) for s in suspects if s.symptom == "cut"}
+    kept = []
+    for s in suspects:
+        exits = s.group[0] in EXITS
+        if exits and (s.site.file, s.site.line) in cut_files:
+            continue
+        kept.append(s)
+    return kept
+
+
+def _changed(r: Record, after: Record | None) -> bool:
+    if after is None or len(after.outputs) != len(r.outputs):
+        return True  # the path through the code depends on the input
+    if r.plain is not None or after.plain is not None:
+        return repr(r.plain) != repr(after.plain) or any(
+            not _same(a.data, b.data) for a, b in zip(r.inputs, after.inputs, strict=False)
+        )
+    return any(not _same(a.data, b.data) for a, b in zip(r.outputs, after.outputs, strict=True))
+
+
+def _loses(r: Record, classifier: Classifier) -> str:
+    """How this operation loses the gradient of its inputs, or ""."""
+    arriving = [v for v in r.inputs if v.edge is not None]
+    if not arriving:
+        return ""
+    if r.name in CUTS or r.name in EXITS:
+        return "cut"
+    leaving = [v for v in r.outputs if v.edge is not None]
+    if not leaving:
+        if any(v.data.is_floating_point() for v in r.outputs):
+            return "opaque" if r.kind == "opaque" else "cut" if r.name in COPIES else "zero"
+        return "discrete" if r.outputs else ""
+    if len(leaving) < len(r.outputs) and any(v.edge is None for v in r.outputs):
+        return "discrete"  # indices beside values
+    return "zero" if _zero_everywhere(r) else ""
+
+
+def _zero_everywhere(r: Record) -> bool:
+    for value in r.outputs:
+        for _ in range(2):
+            grads = local_vjp(value, r.inputs, torch.randn_like(value.data))
+            if grads is None or any(bool(g.ne(0).any()) for g in grads):
+                return False
+    return True
+
+
+def local_vjp(output: Value, inputs: list[Value], cotangent: Tensor) -> list[Tensor] | None:
+    """Gradient of one operation alone: `cotangent` pulled back to the inputs that carry a gradient.
+
+    None where autograd refuses.
+    """
+    edges = [v.edge for v in inputs if v.edge is not None]
+    if output.edge is None or not edges or output.edge in edges:
+        return None
+    try:
+        found = torch.autograd.grad(
+            output.edge,
+            edges,
+            cotangent,
+            retain_graph=True,
+            allow_unused=True,  # pyright: ignore[reportArgumentType]
+        )
+    except RuntimeError:
+        return None
+    carrying = [v for v in inputs if v.edge is not None]
+    return [torch.zeros_like(v.data) if g is None else g for v, g in zip(carrying, found, strict=True)]
+
+
+def _share(
+    classifier: Classifier,
+    base: Trace,
+    moved: dict[float, Trace],
+    by_key: dict[float, dict[tuple, Record]],
+    records: list[Record],
+    seed: int,
+) -> float:
+    """Share that passes through, at the smallest move that moves both the operation and the logits.
+
+    Small moves first: what an honest kink loses shrinks with the move, what a step loses does not.
+    """
+    share = float("nan")
+    for scale in sorted(moved):
+        trace = moved[scale]
+        if not any(_changed(r, by_key[scale].get(r.key)) for r in records):
+            continue
+        change = (trace.logits - base.logits).detach().abs().max()
+        if not change > 1e-6 * base.logits.detach().abs().max():
+            continue
+        share = share_through(classifier, base, trace.x.detach(), trace.logits.detach(), records, seed=seed)
+        if share == share:
+            break
+    return share
+
+
+# --- operations at which the real gradient dies or blows up --------------------------------------------------------
+
+
+def _vanishing_and_exploding(base: Trace, y: Tensor) -> list[Suspect]:
+    suspects = []
+    flow = follow(base, cross_entropy, y)
+    if flow.dead_at_logits > DEAD_SHARE and base.records:
+        last = _maker_of_logits(base)
+        statistics = {
+            "dead_at_logits": flow.dead_at_logits,
+            "largest_logit": float(base.logits.detach().abs().max()),
+        }
+        suspects.append(
+            Suspect(
+                "underflow",
+                _title(last.name, last),
+                last.site,
+                last.group,
+                last.kind,
+                1.0,
+                statistics,
+                (last,),
+            )
+        )
+    for objective in (cross_entropy, margin):
+        flow = follow(base, objective, y)
+        groups: dict[tuple[str, Group], list[Passage]] = defaultdict(list)
+        for passage in flow.passages:
+            if passage.spoiled > 0:
+                groups["non_finite", passage.record.group].append(passage)
+            elif passage.killed > DEAD_SHARE and not _zero_everywhere(passage.record):
+                groups["vanished", passage.record.group].append(passage)
+        for (symptom, group), passages in groups.items():
+            first = passages[0].record
+            statistics = {
+                "killed": max(p.killed for p in passages),
+                "spoiled": max(p.spoiled for p in passages),
+                "attenuation": min(p.attenuation for p in passages),
+            }
+            if any(s.symptom == symptom and s.group == group for s in suspects):
+                continue
+            records = tuple(p.record for p in passages)
+            suspects.append(
+                Suspect(
+                    symptom, _title(group[0], first), first.site, group, first.kind, 1.0, statistics, records
+                )
+            )
+    return suspects
+
+
+def _maker_of_logits(base: Trace) -> Record:
+    for r in reversed(base.records):
+        if any(
+            v.data.shape == base.logits.shape and torch.equal(v.data, base.logits.detach()) for v in r.outputs
+        ):
+            return r
+    return base.records[-1]
+
+
+# --- operations whose gradient is there but says something else ----------------------------------------------------
+
+
+def _misleading(base: Trace, moved: dict[float, Trace], controlled: bool) -> list[Suspect]:
+    if not controlled:
+        return []
+    groups: dict[Group, list[tuple[Record, dict[float, float]]]] = defaultdict(list)
+    by_key = {scale: {r.key: r for r in trace.records} for scale, trace in moved.items()}
+    for r in base.records:
+        cosines = {}
+        for scale in SCALES[1:]:
+            after = by_key[scale].get(r.key)
+            if after is not None:
+                cosine = agreement(r, after)
+                if cosine == cosine:
+                    cosines[scale] = cosine
+        if cosines and max(cosines.values()) < USELESS:
+            groups[r.group].append((r, cosines))
+    suspects = []
+    for group, found in groups.items():
+        first = found[0][0]
+        if _zero_everywhere(first):
+            continue  # already named as lost
+        best = max(max(c.values()) for _, c in found)
+        symptom = "wrong" if first.kind in ("function", "opaque") else "saturated"
+        suspects.append(
+            Suspect(
+                symptom,
+                _title(group[0], first),
+                first.site,
+                group,
+                first.kind,
+                statistics={"cosine": best},
+                records=tuple(r for r, _ in found),
+            )
+        )
+    return suspects
+
+
+def agreement(r: Record, after: Record, *, probes: int = 8) -> float:
+    """Cosine between the change that an operation's own gradient predicts and the change that was seen.
+
+    Random cotangents c: `<vjp(c), change of the input>` against `<c, change of the output>`, per example where the
+    first dimension is the batch. NaN where nothing changed or autograd refuses.
+    """
+    generator = torch.Generator().manual_seed(len(r.inputs) + r.index)
+    predicted: list[Tensor] = []
+    seen: list[Tensor] = []
+    for a, b in zip(r.inputs, after.inputs, strict=False):
+        if a.edge is None and not _same(a.data, b.data):
+            return float("nan")  # what it depends on without gradient was lost earlier, and is named there
+    pairs = [(a, b) for a, b in zip(r.inputs, after.inputs, strict=False) if a.edge is not None]
+    if all(_same(a.data, b.data) for a, b in pairs):
+        return float("nan")
+    for before, then in zip(r.outputs, after.outputs, strict=False):
+        if before.edge is None or before.data.shape != then.data.shape:
+            continue
+        change = (then.data - before.data).double()
+        if not change.ne(0).any() or not torch.isfinite(change).all():
+            continue
+        for _ in range(probes):
+            c = torch.randint(0, 2, change.shape, generator=generator).to(change) * 2 - 1
+            grads = local_vjp(before, r.inputs, c.to(before.data.dtype))
+            if grads is None or len(grads) != len(pairs):
+                return float("nan")
+            total: Tensor | float = 0.0
+            for grad, (a, b) in zip(grads, pairs, strict=True):
+                if a.data.shape != b.data.shape:
+                    return float("nan")
+                total = total + _rows(grad.double() * (b.data - a.data).double(), len(change))
+            predicted.append(torch.as_tensor(total).flatten())
+            seen.append(_rows(c * change, len(change)).flatten())
+    if not seen:
+        return float("nan")
+    p, s = torch.cat(predicted), torch.cat(seen)
+    if p.shape != s.shape:
+        p, s = p.sum().reshape(1), s.sum().reshape(1)
+    size = torch.linalg.vector_norm(p) * torch.linalg.vector_norm(s)
+    return float((p @ s) / size) if size > 0 else 0.0
+
+
+def _rows(products: Tensor, batch: int) -> Tensor:
+    if products.ndim and len(products) == batch:
+        return products.flatten(1).sum(1) if products.ndim > 1 else products
+    return products.sum().reshape(1)

@@ -1,0 +1,153 @@
+"""Sees every operation of a forward pass: torch functions, custom autograd functions, scripted and compiled parts.
+
+`TorchFunctionMode` shows torch's functions and tensor methods. Three things slip past it and are patched for the
+time of one forward pass: `autograd.Function.apply` (by its code object, so that `quantize = Q.apply` made at import is
+seen too), `torch.from_numpy`, and scripted or compiled callables, which come as one opaque operation.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd import function as autograd_function
+from torch.overrides import TorchFunctionMode
+
+_APPLY = autograd_function.Function.__dict__["apply"].__func__
+_ORIGINAL_APPLY = types.FunctionType(
+    _APPLY.__code__, _APPLY.__globals__, _APPLY.__name__, _APPLY.__defaults__, _APPLY.__closure__
+)
+
+
+def _forwarding_code() -> types.CodeType:
+    __class__ = None  # the original closes over its class, and a code object can only replace its like
+
+    def apply(cls, *args, **kwargs):  # noqa: ANN001, ANN002, ANN003, ANN202
+        __class__  # noqa: B018
+        return _unmask_apply(cls, args, kwargs)  # type: ignore[name-defined]  # noqa: F821
+
+    return apply.__code__
+
+
+def op_name(func: Callable[..., Any]) -> str:
+    """Short name of what was called: `round`, `__setitem__`, `data`."""
+    name = getattr(func, "__name__", type(func).__name__)
+    if name in ("__get__", "__set__"):
+        name = getattr(getattr(func, "__self__", None), "__name__", name)
+    return name
+
+
+# Questions about a tensor, not operations on its values.
+QUESTIONS = frozenset(
+    """shape dtype device requires_grad is_leaf grad_fn grad ndim layout names is_cuda is_sparse is_quantized itemsize
+    nbytes dim size numel stride storage_offset is_contiguous is_floating_point is_complex element_size type_of
+    __len__ __hash__ __repr__ __format__ __dir__ _version is_inference is_nested is_meta is_mps untyped_storage
+    data_ptr get_device retain_grad register_hook has_names nelement is_tensor is_storage is_same_size storage
+    set_default_dtype get_default_dtype is_grad_enabled compute_should_use_set_data is_cpu _backward_hooks is_mkldnn
+    is_conj is_neg backward _is_view""".split()
+)
+
+
+class Interceptor(TorchFunctionMode):
+    """Routes every operation of the code run under it through `on_call`.
+
+    `kind` is `torch`, `function` (a custom `autograd.Function`), `source` (`torch.from_numpy`), or `opaque` (scripted
+    or compiled). `call()` runs the operation on the arguments it was given.
+    """
+
+    def on_call(
+        self, kind: str, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        raise NotImplementedError
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+        name = op_name(func)
+        if name in QUESTIONS:
+            return func(*args, **(kwargs or {}))
+        return self.on_call("torch", name, func, args, kwargs or {})
+
+    def __enter__(self) -> Interceptor:
+        self._inside = 0
+        self._opaque: list[tuple[nn.Module, tuple[Any, ...]]] = []
+        _APPLY.__globals__["_unmask_apply"] = self._on_apply
+        self._apply_code = _APPLY.__code__
+        _APPLY.__code__ = _FORWARDING
+        self._from_numpy = torch.from_numpy
+        torch.from_numpy = self._on_from_numpy
+        self._script_call = torch.jit.ScriptFunction.__call__
+        torch.jit.ScriptFunction.__call__ = lambda f, *a, **k: self._on_script(f, a, k)
+        self._inference_enter = torch.inference_mode.__enter__
+        self._inference_exit = torch.inference_mode.__exit__
+
+        def enter(mode: torch.inference_mode) -> None:
+            # Inference tensors cannot take part in a backward pass; no_grad gives the same values.
+            mode._unmask_before = torch.is_grad_enabled()  # type: ignore[attr-defined]
+            if mode.mode:
+                torch._C._set_grad_enabled(False)
+
+        def leave(mode: torch.inference_mode, *_: object) -> None:
+            torch._C._set_grad_enabled(mode._unmask_before)  # type: ignore[attr-defined]
+
+        torch.inference_mode.__enter__ = enter  # type: ignore[method-assign]
+        torch.inference_mode.__exit__ = leave  # type: ignore[method-assign]
+        self._module_call = nn.Module.__call__
+        nn.Module.__call__ = lambda m, *a, **k: self._on_module(m, a, k)  # type: ignore[method-assign]
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        super().__exit__(*exc)
+        nn.Module.__call__ = self._module_call  # type: ignore[method-assign]
+        torch.inference_mode.__enter__ = self._inference_enter  # type: ignore[method-assign]
+        torch.inference_mode.__exit__ = self._inference_exit  # type: ignore[method-assign]
+        torch.jit.ScriptFunction.__call__ = self._script_call
+        torch.from_numpy = self._from_numpy
+        _APPLY.__code__ = self._apply_code
+        del _APPLY.__globals__["_unmask_apply"]
+
+    def _unseen(self, *call: Any) -> Any:
+        # A mode is switched off while it handles a call; what we patched ourselves has to do the same.
+        with torch._C.DisableTorchFunction():
+            return self.on_call(*call)
+
+    def _on_apply(self, cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._inside:
+            return _ORIGINAL_APPLY(cls, *args, **kwargs)
+
+        def apply(*args: Any, **kwargs: Any) -> Any:
+            self._inside += 1
+            try:
+                with torch._C.DisableTorchFunction():
+                    return _ORIGINAL_APPLY(cls, *args, **kwargs)
+            finally:
+                self._inside -= 1
+
+        apply.function = cls  # type: ignore[attr-defined]
+        return self._unseen("function", cls.__name__, apply, args, kwargs)
+
+    def _on_from_numpy(self, array: Any) -> Any:
+        return self._unseen("source", "from_numpy", self._from_numpy, (array,), {})
+
+    def _on_script(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return self._script_call(func, *args, **kwargs)
+
+        return self._unseen("opaque", f"scripted {getattr(func, 'name', 'function')}", call, args, kwargs)
+
+    def _on_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        compiled = type(module).__name__ == "OptimizedModule"
+        if not compiled and not isinstance(module, torch.jit.ScriptModule):
+            return self._module_call(module, *args, **kwargs)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with torch._C.DisableTorchFunction():
+                return self._module_call(module, *args, **kwargs)
+
+        name = f"{'compiled' if compiled else 'scripted'} {getattr(module, 'original_name', type(module).__name__)}"
+        return self._unseen("opaque", name, call, args, kwargs)
+
+
+_FORWARDING = _forwarding_code()

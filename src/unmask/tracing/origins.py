@@ -1,0 +1,108 @@
+"""Where randomness enters a network: the first operations that differ although everything before them is equal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..classifier import Classifier
+from .freezer import logits_with
+from .recorder import Record, Trace
+from .sites import Frame, Site
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A source of randomness.
+
+    **Fields**
+    - `operation`, `site`, `group`: what draws, where, and its name in another pass.
+    - `python`: drawn by Python or NumPy code, not by a torch operation.
+    - `effect`: largest change of a logit that this source alone causes, or NaN where it cannot be held still.
+    """
+
+    operation: str
+    site: Site
+    group: tuple[str, str, int]
+    python: bool
+    effect: float
+
+
+def random_origins(classifier: Classifier, base: Trace, other: Trace, x: Tensor, seed: int) -> list[Origin]:
+    """Compares two runs on the same input. **Cost**: one forward per origin that can be held still."""
+    found: dict[tuple[str, str, int], tuple[Record, bool]] = {}
+    draws: list[Origin] = []
+    for before, after in zip(base.records, other.records, strict=False):
+        if before.key != after.key:
+            draws.append(_python_origin(base, before, after))
+            break
+        if _inputs_differ(before, after):
+            continue
+        chosen = [
+            (a, b)
+            for a, b in zip(before.inputs, after.inputs, strict=True)
+            if a.producer < 0 and a.fixed != b.fixed
+        ]
+        unknown = [(a, b) for a, b in chosen if not _equal(a.data, b.data)]
+        if before.scalars != after.scalars or unknown:
+            draws.append(_python_origin(base, before, after))
+        elif any(not _equal(a.data, b.data) for a, b in zip(before.outputs, after.outputs, strict=False)):
+            if before.kind == "source" or not before.inputs and before.name in ("tensor", "as_tensor"):
+                draws.append(_python_origin(base, before, after))
+            else:
+                found.setdefault(before.group, (before, False))
+    origins = {(o.site.file, o.site.line): o for o in draws}
+    for group, (first, _) in found.items():
+        held = [r for r in base.records if r.group in found and r.group != group]
+        effect = float("nan")
+        if len(found) + len(draws) > 1:
+            logits = logits_with(classifier, x, held, seed=seed + 1)
+            effect = float((logits - base.logits.detach()).abs().max())
+            if effect == 0:
+                continue  # drawn, but nothing depends on it
+        else:
+            effect = float((other.logits - base.logits).detach().abs().max())
+        operation = f"torch.{first.name}" if first.kind == "torch" else first.name
+        origins.setdefault(
+            (first.site.file, first.site.line), Origin(operation, first.site, group, False, effect)
+        )
+    return list(origins.values())
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+def _inputs_differ(before: Record, after: Record) -> bool:
+    """Whether an operation already got different tensors from operations before it."""
+    if len(before.inputs) != len(after.inputs):
+        return False
+    return any(
+        (a.producer >= 0 or a.from_input) and not _equal(a.data, b.data)
+        for a, b in zip(before.inputs, after.inputs, strict=True)
+    )
+
+
+def _python_origin(base: Trace, before: Record, after: Record) -> Origin:
+    """A draw in Python code: the draw itself where it was seen, else the innermost frame shared by both runs."""
+    seen = [site for index, site in base.draws if index <= before.index]
+    if seen:
+        place = seen[-1]
+    else:
+        place = _shared(before.frames, after.frames) or before.site
+    return Origin("Python-level randomness", place, ("python", place.file, place.line), True, float("nan"))
+
+
+def _shared(one: list[Frame], two: list[Frame]) -> Site | None:
+    """The innermost user frame up to which two stacks, read from outside, are the same."""
+    last = None
+    for a, b in zip(reversed(one), reversed(two), strict=False):
+        if a.owner != b.owner:
+            break
+        if a.file:
+            last = Site(a.file, a.line)
+        if (a.file, a.line) != (b.file, b.line):
+            break
+    return last
