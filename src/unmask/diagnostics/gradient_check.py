@@ -1,0 +1,114 @@
+"""Whether the loss does what its gradient says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..classifier import Classifier
+from ..gradients import Exact, GradientEstimator
+from ..objectives import Objective, margin
+from ..randomness import Streams
+from ..threat import ThreatModel
+from ..types import Outputs
+from .base import Diagnostic, Images, Labels, Reading
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientCheck(Diagnostic):
+    """The change that the gradient predicts against the change that happens, along several directions.
+
+    Per example and step size, the cosine between predicted and measured changes over the directions (one
+    along the gradient, the others random): 1 for a linear function, 0 for a gradient that is zero or says
+    nothing, negative for one that lies. Cosines do not punish a wrong scale, which no attack here feels. At
+    the smallest sizes a staircase is flat and its zero gradient true, so the size of an attack's step
+    decides: `decides_at`, or the next larger size at which anything changes. `value` is the median over the
+    examples where something changes.
+
+    Differences are symmetric, stay in the box, and are taken of float64 losses; a change below the rounding
+    of float32 logits counts as none. Random networks are asked with the same draw each time, so that noise
+    alone does not fail them.
+
+    **Fields**
+    - `sizes`: fractions of epsilon, increasing.
+    - `directions`: how many, including the gradient's own.
+    - `least`: smallest median cosine that passes; ours. Honest networks score far above.
+
+    **Cost**: one estimate, `2 * directions * len(sizes)` forwards.
+    """
+
+    sizes: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0)
+    decides_at: float = 1e-1
+    directions: int = 6
+    least: float = 0.5
+    objective: Objective = margin
+    gradient: GradientEstimator = Exact()
+
+    def examine(
+        self,
+        classifier: Classifier,
+        x: Images,
+        y: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator | Streams,
+    ) -> Reading:
+        streams = Streams.of(generator, len(x))
+        same_draw = streams.fork("draw")
+        objective = self.objective.for_goal(threat.goal)
+        estimate = self.gradient.estimate(classifier, objective, x, y, generator=same_draw.fork("call"))
+        finite = torch.isfinite(estimate.grad).flatten(1).all(1)
+        grad = torch.where(torch.isfinite(estimate.grad), estimate.grad, 0)
+        directions = [threat.steepest_ascent(grad)]
+        while len(directions) < self.directions:
+            noise = streams.normal(*x.shape[1:], device=x.device).to(x.dtype)
+            directions.append(threat.steepest_ascent(noise))
+
+        def losses(points: Images) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+            with torch.no_grad():
+                outputs = classifier(points, generator=same_draw.fork("call"))
+            logits = outputs.logits.double()
+            return objective(Outputs(logits, outputs.detector_score), y), logits.abs().amax(1)
+
+        statistics = {"non_finite_examples": 1.0 - float(finite.double().mean())}
+        value = None
+        for size in self.sizes if threat.epsilon > 0 else ():
+            measured, predicted = [], []
+            for direction in directions:
+                step = size * threat.epsilon * direction
+                ahead, behind = (x + step).clamp(*threat.box), (x - step).clamp(*threat.box)
+                (up, scale), (down, _) = losses(ahead), losses(behind)
+                change = up - down
+                rounding = 16 * torch.finfo(torch.float32).eps * scale
+                measured.append(torch.where(change.abs() > rounding, change, 0))
+                moved = ahead.double() - behind.double()
+                predicted.append((grad.double() * moved).flatten(1).sum(1))
+            a, p = torch.stack(measured), torch.stack(predicted)
+            changes = (a != 0).any(0)
+            lengths = a.norm(dim=0) * p.norm(dim=0)
+            cosine = torch.where(finite & (lengths > 0), (a * p).sum(0) / lengths.clamp_min(1e-300), 0)
+            statistics[f"changing_examples_at_{size:g}"] = float(changes.double().mean())
+            if changes.any():
+                agreement = float(cosine[changes].median())
+                statistics[f"cosine_at_{size:g}"] = agreement
+                if size >= self.decides_at and value is None:
+                    value = agreement
+        return Reading(
+            name="gradient_check",
+            passed=None if value is None else value >= self.least,
+            value=value,
+            expected=f"at least {self.least}: cosine between predicted and measured changes of the loss",
+            explanation=_explain(value, self.least),
+            statistics=statistics,
+        )
+
+
+def _explain(value: float | None, least: float) -> str:
+    if value is None:
+        return "The loss does not change within the ball, so there is nothing to compare the gradient with."
+    if value >= least:
+        return f"The loss moves as its gradient says (cosine {value:.2f})."
+    return f"The loss moves, but not as its gradient says (cosine {value:.2f}): attacks are led astray."

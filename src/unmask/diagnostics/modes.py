@@ -1,0 +1,92 @@
+"""Whether the network is set up as it is deployed: in float32, and not in train mode by accident."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ..classifier import Classifier
+from ..errors import UnusableInput
+from ..randomness import Streams
+
+
+def check_precision(network: object) -> None:
+    """No parameter in half precision, whose gradients underflow.
+
+    **Raises** `UnusableInput`.
+    """
+    if not isinstance(network, nn.Module):
+        return
+    for name, parameter in network.named_parameters():
+        if parameter.dtype in (torch.float16, torch.bfloat16):
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise UnusableInput(f"the parameter `{name}` is {kind}; cast the network with .float()")
+
+
+def check_normalisation(network: object) -> None:
+    """No layer that normalises by the batch at hand instead of by its running statistics.
+
+    Runs nothing: one forward pass would already change those statistics.
+
+    **Raises** `UnusableInput`.
+    """
+    if not isinstance(network, nn.Module):
+        return
+    for name, module in network.named_modules():
+        # By the buffer, not by the class, so that other people's batch norms are seen too.
+        if module.training and "running_mean" in dict(module.named_buffers(recurse=False)):
+            raise UnusableInput(
+                f"`{name or type(module).__name__}` ({type(module).__name__}) is in train mode, so "
+                "predictions depend "
+                "on the batch; call network.eval()"
+            )
+
+
+def check_train_mode(classifier: Classifier, x: Tensor, *, streams: Streams) -> None:
+    """Not in train mode as a whole, as a network is that nobody has called `eval` on.
+
+    Refuses only where every module is in train mode *and* that matters: there is a dropout layer, or outputs
+    change under `eval`. Dropout left on in a network that is otherwise in eval mode is a defence, and a
+    wrapper that was merely never switched is nothing.
+
+    **Cost**: at most two forwards.
+    **Raises** `UnusableInput`.
+    """
+    network = classifier.network
+    if not isinstance(network, nn.Module) or not all(m.training for m in network.modules()):
+        return
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) or "dropout" in type(module).__name__.lower():
+            raise UnusableInput(
+                f"the network is in train mode and `{name or type(module).__name__}` "
+                f"({type(module).__name__}) is "
+                "active; call network.eval(), and if dropout is the defence, switch only that layer back "
+                "with .train()"
+            )
+    with torch.no_grad():
+        as_given = classifier(x, generator=streams.fork("modes")).logits
+        with _in_eval_mode(network):
+            in_eval = classifier(x, generator=streams.fork("modes")).logits
+    if as_given.shape != in_eval.shape or not torch.allclose(
+        as_given, in_eval, rtol=1e-4, atol=1e-5, equal_nan=True
+    ):
+        raise UnusableInput(
+            "the network is in train mode and predicts differently in eval mode; call network.eval()"
+        )
+
+
+@contextmanager
+def _in_eval_mode(network: nn.Module) -> Iterator[None]:
+    # Flag by flag, not by `.eval()`: that runs the user's overrides of `train`, and could not be put back
+    # exactly.
+    flags = [(module, module.training) for module in network.modules()]
+    try:
+        for module, _ in flags:
+            module.training = False
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag

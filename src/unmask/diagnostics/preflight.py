@@ -1,0 +1,282 @@
+"""What can be wrong before the first attack, each in one line, and the facts that later parts need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from scipy.stats import binomtest
+from torch import Tensor
+
+from ..classifier import Classifier
+from ..errors import ModelFailed, UnusableInput
+from ..gradients import Exact
+from ..objectives import margin
+from ..randomness import Streams
+from ..types import Outputs
+from .base import Images, Labels
+from .inputs import check_images, check_label_range, check_labels
+from .modes import check_normalisation, check_precision, check_train_mode
+
+PROBED = 16  # examples that are asked about repeatedly
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preflight:
+    """What is known about a usable network.
+
+    **Fields**
+    - `num_classes`: at least 2.
+    - `deterministic`: equal inputs gave equal outputs under four different seeds.
+    - `seedable`: equal seeds gave equal outputs; False for randomness that nobody can seed.
+    - `gradient_available`: autograd reaches the input without raising; it may still be wrong or zero.
+    - `writes_input`: the network changes its input in place; go on with
+      `classifier.replace(clones_input=True)`.
+    - `label_only`: every output is exactly one-hot, so only decision-based attacks and repairs can work.
+    - `has_detector`: the network returns a detector score.
+    - `clean_accuracy`: share of correct predictions over all given examples, rejected or not.
+    - `warnings`: sentences for the user.
+    """
+
+    num_classes: int
+    deterministic: bool
+    seedable: bool
+    gradient_available: bool
+    writes_input: bool
+    label_only: bool
+    has_detector: bool
+    clean_accuracy: float
+    warnings: tuple[str, ...] = ()
+
+
+def preflight(
+    classifier: Classifier,
+    x: Images,
+    y: Labels,
+    *,
+    claim: float | None = None,
+    box: tuple[float, float] = (0.0, 1.0),
+    batch_size: int = 128,
+    generator: torch.Generator | Streams,
+) -> Preflight:
+    """Checks images, labels and network, and measures what the audit has to know. `y` are true labels.
+
+    **Cost**: one prediction of every example, about twelve forwards and one backward of at most 16.
+    **Raises** `UnusableInput` (or `ModelFailed`) with one line: name, value, way out.
+    """
+    check_images(x, box)
+    check_labels(y, len(x))
+    check_precision(classifier.network)
+    check_normalisation(classifier.network)
+    streams = Streams.of(generator, len(x))
+    # Copies go in throughout, whatever the caller chose: `x` must survive a network that writes into its
+    # input.
+    classifier = classifier.replace(deterministic=False, clones_input=True)
+    probe, labels, some = x[:PROBED], y[:PROBED], streams[:PROBED]
+    _check_shape(classifier, probe, some)
+    check_train_mode(classifier, probe, streams=some)
+
+    parts = torch.arange(len(x), device=x.device).split(batch_size)
+    outputs = [classifier.predict(x[part], generator=streams[part].fork("clean")) for part in parts]
+    logits = torch.cat([o.logits for o in outputs])
+    label_only = _check_logits(logits)
+    classes = logits.shape[1]
+    check_label_range(y, classes)
+    accuracy = float((logits.argmax(1) == y).double().mean())
+    if claim is not None:
+        _check_claim(accuracy, len(x), claim)
+
+    deterministic, seedable = _repeats(classifier, probe, box, some)
+    if seedable:
+        _check_batch(classifier, probe, some)
+    gradient_error = _gradient_error(classifier, probe, labels, some)
+    warnings = []
+    if classes == 2:
+        warnings.append("the network has 2 classes: losses that rank three (DLR) are left out")
+    if float(x.max()) <= box[0] + (box[1] - box[0]) / 100:
+        warnings.append(f"the brightest pixel is {float(x.max()):.4g}: were the images divided by 255 twice?")
+    if accuracy <= 1.5 / classes:
+        warnings.append(
+            f"clean accuracy is {accuracy:.1%}, no better than chance: check labels and preprocessing"
+        )
+    if label_only:
+        warnings.append("outputs are one-hot: the network tells only its label")
+    if not seedable:
+        warnings.append("the network's randomness cannot be seeded: no run of it can be repeated exactly")
+    if gradient_error:
+        warnings.append(f"no gradient with respect to the input: {gradient_error}")
+    return Preflight(
+        num_classes=classes,
+        deterministic=deterministic,
+        seedable=seedable,
+        gradient_available=gradient_error is None,
+        writes_input=_writes_input(classifier, probe, some),
+        label_only=label_only,
+        has_detector=outputs[0].detector_score is not None,
+        clean_accuracy=accuracy,
+        warnings=tuple(warnings),
+    )
+
+
+def _forward(classifier: Classifier, x: Tensor, streams: Streams) -> Outputs:
+    with torch.no_grad():
+        return classifier(x, generator=streams)
+
+
+def _check_shape(classifier: Classifier, x: Images, streams: Streams) -> None:
+    try:
+        logits = _forward(classifier, x, streams.fork("shape")).logits
+    except ModelFailed as error:
+        if x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
+            raise UnusableInput(
+                f"`x` has shape {list(x.shape)}, channels last, and {error}; give channels first: "
+                "x.permute(0, 3, 1, 2)"
+            ) from error
+        raise
+    shape = list(logits.shape)
+    if logits.ndim != 2 or len(logits) != len(x) or shape[1] < 1:
+        raise UnusableInput(
+            f"the network returned shape {shape} for {len(x)} images; return logits [{len(x)}, classes]"
+        )
+    if shape[1] == 1:
+        raise UnusableInput(
+            "the network returns 1 class; return one logit per class: torch.cat([-z / 2, z / 2], 1) for a "
+            "sigmoid's z"
+        )
+    if not logits.is_floating_point():
+        raise UnusableInput(f"the network returned {logits.dtype} outputs; return logits as float32")
+    try:
+        single = list(_forward(classifier, x[:1], streams[:1].fork("shape")).logits.shape)
+    except ModelFailed as error:
+        raise UnusableInput(
+            f"the network takes {len(x)} images but not one alone: {error}; predictions must not depend "
+            "on the batch"
+        ) from error
+    if single != [1, shape[1]]:
+        raise UnusableInput(
+            f"the network returned shape {single} for one image; return [1, {shape[1]}] (a bare "
+            ".squeeze() drops it)"
+        )
+
+
+def _check_logits(logits: Float[Tensor, "batch classes"]) -> bool:
+    """Refuses what is no logit; returns whether all rows are exactly one-hot."""
+    nan = int(torch.isnan(logits).any(1).sum())
+    infinite = int(torch.isinf(logits).any(1).sum())
+    if nan or infinite:
+        raise UnusableInput(
+            f"the network returns NaN for {nan} and infinite logits for {infinite} of {len(logits)} clean "
+            "images: a "
+            "defect of the model, which no attack may count as success; repair it (a log of 0, a division "
+            "by 0?)"
+        )
+    inside = (logits >= 0).all() & (logits <= 1).all()
+    if not inside or not torch.allclose(
+        logits.double().sum(1), torch.ones(len(logits)).to(logits).double(), atol=1e-3
+    ):
+        return False
+    if bool(((logits == 0) | (logits == 1)).all()):
+        return True
+    largest = float(logits.max())
+    raise UnusableInput(
+        f"the network returns probabilities (rows sum to 1, largest {largest:.3g}); return logits, or "
+        "log-probabilities"
+    )
+
+
+def _check_claim(accuracy: float, examples: int, claim: float) -> None:
+    right = round(accuracy * examples)
+    highest = float(binomtest(right, examples).proportion_ci(0.95).high)
+    if highest < claim:
+        raise UnusableInput(
+            f"clean accuracy is {accuracy:.1%} ({right} of {examples}, at most {highest:.1%} with 95 % "
+            "confidence), below "
+            f"the claim of {claim:.1%} under attack; check preprocessing, label order and weights, or "
+            "lower the claim"
+        )
+
+
+def _same(first: Tensor, second: Tensor, tolerance: float) -> Tensor:
+    """Per example, whether logits agree up to a fraction of their size."""
+    size = torch.maximum(first.abs().amax(1), second.abs().amax(1))
+    return ((first - second).abs().amax(1) <= tolerance * size) | (first == second).all(1)
+
+
+def _repeats(
+    classifier: Classifier, x: Images, box: tuple[float, float], streams: Streams
+) -> tuple[bool, bool]:
+    """(equal under different seeds, equal under equal seeds), at the images and beside them."""
+    # A defence that only sets in when something looks wrong is as random as any other.
+    noise = box[0] + (box[1] - box[0]) * streams.fork("noise").uniform(*x.shape[1:], device=x.device).to(
+        x.dtype
+    )
+    deterministic = seedable = True
+    for points in (x, 0.9 * x + 0.1 * noise):
+        first = _forward(classifier, points, streams.fork("seed 0")).logits
+        for seed in range(1, 4):
+            again = _forward(classifier, points, streams.fork(f"seed {seed}")).logits
+            deterministic &= bool(_same(first, again, 1e-6).all())
+        again = _forward(classifier, points, streams.fork("seed 0")).logits
+        seedable &= bool(_same(first, again, 1e-6).all())
+    return deterministic and seedable, seedable
+
+
+def _check_batch(classifier: Classifier, x: Images, streams: Streams) -> None:
+    """An example's logits must not change with its neighbours.
+
+    Every other example stays in its place while the rest are replaced, under the same seed: noise that
+    belongs to the place in the batch stays the same, so that random networks are not accused.
+    """
+    if len(x) < 4:
+        return
+    kept = torch.arange(len(x), device=x.device) % 2 == 0
+    changed = torch.where(kept.reshape(-1, *[1] * (x.ndim - 1)), x, x.flip(0) * 0.5)
+    before = _forward(classifier, x, streams.fork("batch")).logits[kept]
+    after = _forward(classifier, changed, streams.fork("batch")).logits[kept]
+    differs = ~_same(before, after, 1e-3)
+    # Rounding inside a network can turn float noise into a jump of a few examples; a batch statistic moves
+    # them all.
+    if differs.double().mean() > 0.5:
+        largest = float((before - after).abs().max())
+        raise UnusableInput(
+            f"logits change by up to {largest:.3g} when the other images of the batch change; predictions "
+            "must not "
+            "depend on the batch: call network.eval(), or normalise with running statistics"
+        )
+
+
+def _writes_input(classifier: Classifier, x: Images, streams: Streams) -> bool:
+    given = x.clone()
+    _forward(classifier.replace(clones_input=False), given, streams.fork("writes"))
+    return not torch.equal(given, x)
+
+
+def _gradient_error(classifier: Classifier, x: Images, y: Labels, streams: Streams) -> str | None:
+    """Why autograd does not reach the input, or None if it does."""
+    leaf = x.detach().requires_grad_()
+    try:
+        with torch.enable_grad():
+            logits = classifier(leaf, generator=streams.fork("gradient")).logits
+        if not _reaches(logits, leaf):
+            return "the network cuts the graph (detach, no_grad, or a trip through another library)"
+        Exact().estimate(classifier, margin, x, y, generator=streams.fork("gradient"))
+    except ModelFailed as error:
+        return str(error)
+    except Exception as error:  # a user's own backward may raise anything
+        return f"the backward pass raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return None
+
+
+def _reaches(output: Tensor, leaf: Tensor) -> bool:
+    """Whether the graph of `output` ends in `leaf`. A gradient of zero would not tell."""
+    open_nodes, seen = [output.grad_fn], set()
+    while open_nodes:
+        node = open_nodes.pop()
+        if node is None or node in seen:
+            continue
+        if getattr(node, "variable", None) is leaf:
+            return True
+        seen.add(node)
+        open_nodes += [following for following, _ in node.next_functions]
+    return False
