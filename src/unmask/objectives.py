@@ -182,6 +182,26 @@ class Undetected(Objective):
         return Undetected(self.inner.for_goal(goal), self.weight)
 
 
+@dataclass(frozen=True)
+class Confident(Objective):
+    """Another objective, up to a level that is enough: beyond it there is nothing more to gain, and no gradient.
+
+    **Source**: Carlini & Wagner 2017, arXiv:1608.04644, their kappa.
+    """
+
+    inner: Objective
+    confidence: float = 0.0
+
+    def __call__(self, outputs: Outputs, y: Labels) -> Values:
+        return self.inner(outputs, y).clamp_max(self.confidence)
+
+    def take(self, index: Tensor) -> Confident:
+        return Confident(self.inner.take(index), self.confidence)
+
+    def for_goal(self, goal: str) -> Objective:
+        return Confident(self.inner.for_goal(goal), self.confidence)
+
+
 cross_entropy = CrossEntropy()
 margin = Margin()
 dlr = DLR()

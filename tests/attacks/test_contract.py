@@ -9,7 +9,7 @@ import torch
 from tests.attacks.conftest import SHAPE, linear_problem, threat_of
 from torch import nn
 
-from unmask.attacks import APGD, FGSM, PGD, Attack, GradientAttack, Square, TargetedAPGD
+from unmask.attacks import APGD, FAB, FGSM, PGD, Attack, CarliniWagner, Square, TargetedAPGD
 from unmask.classifier import Classifier
 from unmask.errors import Unsupported
 from unmask.judge import fooled
@@ -44,6 +44,12 @@ CASES = {
     "APGD": Case(APGD(), 103, 103),
     "APGD-dlr-restarts": Case(APGD(objective=dlr, restarts=2, steps=50), 106, 106),
     "APGD-all-steps": Case(APGD(steps=50, early_stop=False), 53, 53),
+    "FAB": Case(FAB(steps=20), 1 + 20 * 5 + 5, 20 * 4),
+    "FAB-T": Case(FAB(steps=10, targets=3, one_by_one=True), 1 + 3 * (2 * 10 + 5), 3 * 10),
+    "FAB-least-distance": Case(
+        FAB(steps=10, restarts=2, targets=2, early_stop=False), 1 + 2 * (10 * 3 + 5), 2 * 10 * 2
+    ),
+    "CarliniWagner": Case(CarliniWagner(steps=100, searches=7), 707, 707, norms=("l2",)),
     "Square": Case(Square(queries=600), 600, 0, slack=dict(linf=1.3, l2=2.5, l1=8.0)),
     "Square-all-queries": Case(
         Square(queries=100, early_stop=False), 100, 0, slack=dict(linf=3.0, l2=6.0, l1=8.0)

@@ -2,9 +2,21 @@
 
 from .apgd import APGD
 from .base import Attack, GradientAttack
+from .carlini_wagner import CarliniWagner
+from .fab import FAB
 from .fgsm import FGSM
 from .pgd import PGD
 from .square import Square
 from .targeted_apgd import TargetedAPGD
 
-__all__ = ["APGD", "FGSM", "PGD", "Attack", "GradientAttack", "Square", "TargetedAPGD"]
+__all__ = [
+    "APGD",
+    "FAB",
+    "FGSM",
+    "PGD",
+    "Attack",
+    "CarliniWagner",
+    "GradientAttack",
+    "Square",
+    "TargetedAPGD",
+]
