@@ -1,0 +1,1 @@
+"""Reports for people. Reads audit records, needs no torch."""

@@ -1,0 +1,135 @@
+"""`report.html`: one offline file, read in a minute. No scripts, nothing fetched, all text escaped."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from ..audit.records import MaskingFinding, Report
+from . import plots, words
+
+FILE = "report.html"
+CONTEXT = 2  # source lines shown before and after a finding
+IMAGES = 8
+
+
+@dataclass(frozen=True)
+class SourceLine:
+    """A line of the user's source, and whether it is the one to blame."""
+
+    number: int
+    text: str
+    guilty: bool
+
+
+def write_html(folder: str | os.PathLike[str], report: Report) -> Path:
+    """Writes `report.html` into `folder`, whole or not at all."""
+    path = Path(folder, FILE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{FILE}.{os.getpid()}")
+    temporary.write_text(render(report, str(folder)), encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def render(report: Report, folder: str = "DIR") -> str:
+    """The page as text. Reads the source files that the findings name, where they are still there."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("unmask.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters.update(percent=words.percent, radius=words.radius, number=_number)
+    return environment.get_template("report.html.jinja").render(
+        report=report,
+        headline=words.HEADLINES[report.verdict],
+        sentence=words.verdict_sentence(report),
+        naive=words.naive_sentence(report),
+        norm=words.NORMS[report.threat.norm],
+        mechanisms=words.MECHANISMS,
+        bars=_bars(report),
+        findings=[(finding, place(finding), source_lines(finding)) for finding in report.masking],
+        figures=_figures(report),
+        images=[(triple, *plots.image_row(triple)) for triple in report.images[:IMAGES]],
+        commands=words.reproduce_commands(report, folder),
+    )
+
+
+def source_lines(finding: MaskingFinding) -> list[SourceLine]:
+    """The guilty line with its neighbours; the line alone where its file has changed or is gone."""
+    if finding.line is None:
+        return []
+    alone = [SourceLine(finding.line, finding.code or "", True)]
+    if finding.file is None:
+        return alone
+    try:
+        lines = Path(finding.file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return alone
+    last = finding.end_line or finding.line
+    if not 0 < finding.line <= last <= len(lines):
+        return alone
+    if finding.code and finding.code.splitlines()[0].strip() not in lines[finding.line - 1]:
+        return alone
+    return [
+        SourceLine(n, lines[n - 1], finding.line <= n <= last)
+        for n in range(max(1, finding.line - CONTEXT), min(len(lines), last + CONTEXT) + 1)
+    ]
+
+
+def place(finding: MaskingFinding) -> str:
+    """`file:line`, relative to the working directory where the file is inside it."""
+    if finding.file is None:
+        return finding.module or "place unknown"
+    path = Path(finding.file)
+    if path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return str(path) if finding.line is None else f"{path}:{finding.line}"
+
+
+def _bars(report: Report) -> list[tuple[str, float, str]]:
+    """Name, share and kind of each accuracy that is known."""
+    rows = [
+        ("clean images", report.clean_accuracy, "plain"),
+        ("claimed", report.claim, "claim"),
+        ("standard attack", report.naive_robust_accuracy, "plain"),
+        ("repaired attacks" if report.masking else "all attacks", report.robust_accuracy, "worst"),
+        ("certified", report.certified_accuracy, "plain"),
+    ]
+    return [(name, share, kind) for name, share, kind in rows if share is not None]
+
+
+def _figures(report: Report) -> list[tuple[str, Any]]:
+    figures = []
+    if report.accuracy_against_epsilon:
+        drawn = plots.accuracy_against_epsilon(
+            report.accuracy_against_epsilon, report.threat.epsilon, report.claim
+        )
+        figures.append(("Accuracy against radius", drawn))
+    if report.accuracy_against_cost:
+        drawn = plots.accuracy_against_cost(report.accuracy_against_cost, report.examples, report.claim)
+        figures.append(("Accuracy against compute", drawn))
+    if report.gradient_histogram is not None:
+        figures.append(("The gradient, before repair", plots.gradient_histogram(report.gradient_histogram)))
+    return figures
+
+
+def _number(value: Any) -> str:
+    """A statistic as people read it.
+
+    >>> _number(0.98214), _number(12345), _number(None), _number("round")
+    ('0.982', '12,345', '–', 'round')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,97 @@
+"""The sentences in which terminal and page say the same thing."""
+
+from __future__ import annotations
+
+from ..audit.records import Report
+
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
+HEADLINES = {
+    "refuted": "Refuted",
+    "not_refuted": "Not refuted",
+    "certified": "Certified",
+    "inconclusive": "Inconclusive",
+}
+MECHANISMS = {
+    "shattered": "Shattered gradient",
+    "vanishing": "Vanishing gradient",
+    "exploding": "Exploding gradient",
+    "stochastic": "Stochastic gradient",
+    "detector": "Detector",
+    "evaluation": "Defect of the evaluation",
+}
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share as a percentage.
+
+    >>> percent(0.8333), percent(None), percent(1.0)
+    ('83.3 %', '–', '100 %')
+    """
+    if share is None:
+        return "–"
+    return f"{100 * share:.{digits}f}".removesuffix(".0").removesuffix(".00") + " %"
+
+
+def radius(epsilon: float) -> str:
+    """A radius as people write it: in 255ths where it is a whole number of them.
+
+    >>> radius(8 / 255), radius(0.3), radius(0)
+    ('8/255', '0.3', '0')
+    """
+    steps = epsilon * 255
+    if epsilon and abs(steps - round(steps)) < 1e-6 and round(steps) < 128:
+        return f"{round(steps)}/255"
+    return f"{epsilon:.6g}"
+
+
+def verdict_sentence(report: Report) -> str:
+    """What the verdict means, in one or two sentences."""
+    ball = f"{NORMS[report.threat.norm]}\u00a0≤\u00a0{radius(report.threat.epsilon)}"
+    low, high = report.robust_accuracy_interval
+    bound = (
+        f"At most {percent(report.robust_accuracy)} of {report.examples} examples survive {ball} "
+        f"(95 % interval {percent(low)} to {percent(high)})."
+    )
+    claim = percent(report.claim)
+    if report.verdict == "refuted":
+        return f"The claim of {claim} does not hold. {bound}"
+    if report.verdict == "certified":
+        return f"The claim of {claim} is proved: {percent(report.certified_accuracy)} are certified. {bound}"
+    if report.verdict == "inconclusive":
+        failed = [c.name for c in report.controls if c.decisive and c.passed is False]
+        why = f"the control “{failed[0]}” failed" if failed else "the run was cut short"
+        return f"Nothing follows from what survived: {why}. {bound}"
+    if report.claim is None:
+        return f"No claim was given. {bound}"
+    return f"The attacks tried did not refute the claim of {claim}. {bound} This is no proof of robustness."
+
+
+def naive_sentence(report: Report) -> str:
+    """What an ordinary attack would have reported, and how far that is off."""
+    if report.naive_robust_accuracy is None:
+        return ""
+    gap = report.naive_robust_accuracy - report.robust_accuracy
+    naive = percent(report.naive_robust_accuracy)
+    if report.masking and gap > 0:
+        return (
+            f"A standard attack reports {naive}: {100 * gap:.1f} points too many, for its gradient is masked."
+        )
+    if gap > 0:
+        return f"A standard attack alone reports {naive}."
+    return f"A standard attack reports the same, {naive}."
+
+
+def reproduce_commands(report: Report, folder: str = "DIR") -> list[str]:
+    """The commands that repeat this audit and check its evidence."""
+    import shlex
+
+    threat, environment = report.threat, report.environment
+    words = ["unmask", "audit", report.target, "--data", report.data]
+    words += ["--split", report.split] if report.split else []
+    words += ["--norm", threat.norm, "--epsilon", radius(threat.epsilon), "--examples", str(report.examples)]
+    words += ["--claim", f"{report.claim:g}"] if report.claim is not None else []
+    words += ["--passes", str(report.passes)] if report.passes > 1 else []
+    words += ["--budget", report.budget] + ["--exhaustive"] * report.exhaustive
+    words += ["--seed", str(environment.seed), "--batch-size", str(environment.batch_size)]
+    words += ["--device", environment.device, "--out", folder]
+    return [shlex.join(words), shlex.join(["unmask", "verify", folder])]
