@@ -9,7 +9,18 @@ import torch
 from tests.attacks.conftest import SHAPE, linear_problem, threat_of
 from torch import nn
 
-from unmask.attacks import APGD, FAB, FGSM, PGD, Attack, CarliniWagner, Square, TargetedAPGD
+from unmask.attacks import (
+    APGD,
+    FAB,
+    FGSM,
+    PGD,
+    Attack,
+    CarliniWagner,
+    HopSkipJump,
+    RayS,
+    Square,
+    TargetedAPGD,
+)
 from unmask.classifier import Classifier
 from unmask.errors import Unsupported
 from unmask.judge import fooled
@@ -50,6 +61,8 @@ CASES = {
         FAB(steps=10, restarts=2, targets=2, early_stop=False), 1 + 2 * (10 * 3 + 5), 2 * 10 * 2
     ),
     "CarliniWagner": Case(CarliniWagner(steps=100, searches=7), 707, 707, norms=("l2",)),
+    "HopSkipJump": Case(HopSkipJump(queries=1500), 1500, 0, ("l2", "l1"), {"l2": 1.5, "l1": 4.0}),
+    "RayS": Case(RayS(queries=1500), 1500, 0, ("linf",), {"linf": 1.03}),
     "Square": Case(Square(queries=600), 600, 0, slack=dict(linf=1.3, l2=2.5, l1=8.0)),
     "Square-all-queries": Case(
         Square(queries=100, early_stop=False), 100, 0, slack=dict(linf=3.0, l2=6.0, l1=8.0)

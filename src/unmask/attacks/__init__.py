@@ -5,7 +5,9 @@ from .base import Attack, GradientAttack
 from .carlini_wagner import CarliniWagner
 from .fab import FAB
 from .fgsm import FGSM
+from .hop_skip_jump import HopSkipJump
 from .pgd import PGD
+from .rays import RayS
 from .square import Square
 from .targeted_apgd import TargetedAPGD
 
@@ -17,6 +19,8 @@ __all__ = [
     "Attack",
     "CarliniWagner",
     "GradientAttack",
+    "HopSkipJump",
+    "RayS",
     "Square",
     "TargetedAPGD",
 ]

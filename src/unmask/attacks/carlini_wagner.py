@@ -18,6 +18,8 @@ from ..types import per_example
 from .base import GradientAttack, Images, Labels
 from .batch import Batch, Incumbent
 
+_INSIDE = 1e-3  # pixels on a wall start this far inside (relative), where the tanh still has a slope
+
 
 @dataclass(frozen=True, kw_only=True)
 class CarliniWagner(GradientAttack):
@@ -37,13 +39,14 @@ class CarliniWagner(GradientAttack):
     **Cost**: at most `searches * (steps + 1)` estimates per example.
     **Raises** `Unsupported` for norms other than L2.
     **Source**: Carlini & Wagner 2017, arXiv:1608.04644, section 5.
-    **Differs**: fewer and longer steps than the paper's 10,000 (ours), no abort when the loss stands still.
+    **Differs**: fewer and longer steps than the paper's 10,000 (ours), no abort when the loss stands
+    still; pixels on the walls start slightly inside, for the tanh has no slope there.
     """
 
     confidence: float = 0.0
     steps: int = 200
     searches: int = 9
-    initial_c: float = 0.01
+    initial_c: float = 1.0
     learning_rate: float = 0.05
     objective: Objective = margin
 
@@ -88,8 +91,7 @@ class CarliniWagner(GradientAttack):
         """One run of Adam: which examples reached the confidence. Their nearest points go to `best`."""
         low, high = threat.box
         middle, half = (low + high) / 2, (high - low) / 2
-        tight = (1 - 1e-6) * (batch.x - middle) / half  # atanh is infinite on the walls
-        w = torch.atanh(tight.clamp(-1 + 1e-6, 1 - 1e-6))
+        w = torch.atanh(((batch.x - middle) / half).clamp(-1 + _INSIDE, 1 - _INSIDE))
         first, second = torch.zeros_like(w), torch.zeros_like(w)
         places = torch.arange(len(batch), device=w.device)
         reached = torch.zeros(len(batch), dtype=torch.bool, device=w.device)
