@@ -49,8 +49,8 @@ class BlackBox(Diagnostic):
             value=survives(white) - survives(black),
             expected="at most 0, up to chance: accuracy under gradients minus that under search",
             explanation=(
-                f"{survives(white):.1%} survive the attack with gradients, {survives(black):.1%} a search "
-                "without" + ("." if passed else ": the gradients are worse than nothing.")
+                f"{survives(white):.1%} survive the attack with gradients and {survives(black):.1%} a search"
+                + ("." if passed else ": a gradient that helps less than none is masked.")
             ),
             statistics={"black_box_accuracy": survives(black), "white_box_accuracy": survives(white)},
         )
