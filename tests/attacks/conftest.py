@@ -29,7 +29,7 @@ class LinearProblem:
     distance: float
 
     def classifier(self) -> Classifier:
-        return Classifier(self.network, deterministic=True)
+        return Classifier(self.network, surrogate=self.network, deterministic=True)
 
 
 def linear_problem(norm: str, examples: int = 8, dtype: torch.dtype = torch.float32) -> LinearProblem:

@@ -19,7 +19,9 @@ from unmask.attacks import (
     HopSkipJump,
     RayS,
     Square,
+    Substitute,
     TargetedAPGD,
+    Transfer,
 )
 from unmask.classifier import Classifier
 from unmask.errors import Unsupported
@@ -38,6 +40,7 @@ class Case:
     - `norms`: the supported ones.
     - `slack`: on a linear network it must succeed at `slack` times the distance to the boundary; 1.03 unless the
       attack is not told the gradient.
+    - `alone`: an example's result does not depend on the rest of its batch.
     """
 
     attack: Attack
@@ -45,6 +48,7 @@ class Case:
     backwards: int
     norms: tuple[str, ...] = ALL
     slack: dict[str, float] = field(default_factory=dict)
+    alone: bool = True
 
 
 CASES = {
@@ -67,8 +71,17 @@ CASES = {
     "Square-all-queries": Case(
         Square(queries=100, early_stop=False), 100, 0, slack=dict(linf=3.0, l2=6.0, l1=8.0)
     ),
+    "Substitute": Case(
+        Substitute(samples=12, rounds=3, epochs=12, width=16),
+        1 + 12 + 3,
+        0,
+        slack={"linf": 3.0, "l2": 2.0, "l1": 4.0},
+        alone=False,
+    ),
+    "Transfer": Case(Transfer(inner=APGD(steps=40, early_stop=False)), 43, 43),
     "TargetedAPGD": Case(TargetedAPGD(steps=25, targets=3), 1 + 3 * 28, 3 * 28),
 }
+EACH_ALONE = [(name, norm) for name, case in CASES.items() for norm in case.norms if case.alone]
 EVERY = [(name, norm) for name, case in CASES.items() for norm in case.norms]
 UNSUPPORTED = [(name, norm) for name, case in CASES.items() for norm in ALL if norm not in case.norms]
 
@@ -111,6 +124,11 @@ def images() -> tuple[torch.Tensor, torch.Tensor, nn.Module]:
     return x, network(x).argmax(1).detach(), network
 
 
+def target(network, **fields) -> Classifier:
+    """A classifier whose surrogate is itself, so that `Transfer` has the same answer as its inner attack."""
+    return Classifier(network, surrogate=network, **fields)
+
+
 SMALL = {"linf": 0.05, "l2": 0.5, "l1": 3.0}
 
 
@@ -118,7 +136,7 @@ SMALL = {"linf": 0.05, "l2": 0.5, "l1": 3.0}
 def test_stays_in_ball_and_box_and_keeps_shape_and_dtype(name, norm, images):
     x, y, network = images
     threat = threat_of(norm, SMALL[norm])
-    x_adv = CASES[name].attack.run(Classifier(network, deterministic=True), x, y, threat, generator=rng())
+    x_adv = CASES[name].attack.run(target(network, deterministic=True), x, y, threat, generator=rng())
     assert (x_adv.shape, x_adv.dtype, x_adv.device) == (x.shape, x.dtype, x.device)
     assert not x_adv.requires_grad
     assert threat.contains(x_adv, x).all()
@@ -127,7 +145,7 @@ def test_stays_in_ball_and_box_and_keeps_shape_and_dtype(name, norm, images):
 @pytest.mark.parametrize(("name", "norm"), EVERY)
 def test_moves_nothing_when_epsilon_is_zero(name, norm, images):
     x, y, network = images
-    classifier = Classifier(network, deterministic=True)
+    classifier = target(network, deterministic=True)
     x_adv = CASES[name].attack.run(classifier, x, y, threat_of(norm, 0.0), generator=rng())
     assert torch.equal(x_adv, x)
 
@@ -150,7 +168,7 @@ def test_leaves_inputs_network_and_random_state_alone(name, images):
     state = {key: value.clone() for key, value in network.state_dict().items()}
     random_states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
     norm = CASES[name].norms[0]
-    CASES[name].attack.run(Classifier(network), x, y, threat_of(norm, SMALL[norm]), generator=rng())
+    CASES[name].attack.run(target(network), x, y, threat_of(norm, SMALL[norm]), generator=rng())
     assert torch.equal(x.detach(), before_x)
     assert torch.equal(y, before_y)
     assert x.grad is None
@@ -166,18 +184,18 @@ def test_leaves_inputs_network_and_random_state_alone(name, images):
 def test_repeats_itself_for_equal_seeds(name, norm, images):
     x, y, network = images
     run = CASES[name].attack.run
-    classifier, threat = Classifier(network, deterministic=True), threat_of(norm, SMALL[norm])
+    classifier, threat = target(network, deterministic=True), threat_of(norm, SMALL[norm])
     assert torch.equal(
         run(classifier, x, y, threat, generator=rng(5)), run(classifier, x, y, threat, generator=rng(5))
     )
 
 
-@pytest.mark.parametrize(("name", "norm"), EVERY)
+@pytest.mark.parametrize(("name", "norm"), EACH_ALONE)
 def test_an_example_does_not_depend_on_the_rest_of_its_batch(name, norm, images):
     x, y, network = images
     network = network.to(torch.float64)  # so that the summation order of a batch cannot flip a comparison
     x = x.double()
-    classifier, threat = Classifier(network, deterministic=True), threat_of(norm, SMALL[norm])
+    classifier, threat = target(network, deterministic=True), threat_of(norm, SMALL[norm])
     whole = CASES[name].attack.run(classifier, x, y, threat, generator=streams(len(x)))
     for part in (torch.tensor([0, 1, 2, 3, 4]), torch.tensor([5])):  # the second is a batch of one
         alone = CASES[name].attack.run(classifier, x[part], y[part], threat, generator=streams(len(x))[part])
@@ -188,7 +206,7 @@ def test_an_example_does_not_depend_on_the_rest_of_its_batch(name, norm, images)
 @pytest.mark.parametrize(("name", "norm"), EVERY)
 def test_an_empty_batch_is_allowed(name, norm, images):
     x, y, network = images
-    x_adv = CASES[name].attack.run(Classifier(network), x[:0], y[:0], threat_of(norm, 0.1), generator=rng())
+    x_adv = CASES[name].attack.run(target(network), x[:0], y[:0], threat_of(norm, 0.1), generator=rng())
     assert x_adv.shape == x[:0].shape
 
 
@@ -229,7 +247,7 @@ def test_reaches_a_given_class_when_the_goal_is_targeted(name):
 def test_survives_a_network_that_is_random(name, images):
     x, y, network = images
     norm = CASES[name].norms[0]
-    noisy = Classifier(lambda x: network(x + 0.05 * torch.randn_like(x)))
+    noisy = target(lambda x: network(x + 0.05 * torch.randn_like(x)))
     attack = CASES[name].attack
     if hasattr(attack, "early_stop"):
         attack = replace(attack, early_stop=False)
@@ -242,7 +260,7 @@ def test_non_finite_logits_are_no_success_and_no_crash(name, images):
     x, y, _ = images
     norm = CASES[name].norms[0]
     threat = threat_of(norm, SMALL[norm])
-    broken = Classifier(lambda x: x.flatten(1)[:, :5] * torch.nan, deterministic=True)
+    broken = target(lambda x: x.flatten(1)[:, :5] * torch.nan, deterministic=True)
     assert threat.contains(CASES[name].attack.run(broken, x, y, threat, generator=rng()), x).all()
 
 
@@ -250,4 +268,4 @@ def test_non_finite_logits_are_no_success_and_no_crash(name, images):
 def test_says_what_to_use_instead(name, norm, images):
     x, y, network = images
     with pytest.raises(Unsupported, match="use"):
-        CASES[name].attack.run(Classifier(network), x, y, threat_of(norm, 0.1), generator=rng())
+        CASES[name].attack.run(target(network), x, y, threat_of(norm, 0.1), generator=rng())

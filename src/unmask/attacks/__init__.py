@@ -9,7 +9,9 @@ from .hop_skip_jump import HopSkipJump
 from .pgd import PGD
 from .rays import RayS
 from .square import Square
+from .substitute import Substitute
 from .targeted_apgd import TargetedAPGD
+from .transfer import Transfer
 
 __all__ = [
     "APGD",
@@ -22,5 +24,7 @@ __all__ = [
     "HopSkipJump",
     "RayS",
     "Square",
+    "Substitute",
     "TargetedAPGD",
+    "Transfer",
 ]

@@ -28,12 +28,13 @@ _AT_ONCE = 16  # samples of the gradient estimate in one forward
 class HopSkipJump(Attack):
     """Estimates the boundary's normal from the labels of random points around it, steps, and returns to it.
 
-    It sees the predicted class and nothing else. With `early_stop` an example leaves as soon as its point lies
-    inside the ball; without, the distance is made as small as the queries allow.
+    It sees the predicted class and nothing else. With `early_stop` an example leaves as soon as its point
+    lies inside the ball; without, the distance is made as small as the queries allow.
 
     **Fields**
     - `queries`: forwards per example.
-    - `initial_samples`: samples of the first normal; their number grows with the square root of the iteration.
+    - `initial_samples`: samples of the first normal; their number grows with the square root of the
+      iteration.
 
     **Cost**: at most `queries` forwards per example, no backward.
     **Raises** `Unsupported` under Linf, where `RayS` is far better.

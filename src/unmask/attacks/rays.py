@@ -22,10 +22,10 @@ _HALVINGS = 10  # of the radius, after each better direction
 
 @dataclass(frozen=True, kw_only=True)
 class RayS(Attack):
-    """Searches the sign vector along which the boundary is nearest, by flipping ever smaller blocks of pixels.
+    """Searches the sign vector along which the boundary is nearest, flipping ever smaller blocks of pixels.
 
-    It sees the predicted class and nothing else, and it is deterministic. With `early_stop` an example leaves as
-    soon as the boundary lies inside the ball; without, the distance is made as small as the queries allow.
+    It sees the predicted class and nothing else, and it is deterministic. With `early_stop` an example leaves
+    as soon as the boundary lies inside the ball; without, the distance is made as small as the queries allow.
 
     **Fields**
     - `queries`: forwards per example.
