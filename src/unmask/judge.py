@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .classifier import Classifier
+from .objectives import Undetected, margin
 from .randomness import Streams
 from .threat import ThreatModel
 from .types import Outputs
@@ -36,11 +37,16 @@ class Judgement:
       For a deterministic network this is 0 or 1.
     - `allowed`: whether `x_adv` is finite, in the box and in the ball.
     - `finite`: whether all logits of all draws were finite.
+    - `margin`: mean over the draws of the largest other logit minus the label's, less what a detector objects; how
+      near the example is to breaking.
+    - `prediction`: class on the last draw.
     """
 
     failure_rate: Float[Tensor, " batch"]
     allowed: Bool[Tensor, " batch"]
     finite: Bool[Tensor, " batch"]
+    margin: Float[Tensor, " batch"]
+    prediction: Int[Tensor, " batch"]
 
 
 def judge(
@@ -62,8 +68,13 @@ def judge(
     allowed = threat.contains(x_adv, x)
     failures = torch.zeros(len(x), device=x.device)
     finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
+    margins = torch.zeros(len(x), device=x.device)
+    prediction = torch.zeros_like(y)
+    nearness = Undetected(margin).for_goal(threat.goal)
     for _ in range(draws):
         outputs = classifier.predict(x_adv, generator=generator)
+        margins += nearness(outputs, y).float() / draws
+        prediction = outputs.logits.argmax(1)
         failures += fooled(outputs, y, threat)
         finite &= torch.isfinite(outputs.logits).all(1)
-    return Judgement(failures / draws * allowed, allowed, finite)
+    return Judgement(failures / draws * allowed, allowed, finite, margins, prediction)
