@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -170,13 +171,18 @@ def _tensor(values: Any, name: str) -> Tensor:
 
 
 def _digits(split: str | None) -> tuple[Tensor, Tensor, str]:
-    from sklearn.datasets import load_digits
-
     split = "test" if split is None else split
     if split not in ("train", "test"):
         raise UnusableInput(f"--split is {split!r}; digits has train and test")
-    bunch: Any = load_digits()
+    bunch = _digits_file()
     order = np.random.default_rng(0).permutation(1797)
     order = order[:1297] if split == "train" else order[1297:]
     x = torch.from_numpy(bunch.images[order].astype(np.float32) / 16)
     return x[:, None], torch.from_numpy(bunch.target[order].astype(np.int64)), split
+
+
+@cache
+def _digits_file() -> Any:
+    from sklearn.datasets import load_digits  # here, for it takes a second to import
+
+    return load_digits()

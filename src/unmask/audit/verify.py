@@ -70,17 +70,19 @@ def verify(
     report, evidence = read_report(folder), read_evidence(folder)
     if report.threat.goal != "untargeted":
         raise UnusableInput(f"the goal is {report.threat.goal}; unmask verify knows untargeted evidence only")
-    network, _ = build(report.target if target is None else target)
     loaded = load(
         report.data if data is None else data,
         split=report.split or None,
         examples=report.examples,
         allow_pickle=allow_pickle,
     )
-    predict = _predictor(network, report, device)
     draws = DRAWS if report.stochastic else 1
-    with torch.no_grad(), _fresh_randomness():
-        return _verify(report, evidence, loaded, network, predict, draws)
+    with torch.no_grad(), _random_state_restored():
+        network, _ = build(report.target if target is None else target)
+        torch.seed()  # fresh randomness from the system, whatever seeds the network's code has set
+        np.random.seed()
+        random.seed()
+        return _verify(report, evidence, loaded, network, _predictor(network, report, device), draws)
 
 
 def read_report(folder: str | os.PathLike[str]) -> Report:
@@ -140,10 +142,10 @@ def _verify(
 
 
 def _lengths(x_adv: Tensor, x: Tensor, norm: str) -> Tensor:
-    delta = np.abs(x_adv.double().numpy() - x.double().numpy()).reshape(len(x), -1)
+    delta = (x_adv.double() - x.double()).abs().flatten(1)
     if norm == "linf":
-        return torch.from_numpy(delta.max(1, initial=0))
-    return torch.from_numpy(delta.sum(1) if norm == "l1" else np.sqrt((delta**2).sum(1)))
+        return delta.amax(1)
+    return delta.sum(1) if norm == "l1" else delta.square().sum(1).sqrt()
 
 
 def _predictor(network: Any, report: Report, device: str) -> PREDICT:
@@ -229,12 +231,8 @@ def _conclusion(report: Report) -> Check:
 
 
 @contextmanager
-def _fresh_randomness() -> Iterator[None]:
-    """Randomness from the system, whatever seeds the network's code has set; put back afterwards."""
+def _random_state_restored() -> Iterator[None]:
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    torch.seed()
-    np.random.seed()
-    random.seed()
     try:
         yield
     finally:

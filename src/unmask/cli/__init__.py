@@ -1,0 +1,1 @@
+"""The command line. The library returns; only this folder prints."""

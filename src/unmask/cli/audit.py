@@ -1,0 +1,173 @@
+"""`unmask audit`: from a classifier and a claim to a verdict."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..audit.records import Report
+from ..errors import UnusableInput
+from . import options as opt
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the subcommand."""
+    command = commands.add_parser(
+        "audit",
+        help="find out whether robustness is real, and where the gradient is masked",
+        description="Audits a network. This runs the Python file that TARGET names.",
+    )
+    command.add_argument(
+        "target",
+        nargs="?",
+        metavar="TARGET",
+        help="path/to/file.py:callable, package.module:callable, or claim.toml, which holds the options",
+    )
+    opt.add_options(command)
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder to write (default: unmask-<callable>)"
+    )
+    command.add_argument("--resume", type=Path, metavar="DIR", help="go on with an interrupted audit")
+    command.add_argument(
+        "--json", action="store_true", help="print report.json, everything else on standard error"
+    )
+    command.add_argument("--quiet", action="store_true", help="print nothing but the verdict")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Audits, writes the folder, prints the outcome, and returns the exit status."""
+    with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
+        report, files = perform(arguments)
+    if _rank() == 0:
+        _print(arguments, report, files)
+    return report.exit_status
+
+
+def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
+    """Audits and writes the folder. Sets `arguments.resumable` once there is something to resume."""
+    if arguments.resume is not None and arguments.out not in (None, arguments.resume):
+        raise UnusableInput(f"--resume {arguments.resume} and --out {arguments.out} differ; leave --out out")
+    options = opt.gather(arguments, arguments.resume)
+
+    # Here, so that a wrong option is told before torch is loaded.
+    import torch
+
+    from ..audit.run import audit
+    from ..audit.target import load_target
+    from ..data import load
+    from ..threat import L1, L2, Linf
+    from .terminal import TerminalProgress
+
+    threat = {"linf": Linf, "l2": L2, "l1": L1}[options["norm"]](epsilon=options["epsilon"])
+    device = _device(options["device"], torch.cuda.is_available())
+    attacks = [_attack(spec) for spec in options["attack"]]
+    target = load_target(options["target"])
+    data = load(
+        options["data"],
+        split=options["split"],
+        examples=options["examples"],
+        allow_pickle=options["allow_pickle"],
+    )
+    out = arguments.resume or arguments.out or free_folder(f"unmask-{options['target'].rpartition(':')[2]}")
+    resuming = arguments.resume is not None
+    if _rank() == 0 and not resuming:
+        _refuse_used(out)
+        opt.store(out, options)
+    arguments.resumable = out
+    with TerminalProgress(quiet=arguments.quiet) as progress:
+        report = audit(
+            target,
+            data,
+            threat,
+            claim=options["claim"],
+            passes=options["passes"],
+            budget=options["budget"],
+            exhaustive=options["exhaustive"],
+            seed=options["seed"],
+            batch_size=options["batch_size"],
+            device=device,
+            out=out,
+            resume=resuming,
+            progress=progress,
+            extra_attacks=attacks,
+        )
+    return report, _write(report, out) if _rank() == 0 else []
+
+
+def free_folder(name: str) -> Path:
+    """The name, or the first of name-2, name-3, … that is not taken."""
+    folder, number = Path(name), 1
+    while folder.exists():
+        number += 1
+        folder = Path(f"{name}-{number}")
+    return folder
+
+
+def _refuse_used(out: Path) -> None:
+    if (out / opt.COMMAND).exists():
+        raise UnusableInput(f"{out} already holds an audit; go on with --resume {out}, or give another --out")
+    if out.exists() and not out.is_dir():
+        raise UnusableInput(f"--out {out} is a file; give a folder")
+
+
+def _write(report: Report, out: Path) -> list[Path]:
+    from ..audit.evidence import FILE
+    from ..report.html import write_html
+    from ..report.json import write_json
+
+    files = [write_html(out, report), write_json(out, report), out / FILE]
+    return [file for file in files if file.exists()]
+
+
+def _print(arguments: argparse.Namespace, report: Report, files: list[Path]) -> None:
+    from ..report import words
+    from .terminal import console, show_report
+
+    if arguments.json:
+        sys.stdout.write(report.to_json())
+    if arguments.quiet:
+        if not arguments.json:
+            print(f"{words.HEADLINES[report.verdict]}. {words.verdict_sentence(report)}")
+        return
+    show_report(report, files, console(sys.stderr if arguments.json else sys.stdout))
+
+
+def _device(name: str | None, has_cuda: bool) -> str:
+    import torch
+
+    name = name or ("cuda" if has_cuda else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        from ..errors import first_line
+
+        raise UnusableInput(
+            f"--device {name} cannot be used ({first_line(error)}); give cpu, cuda or cuda:N"
+        ) from error
+    return name
+
+
+def _attack(spec: str) -> Any:
+    from ..attacks.base import Attack
+    from ..audit.loading import build, find
+
+    found, _ = find(spec)
+    attack: Any = found
+    if isinstance(found, type) or (isinstance(found, Callable) and not isinstance(found, Attack)):
+        attack, _ = build(spec)
+    if not isinstance(attack, Attack):
+        raise UnusableInput(
+            f"--attack {spec} is a {type(attack).__name__}; give a subclass of unmask.attacks.Attack"
+        )
+    return attack
+
+
+def _rank() -> int:
+    """Which of `torchrun`'s processes this is; the first one writes and prints."""
+    return int(os.environ.get("RANK", "0"))

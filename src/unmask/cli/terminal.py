@@ -1,0 +1,141 @@
+"""What a person sees in the terminal: progress on standard error, the outcome on standard output."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from ..audit.records import MaskingFinding, Report
+from ..report import words
+from ..report.html import place
+
+STYLES = {
+    "refuted": "bold red",
+    "not_refuted": "bold cyan",
+    "certified": "bold green",
+    "inconclusive": "bold yellow",
+}
+PIPED_WIDTH = 1000  # so that no path is ever broken across lines
+
+
+def console(stream: TextIO) -> Console:
+    """A console that neither wraps nor colours when it is piped."""
+    width = None if stream.isatty() else PIPED_WIDTH
+    return Console(
+        file=stream, width=width, markup=False, highlight=False, emoji=False, soft_wrap=not stream.isatty()
+    )
+
+
+class TerminalProgress:
+    """A live bar with the current upper bound; where standard error is no terminal, one line per event.
+
+    Use as a context manager.
+    """
+
+    def __init__(self, quiet: bool = False):
+        self.quiet = quiet
+        self.console = console(sys.stderr)
+        self.bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[bound]}"),
+            TimeElapsedColumn(),
+            console=self.console,
+            transient=True,
+            disable=quiet or not self.console.is_terminal,
+            redirect_stdout=False,
+        )
+        self.task = self.bar.add_task("starting", total=None, bound="")
+
+    def __enter__(self) -> TerminalProgress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def stage(self, name: str) -> None:
+        """Names what runs now and starts the bar again."""
+        self.bar.reset(self.task, description=name, total=None)
+        if self.bar.disable:
+            self._say(name)
+
+    def update(self, upper_bound: float, done: int, total: int) -> None:
+        """Moves the bar."""
+        bound = f"robust accuracy ≤ {words.percent(upper_bound)}"
+        self.bar.update(self.task, completed=done, total=total, bound=bound)
+
+    def finding(self, finding: MaskingFinding) -> None:
+        """Says at once where the gradient is masked."""
+        where = Text(f"masked: {words.MECHANISMS[finding.mechanism].lower()}", style="red")
+        operation = f" · {finding.operation}" if finding.operation else ""
+        self._say(where + Text(f"{operation} · {place(finding)}"))
+
+    def note(self, text: str) -> None:
+        """Says one line."""
+        self._say(text)
+
+    def _say(self, what: str | Text) -> None:
+        if not self.quiet:
+            self.console.print(what)
+
+
+def show_report(report: Report, files: list[Path], out: Console) -> None:
+    """The verdict, what led to it, and where the files are."""
+    headline = Text(words.HEADLINES[report.verdict].upper(), style=STYLES[report.verdict])
+    out.print()
+    out.print(headline + Text("  ") + Text(words.verdict_sentence(report)))
+    out.print()
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    low, high = report.robust_accuracy_interval
+    interval = f"  95 % interval {words.percent(low)} to {words.percent(high)}"
+    rows = [
+        ("clean accuracy", words.percent(report.clean_accuracy)),
+        ("claimed", words.percent(report.claim)),
+        ("standard attack", words.percent(report.naive_robust_accuracy)),
+        (
+            "repaired attacks" if report.masking else "all attacks",
+            words.percent(report.robust_accuracy) + interval,
+        ),
+        ("certified", words.percent(report.certified_accuracy)),
+    ]
+    for name, value in rows:
+        if value != words.percent(None):
+            table.add_row(name, value)
+    for finding in report.masking:
+        table.add_row("", "")
+        operation = f" · {finding.operation}" if finding.operation else ""
+        table.add_row("masked", Text(words.MECHANISMS[finding.mechanism] + operation, style="red"))
+        table.add_row("", place(finding))
+        if finding.code:
+            table.add_row("", Text("  " + finding.code.strip(), style="bold"))
+        table.add_row("", finding.symptom)
+        if finding.repair:
+            table.add_row("", f"repair: {finding.repair}")
+    table.add_row("", "")
+    passed = sum(c.passed is True for c in report.controls)
+    failed = [c for c in report.controls if c.passed is False]
+    if report.controls:
+        table.add_row("controls", f"{passed} passed" + f", {len(failed)} failed" * bool(failed))
+    for control in failed:
+        table.add_row(
+            "", Text(f"{control.name}: {control.value}, expected {control.expected}", style="yellow")
+        )
+    cost = report.cost
+    spent = f"{cost.forwards:,} forwards, {cost.backwards:,} backwards, {cost.judge_forwards:,} to judge"
+    table.add_row("cost", f"{spent}, {cost.seconds:.1f} s")
+    for warning in report.warnings:
+        table.add_row("warning", Text(warning, style="yellow"))
+    for number, file in enumerate(files):
+        table.add_row("files" if not number else "", str(file))
+    out.print(table)
