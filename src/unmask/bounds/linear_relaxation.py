@@ -140,8 +140,10 @@ def _forward_again(graph: Graph, bounds: list[Interval], start: int, last: int) 
 def _refined(graph: Graph, region: Region, bounds: list[Interval], place: int, only_open: bool) -> Interval:
     lower, upper = (bound.flatten(1).clone() for bound in bounds[place])
     batch, width = lower.shape
-    wanted = ((lower < 0) & (upper > 0)).any(0) if only_open else torch.ones(width, dtype=torch.bool)
+    wanted = ((lower < 0) & (upper > 0)).any(0) if only_open else torch.ones_like(lower[0], dtype=torch.bool)
     elements = wanted.nonzero()[:, 0]
+    if not len(elements):
+        return bounds[place]
     widest = max(bound.lower[0].numel() for bound in bounds)
     for chunk in elements.split(max(1, _CHUNK // (2 * batch * widest))):
         ones = torch.zeros(len(chunk), width, dtype=lower.dtype, device=lower.device)

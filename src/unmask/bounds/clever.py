@@ -1,0 +1,209 @@
+"""CLEVER: an *estimate* of the distance below which no adversarial example exists. It is not a bound."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..classifier import Classifier
+from ..errors import UnusableInput
+from ..gradients import Exact, GradientEstimator
+from ..objectives import Targeted
+from ..randomness import Streams
+from ..threat import ThreatModel
+from .weibull import WeibullFit, fit_reverse_weibull
+
+Images = Float[Tensor, "batch *dims"]
+Labels = Int[Tensor, " batch"]
+Mark = Literal["refuted", "unreliable", "unrefuted"]
+
+# Weng et al. 2018 accept a fit at the 5 % level. At that level one good fit in twenty would be rejected by chance.
+_KS_LEVEL = 0.01
+
+
+@dataclass(frozen=True)
+class CleverScore:
+    """One example's CLEVER score and what it rests on.
+
+    **Fields**
+    - `score`: estimated distance in the threat's norm; at most the sampling radius; 0 where the prediction is wrong
+      (targeted: where it is the target already); NaN where a gradient was not finite.
+    - `target`: the class with the smallest score.
+    - `margin`: logit of the true class minus the target's, at the example.
+    - `lipschitz`: estimated largest dual norm of the gradient of that difference in the ball.
+    - `fit`: the reverse Weibull law of the maxima; None where `degenerate` says why there is none.
+    - `zero_gradient_share`: share of the sampled gradients, over all targets, that are exactly zero everywhere.
+    - `capped`: whether the score is the sampling radius itself, so that the distance may be larger.
+    - `degenerate`: `zero` (every maximum is zero), `constant` (all maxima are equal: a linear function, or a pool too
+      small), `misclassified`, `nonfinite`, or None.
+    """
+
+    score: float
+    target: int
+    margin: float
+    lipschitz: float
+    fit: WeibullFit | None
+    zero_gradient_share: float
+    capped: bool
+    degenerate: Literal["zero", "constant", "misclassified", "nonfinite"] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clever:
+    """Cross-Lipschitz extreme value for network robustness.
+
+    The largest gradient norm in each of `batches` samples of the ball follows a reverse Weibull law if the network is
+    Lipschitz; its end point estimates the local Lipschitz constant L, and margin / L the distance. Goodfellow 2018
+    (arXiv:1804.07870) shows where this fails without notice: see `mark`.
+
+    **Fields**
+    - `batches`: number of maxima, N_b; at least 10.
+    - `samples`: points per maximum, N_s.
+    - `pool_factor`: None draws fresh points for each maximum, as the paper says. A number k draws `k * samples`
+      points once, and each maximum is taken over a random part of them, as the released code and ART do: `batches / k`
+      times cheaper, but the maxima then repeat, and the fit's p-value means nothing and is NaN.
+    - `gradient`: how a slope is estimated.
+    - `points_at_once`: points per forward pass; bounds the memory.
+
+    **Cost**: `batches * samples` estimates per example and target (`pool_factor * samples` with a pool), and two
+    forwards per example.
+    **Source**: Weng et al. 2018, arXiv:1801.10578, algorithm 1.
+    **Differs**: the margin is that of the label, not of the predicted class, so a wrong prediction scores 0.
+    """
+
+    batches: int = 500
+    samples: int = 1024
+    pool_factor: int | None = None
+    gradient: GradientEstimator = Exact()
+    points_at_once: int = 1024
+
+    def __post_init__(self) -> None:
+        if self.batches < 10:
+            raise UnusableInput(f"batches is {self.batches}; a law needs at least 10 maxima")
+        if self.samples < 1:
+            raise UnusableInput(f"samples is {self.samples}; give at least 1")
+        if self.pool_factor is not None and self.pool_factor < 1:
+            raise UnusableInput(f"pool_factor is {self.pool_factor}; give at least 1, or None for fresh points")
+
+    def run(
+        self,
+        classifier: Classifier,
+        x: Images,
+        y: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator | Streams,
+    ) -> list[CleverScore]:
+        """One record per example. `threat` gives the norm, the box and the goal; its epsilon is the sampling radius.
+
+        Untargeted: the smallest score over all other classes, all from the same points. Targeted: `y` is the target
+        and the predicted class the one to leave.
+        """
+        streams = Streams.of(generator, len(x))
+        with torch.no_grad():
+            logits = classifier(x, generator=streams).logits
+        classes = torch.arange(logits.shape[1], device=x.device)
+        if threat.goal == "targeted":
+            source, targets = logits.argmax(1), y[:, None]
+        else:
+            source, targets = y, classes.expand(len(y), -1)[classes != y[:, None]].reshape(len(y), -1)
+        margins = (logits.gather(1, source[:, None]) - logits.gather(1, targets)).double()
+        maxima, zeros = self._maxima(classifier, x, source, targets, threat, streams)
+        return [
+            self._score(margins[i], targets[i], maxima[i], float(zeros[i]), threat.epsilon) for i in range(len(x))
+        ]
+
+    def _maxima(
+        self,
+        classifier: Classifier,
+        x: Images,
+        source: Labels,
+        targets: Int[Tensor, "batch targets"],
+        threat: ThreatModel,
+        streams: Streams,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Maxima `[batch, targets, batches]` and the share of zero gradients `[batch]`."""
+        drawn = self.samples * (self.batches if self.pool_factor is None else self.pool_factor)
+        norms = x.new_zeros(*targets.shape, drawn, dtype=torch.float64)
+        zeros = x.new_zeros(len(x), dtype=torch.float64)
+        for i in range(len(x)):
+            for start in range(0, drawn, self.points_at_once):
+                count = min(self.points_at_once, drawn - start)
+                seeds = streams[i : i + 1].fork(f"points {start}").integers(-(2**62), 2**62, count)
+                own = Streams(seeds[0])  # each point has its own stream, so the chunk size does not matter
+                points = threat.random_start(x[i].expand(count, *x.shape[1:]), generator=own)
+                label = source[i].expand(count)
+                for t, target in enumerate(targets[i]):
+                    objective = Targeted(target.expand(count))
+                    grad = self.gradient.estimate(classifier, objective, points, label, generator=own).grad
+                    flat = grad.flatten(1).double()
+                    norms[i, t, start : start + count] = torch.linalg.vector_norm(flat, threat.dual_p, dim=1)
+                    zeros[i] += (flat == 0).all(1).sum()
+        if self.pool_factor is None:
+            maxima = norms.reshape(*targets.shape, self.batches, self.samples).amax(3)
+        else:
+            chosen = streams.integers(0, drawn, self.batches * self.samples, device=x.device)
+            index = chosen[:, None].expand(-1, targets.shape[1], -1)
+            maxima = norms.gather(2, index).reshape(*targets.shape, self.batches, self.samples).amax(3)
+        return maxima.cpu().numpy(), (zeros / (drawn * targets.shape[1])).cpu().numpy()
+
+    def _score(
+        self, margins: Tensor, targets: Tensor, maxima: np.ndarray, zeros: float, radius: float
+    ) -> CleverScore:
+        scores = [
+            self._of_target(float(margin), int(target), row, zeros, radius)
+            for margin, target, row in zip(margins, targets, maxima, strict=True)
+        ]
+        return min(scores, key=lambda s: -1.0 if math.isnan(s.score) else s.score)
+
+    def _of_target(
+        self, margin: float, target: int, maxima: np.ndarray, zeros: float, radius: float
+    ) -> CleverScore:
+        if not (np.isfinite(maxima).all() and math.isfinite(margin)):
+            return CleverScore(math.nan, target, margin, math.nan, None, zeros, False, "nonfinite")
+        largest = float(maxima.max())
+        if margin <= 0:
+            return CleverScore(0.0, target, margin, largest, None, zeros, False, "misclassified")
+        if largest == 0:
+            return CleverScore(radius, target, margin, 0.0, None, zeros, True, "zero")
+        # Equal up to float32 rounding of the gradient.
+        if largest - float(maxima.min()) <= 1e-6 * largest:
+            score = margin / largest
+            return CleverScore(min(score, radius), target, margin, largest, None, zeros, score >= radius, "constant")
+        fit = fit_reverse_weibull(maxima)
+        if self.pool_factor is not None:
+            fit = WeibullFit(fit.shape, fit.location, fit.scale, fit.ks_statistic, math.nan)
+        score = margin / fit.location
+        return CleverScore(min(score, radius), target, margin, fit.location, fit, zeros, score >= radius, None)
+
+
+def mark(
+    score: float,
+    attack_distance: float,
+    *,
+    zero_gradient_share: float,
+    ks_pvalue: float | None,
+    masking_found: bool,
+) -> Mark:
+    """What a CLEVER score is worth.
+
+    - `refuted`: an adversarial example lies at or inside the score, so it is no lower bound.
+    - `unreliable`: masking was found, a sampled gradient was exactly zero, the law does not fit (p below 1 %), or the
+      score is NaN: its assumptions do not hold.
+    - `unrefuted`: nothing known speaks against it. It is still an estimate.
+
+    `attack_distance` is that of the nearest adversarial example known, +inf for none; a score of 0 claims nothing and
+    is never refuted. `ks_pvalue` is None or NaN where no law was fitted or the maxima repeat.
+    """
+    if score > 0 and attack_distance <= score:
+        return "refuted"
+    bad_fit = ks_pvalue is not None and ks_pvalue < _KS_LEVEL
+    if masking_found or zero_gradient_share > 0 or bad_fit or math.isnan(score):
+        return "unreliable"
+    return "unrefuted"

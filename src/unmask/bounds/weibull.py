@@ -1,0 +1,50 @@
+"""The reverse Weibull law of extreme values, fitted to maxima."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import kstest, weibull_max
+
+# Past this shape the law is Gumbel's for every practical purpose: the likelihood is flat and the end point runs off.
+_LARGEST_SHAPE = 100.0
+
+
+@dataclass(frozen=True)
+class WeibullFit:
+    """A reverse Weibull law and how well it fits.
+
+    **Fields**
+    - `shape`, `location`, `scale`: the law; `location` is the end point, the estimated largest possible value.
+    - `ks_statistic`, `ks_pvalue`: Kolmogorov-Smirnov test of the sample against the fitted law. The law was fitted to
+      the same sample, so the p-value errs towards accepting it.
+    """
+
+    shape: float
+    location: float
+    scale: float
+    ks_statistic: float
+    ks_pvalue: float
+
+
+def fit_reverse_weibull(maxima: np.ndarray) -> WeibullFit:
+    """Maximum likelihood fit of all three parameters to `maxima` `[n]`, which must not all be equal.
+
+    The sample is standardised first, so that the result does not depend on units. **Differs** from Weng et al. 2018:
+    a shape above 100 is fixed at 100.
+    """
+    maxima = np.asarray(maxima, dtype=np.float64)
+    top, spread = maxima.max(), maxima.std()
+    if not spread > 0:
+        raise ValueError("the maxima are all equal; there is no law to fit")
+    sample = (maxima - top) / spread
+    with np.errstate(all="ignore"):  # the search may step outside the support, where the likelihood is zero
+        law = weibull_max.fit(sample, 3.0)
+        if not law[0] <= _LARGEST_SHAPE:
+            law = weibull_max.fit(sample, fc=_LARGEST_SHAPE)
+        test = kstest(sample, weibull_max(*law).cdf)
+    shape, location, scale = (float(v) for v in law)
+    return WeibullFit(
+        shape, float(top + location * spread), float(scale * spread), float(test.statistic), float(test.pvalue)
+    )

@@ -1,0 +1,80 @@
+"""Small random networks of every kind that bounds support."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Residual(nn.Module):
+    """Two branches that meet; the shortcut drops every other pixel and pads channels, as ResNet-20's option A."""
+
+    def __init__(self, act: type[nn.Module], projection: bool):
+        super().__init__()
+        self.conv1 = nn.Conv2d(2, 4, 3, 2, 1, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.conv2 = nn.Conv2d(4, 4, 3, 1, 1)
+        self.act = act()
+        self.shortcut = nn.Conv2d(2, 4, 1, 2) if projection else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(self.act(self.norm(self.conv1(x))))
+        x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 1)) if self.shortcut is None else self.shortcut(x)
+        return F.relu(x + y)
+
+
+class Normalize(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mean", torch.rand(1, 2, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / 0.4
+
+
+class Head(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 - self.out(x.mean((2, 3)).view(x.size(0), -1))
+
+
+def mlp(act: type[nn.Module]) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(72, 8), act(), nn.Linear(8, 6), act(), nn.Linear(6, 3))
+
+
+def cnn(act: type[nn.Module], pool: nn.Module) -> nn.Module:
+    return nn.Sequential(Normalize(), nn.Conv2d(2, 4, 3), act(), pool, nn.Conv2d(4, 4, 2), act(), Head())
+
+
+def residual(act: type[nn.Module], projection: bool) -> nn.Module:
+    return nn.Sequential(Normalize(), Residual(act, projection), nn.Dropout(0.5), Head())
+
+
+BUILDERS = {
+    "mlp_relu": lambda: mlp(nn.ReLU),
+    "mlp_sigmoid": lambda: mlp(nn.Sigmoid),
+    "mlp_tanh": lambda: mlp(nn.Tanh),
+    "cnn_relu_avg": lambda: cnn(nn.ReLU, nn.AvgPool2d(2)),
+    "cnn_relu_max": lambda: cnn(nn.ReLU, nn.MaxPool2d(2)),
+    "cnn_tanh_overlapping_max": lambda: cnn(nn.Tanh, nn.MaxPool2d(3, 1, 1)),
+    "residual_relu": lambda: residual(nn.ReLU, True),
+    "residual_sigmoid": lambda: residual(nn.Sigmoid, False),
+}
+
+
+def random_network(kind: str, seed: int, gain: float = 2.0) -> nn.Module:
+    """A network in eval mode on `[2, 6, 6]` images with 3 classes; `gain` widens the weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = BUILDERS[kind]()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2.0)
+                module.weight.data.normal_()
+                module.bias.data.normal_()
+        for parameter in network.parameters():
+            parameter.data.mul_(gain)
+    return network.eval().requires_grad_(False)

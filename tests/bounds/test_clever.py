@@ -1,0 +1,242 @@
+"""CLEVER against closed forms, against ART, and on the counterexamples that it gets wrong."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import weibull_max
+from torch import nn
+
+from tests.bounds.networks import random_network
+from unmask.bounds.clever import Clever, mark
+from unmask.bounds.counterexamples import InPrecision, Ramp, SaturatedSigmoid, Staircase, counterexamples
+from unmask.bounds.weibull import fit_reverse_weibull
+from unmask.classifier import Classifier
+from unmask.errors import UnusableInput
+from unmask.randomness import Streams
+from unmask.threat import L1, L2, Linf
+
+SMALL = Clever(batches=50, samples=32)
+
+
+def images(count, seed=0):
+    return torch.rand(count, 2, 6, 6, generator=torch.Generator().manual_seed(seed))
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def linear():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(72, 3)).requires_grad_(False)
+
+
+@pytest.mark.parametrize("threat", [Linf, L2, L1])
+def test_exact_on_a_linear_model(threat):
+    network = linear()
+    x = images(6)
+    logits = network(x).double()
+    y = logits.argmax(1)
+    weight = network[1].weight.double()
+    slope = torch.linalg.vector_norm(weight[y][:, None] - weight, threat.dual_p, dim=2)
+    ratio = (logits.gather(1, y[:, None]) - logits) / slope
+    expected, target = ratio.masked_fill(ratio.isnan(), torch.inf).min(1)
+    got = SMALL.run(Classifier(network), x, y, threat(epsilon=100.0), generator=generator())
+    assert [s.score for s in got] == pytest.approx(expected.tolist(), rel=1e-5)
+    assert [s.target for s in got] == target.tolist()
+    assert all(s.degenerate == "constant" and s.fit is None and not s.capped for s in got)
+    capped = SMALL.run(Classifier(network), x, y, threat(epsilon=1e-6), generator=generator())
+    assert all(s.score == 1e-6 and s.capped for s in capped)
+
+
+def test_targeted_is_one_of_the_untargeted():
+    network = random_network("mlp_tanh", 1)
+    x = images(4)
+    y = network(x).argmax(1)
+    untargeted = SMALL.run(Classifier(network), x, y, L2(epsilon=5.0), generator=generator())
+    targets = torch.tensor([s.target for s in untargeted])
+    targeted = SMALL.run(Classifier(network), x, targets, L2(epsilon=5.0, goal="targeted"), generator=generator())
+    assert [s.score for s in targeted] == pytest.approx([s.score for s in untargeted], rel=1e-6)
+    other = SMALL.run(Classifier(network), x, y, L2(epsilon=5.0, goal="targeted"), generator=generator())
+    assert all(s.score == 0 and s.degenerate == "misclassified" for s in other)
+
+
+@pytest.mark.parametrize("shape", [0.7, 2.0, 8.0, 30.0])
+def test_fit_recovers_a_law(shape):
+    sample = weibull_max.rvs(shape, loc=3.0, scale=0.5, size=4000, random_state=np.random.default_rng(0))
+    fit = fit_reverse_weibull(1e6 * sample)
+    reference = weibull_max(shape, loc=3e6, scale=0.5e6)
+    assert weibull_max.nnlf((fit.shape, fit.location, fit.scale), 1e6 * sample) <= weibull_max.nnlf(
+        (shape, 3e6, 0.5e6), 1e6 * sample
+    )
+    assert fit.ks_statistic < 0.02
+    quantiles = reference.ppf([0.05, 0.5, 0.95])
+    fitted = weibull_max(fit.shape, fit.location, fit.scale).ppf([0.05, 0.5, 0.95])
+    np.testing.assert_allclose(fitted, quantiles, atol=0.03 * reference.std())
+
+
+def test_fit_rejects_another_law():
+    generator = np.random.default_rng(0)
+    two_bumps = np.concatenate([generator.normal(0, 0.01, 250), generator.normal(1, 0.01, 250)])
+    assert fit_reverse_weibull(two_bumps).ks_pvalue < 1e-6
+
+
+def test_fit_of_a_gumbel_sample_stays_finite():
+    sample = np.random.default_rng(0).gumbel(size=500)
+    fit = fit_reverse_weibull(sample)
+    assert sample.max() <= fit.location < sample.max() + 200 * sample.std()
+
+
+@pytest.mark.parametrize("threat", [Linf, L2, L1])
+@pytest.mark.parametrize("pool_factor", [None, 10])
+def test_agrees_with_art(threat, pool_factor):
+    """The same network and settings, other random points: equal to the spread over seeds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        metrics = pytest.importorskip("art.metrics", reason="adversarial-robustness-toolbox is not installed")
+        from art.estimators.classification import PyTorchClassifier
+    network = random_network("mlp_tanh", 1, gain=1.0)
+    x = images(1, 3)
+    y = network(x).argmax(1)
+    radius = {"linf": 0.2, "l2": 1.0, "l1": 4.0}[threat.norm]
+    target = (y + 1) % 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs_door = PyTorchClassifier(network, nn.CrossEntropyLoss(), (2, 6, 6), 3, clip_values=(0, 1), device_type="cpu")
+        state = np.random.get_state()
+        np.random.seed(0)
+        theirs = [
+            metrics.clever_t(theirs_door, x[0].numpy(), int(target), 50, 64, radius, threat.p, pool_factor=10)
+            for _ in range(4)
+        ]
+        np.random.set_state(state)
+    clever = Clever(batches=50, samples=64, pool_factor=pool_factor)
+    door = Classifier(network, deterministic=True)
+    goal = threat(epsilon=radius, goal="targeted")
+    ours = [clever.run(door, x, target, goal, generator=generator(seed))[0].score for seed in range(4)]
+    assert max(ours) < radius
+    spread = max(np.ptp(theirs), np.ptp(ours), 0.01 * np.mean(theirs))
+    assert abs(np.mean(ours) - np.mean(theirs)) < 2 * spread
+
+
+def test_cost_is_metered():
+    network = linear()
+    door = Classifier(network)
+    x = images(3)
+    y = network(x).argmax(1)
+    Clever(batches=10, samples=7).run(door, x, y, Linf(epsilon=0.1), generator=generator())
+    assert door.meter.backwards == 3 * 2 * 70
+    assert door.meter.forwards == 3 * 2 * 70 + 3
+    door = Classifier(network)
+    Clever(batches=10, samples=7, pool_factor=2).run(door, x, y, Linf(epsilon=0.1), generator=generator())
+    assert door.meter.backwards == 3 * 2 * 14
+
+
+def test_repeatable_whatever_the_batch():
+    network = random_network("mlp_sigmoid", 2)
+    x = images(3)
+    y = network(x).argmax(1)
+    clever = Clever(batches=20, samples=16)
+    streams = Streams.seeded(0, torch.arange(3))
+    whole = clever.run(Classifier(network), x, y, L2(epsilon=1.0), generator=streams)
+    part = Streams.seeded(0, torch.tensor([2]))
+    alone = Clever(batches=20, samples=16, points_at_once=1024).run(
+        Classifier(network), x[2:], y[2:], L2(epsilon=1.0), generator=part
+    )
+    assert alone[0].score == pytest.approx(whole[2].score, rel=1e-5)
+
+
+def test_wrong_predictions_and_nan():
+    network = linear()
+    x = images(2)
+    wrong = network(x).argmin(1)
+    got = SMALL.run(Classifier(network), x, wrong, Linf(epsilon=0.1), generator=generator())
+    assert all(s.score == 0 and s.degenerate == "misclassified" for s in got)
+
+    class Broken(nn.Module):
+        def forward(self, x):
+            return network(x) + 0 * (x.flatten(1)[:, :1] - x.flatten(1)[:, :1]).sqrt()
+
+    got = SMALL.run(Classifier(Broken()), x, network(x).argmax(1), Linf(epsilon=0.1), generator=generator())
+    assert all(math.isnan(s.score) and s.degenerate == "nonfinite" for s in got)
+
+
+@pytest.mark.parametrize("field", [{"batches": 9}, {"samples": 0}, {"pool_factor": 0}])
+def test_unusable_fields(field):
+    with pytest.raises(UnusableInput, match=f"{next(iter(field))} is {next(iter(field.values()))}"):
+        Clever(**field)
+
+
+def test_mark():
+    good = {"zero_gradient_share": 0.0, "ks_pvalue": 0.5, "masking_found": False}
+    assert mark(0.1, 0.2, **good) == "unrefuted"
+    assert mark(0.1, 0.1, **good) == "refuted"
+    assert mark(0.1, math.inf, **good) == "unrefuted"
+    assert mark(0.0, 0.0, **good) == "unrefuted"
+    assert mark(0.1, 0.2, **{**good, "zero_gradient_share": 0.001}) == "unreliable"
+    assert mark(0.1, 0.2, **{**good, "ks_pvalue": 0.001}) == "unreliable"
+    assert mark(0.1, 0.2, **{**good, "ks_pvalue": math.nan}) == "unrefuted"
+    assert mark(0.1, 0.2, **{**good, "ks_pvalue": None}) == "unrefuted"
+    assert mark(0.1, 0.2, **{**good, "masking_found": True}) == "unreliable"
+    assert mark(math.nan, math.inf, **good) == "unreliable"
+    assert mark(0.1, 0.05, **{**good, "masking_found": True}) == "refuted"
+
+
+def test_staircase_hides_every_slope():
+    network = nn.Sequential(Staircase(), linear())
+    x = images(3)
+    y = network(x).argmax(1)
+    for score in SMALL.run(Classifier(network), x, y, Linf(epsilon=0.3), generator=generator()):
+        assert (score.score, score.degenerate, score.zero_gradient_share) == (0.3, "zero", 1.0)
+
+
+def test_ramp():
+    x = torch.rand(100_000, generator=generator())
+    for width in (0.5, 0.2, 0.01):
+        leaf = x.clone().requires_grad_()
+        out = Ramp(255, width)(leaf)
+        (slope,) = torch.autograd.grad(out.sum(), leaf)
+        assert (slope == 0).float().mean().item() == pytest.approx(1 - width, abs=0.01)
+        assert slope.max().item() == pytest.approx(1 / width)
+        assert (out - x).abs().max() <= 1 / 255 + 1e-6
+    torch.testing.assert_close(Ramp(255, 1.0)(x), x)
+    grid = (torch.arange(255) + 0.5) / 255
+    torch.testing.assert_close(Ramp(255, 0.01)(grid), Staircase(255)(grid))
+    with pytest.raises(UnusableInput, match="width of a ramp is 0"):
+        Ramp(255, 0)
+
+
+def test_precision_decides_whether_a_slope_is_zero():
+    x = torch.full((1, 1), 0.8)
+    slopes = {}
+    for dtype in (torch.float32, torch.float64):
+        leaf = x.clone().requires_grad_()
+        (slopes[dtype],) = torch.autograd.grad(InPrecision(SaturatedSigmoid(100.0), dtype)(leaf).sum(), leaf)
+    assert slopes[torch.float32] == 0
+    assert 0 < slopes[torch.float64] < 1e-10
+
+
+def test_every_counterexample_misleads_and_is_marked():
+    """The fragile network is linear: a short step along its slope breaks each model far inside its CLEVER score."""
+    network = linear()
+    x = (images(8) > 0.5).float() * 0.6 + 0.2
+    for name, model in counterexamples(network).items():
+        door = Classifier(model)
+        y = model(x).argmax(1)
+        scores = SMALL.run(door, x, y, Linf(epsilon=0.5), generator=generator())
+        for i, score in enumerate(scores):
+            direction = (network[1].weight[score.target] - network[1].weight[y[i]]).sign().reshape(x[i].shape)
+            steps = torch.linspace(0, 0.5, 101)
+            points = (x[i] + steps[:, None, None, None] * direction).clamp(0, 1)
+            fooled = model(points).argmax(1) != y[i]
+            distance = float(steps[fooled.nonzero()[0, 0]]) if fooled.any() else math.inf
+            pvalue = score.fit.ks_pvalue if score.fit else None
+            marked = mark(
+                score.score, distance, zero_gradient_share=score.zero_gradient_share, ks_pvalue=pvalue, masking_found=False
+            )
+            assert marked in ("refuted", "unreliable"), (name, score, distance)
+        assert any(s.score > 0.1 for s in scores), name
