@@ -25,6 +25,7 @@ from .freezer import share_through
 from .origins import Origin, random_origins
 from .recorder import COPIES, CUTS, EXITS, Record, Trace, Value, record
 from .sites import Site
+from .surrogates import SATURATING
 
 # Fractions of epsilon at which the network is moved. Ours: an attack's steps are between a sixteenth and a quarter.
 SCALES = (1.0, 0.25, 0.0625)
@@ -33,8 +34,10 @@ EXCHANGED = 100.0
 # Least share of the change of the logits that must pass through an operation before losing it counts. Ours.
 NOTABLE = 0.15
 # Below this cosine between predicted and true change, an operation's derivative is useless at an attack's scale. Ours.
-USELESS = 0.25
+USELESS = 0.35
 
+# Share of the changing elements without a derivative above which an operation counts as saturated. Ours.
+BLOCKED = 0.5
 # Least share of the examples whose gradient must die at one place before it counts. Ours.
 DEAD_SHARE = 0.1
 
@@ -107,9 +110,10 @@ def analyse(
     origins = (
         () if deterministic else random_origins(classifier, base, other if controlled else again, x, seed)
     )
+    noisy = _drawn(base, other if controlled else again, {o.group for o in origins})
     suspects = [
-        *_lost(classifier, base, moved, seed=seed, trust=controlled),
-        *_misleading(base, moved, controlled),
+        *_lost(classifier, base, moved, noisy, seed=seed, trust=controlled),
+        *_misleading(base, moved, deterministic),
         *_vanishing_and_exploding(base, y),
         *(
             Suspect("random", o.operation, o.site, o.group, statistics={"change_of_logits": o.effect})
@@ -131,7 +135,10 @@ def _direction(x: Tensor, threat: ThreatModel, streams: Streams) -> Tensor:
         low, high = threat.box
         signs = torch.where(x + signs * threat.epsilon > high, -1.0, signs)
         signs = torch.where(x + signs * threat.epsilon < low, 1.0, signs)
-        return x + threat.epsilon * signs
+        # Not all of one size: an operation that is periodic in the input could hide between equal steps.
+        return x + threat.epsilon * signs * (
+            1 - streams.uniform(*x.shape[1:], device=x.device).to(x.dtype) / 2
+        )
     noise = streams.normal(*x.shape[1:], device=x.device).to(x.dtype)
     size = replace(threat, epsilon=1.0).distance(x + noise, x).to(x.dtype)
     return x + noise * per_example(threat.epsilon / size, x)
@@ -141,12 +148,12 @@ def _direction(x: Tensor, threat: ThreatModel, streams: Streams) -> Tensor:
 
 
 def _lost(
-    classifier: Classifier, base: Trace, moved: dict[float, Trace], *, seed: int, trust: bool
+    classifier: Classifier, base: Trace, moved: dict[float, Trace], noisy: set[int], *, seed: int, trust: bool
 ) -> list[Suspect]:
     groups: dict[tuple[str, Group], list[Record]] = defaultdict(list)
     by_key = {scale: {r.key: r for r in trace.records} for scale, trace in moved.items()}
     for r in base.records:
-        if not any(_changed(r, by_key[scale].get(r.key)) for scale in moved):
+        if r.index in noisy or not any(_changed(r, by_key[scale].get(r.key)) for scale in moved):
             continue
         symptom = _loses(r, classifier)
         if symptom:
@@ -176,6 +183,25 @@ def _lost(
     return _without_echoes(suspects)
 
 
+def _drawn(base: Trace, other: Trace, origins: set[Group]) -> set[int]:
+    """Operations that lose a gradient only because they draw: `multinomial(p)`, or `rand_like(h) < p`.
+
+    Randomness is their name; rounding a noisy input is not among them.
+    """
+    after = {r.key: r for r in other.records}
+    found = {r.index for r in base.records if r.group in origins}
+    for r in base.records:
+        twin = after.get(r.key)
+        if twin is None or len(r.inputs) != 2 or any(v.data.is_floating_point() for v in r.outputs):
+            continue
+        noise = [
+            a.edge is None and not _same(a.data, b.data) for a, b in zip(r.inputs, twin.inputs, strict=False)
+        ]
+        if any(noise):
+            found.add(r.index)
+    return found
+
+
 def _title(name: str, r: Record) -> str:
     if name == "no_grad":
         return "torch.no_grad"
@@ -186,7 +212,9 @@ def _title(name: str, r: Record) -> str:
 
 def _without_echoes(suspects: list[Suspect]) -> list[Suspect]:
     """Drops what a better-named suspect already says: a conversion behind a cut, and casts of a comparison's result."""
-    cut_files = {(s.site.file, s.site.line) for s in suspects if s.symptom == "cut"}
+    cut_files = {
+        (s.site.file, s.site.line) for s in suspects if s.symptom == "cut" and s.group[0] not in EXITS
+    }
     kept = []
     for s in suspects:
         exits = s.group[0] in EXITS
@@ -288,6 +316,7 @@ def _vanishing_and_exploding(base: Trace, y: Tensor) -> list[Suspect]:
     flow = follow(base, cross_entropy, y)
     if flow.dead_at_logits > DEAD_SHARE and base.records:
         last = _maker_of_logits(base)
+        place = _outermost(last)
         statistics = {
             "dead_at_logits": flow.dead_at_logits,
             "largest_logit": float(base.logits.detach().abs().max()),
@@ -296,7 +325,7 @@ def _vanishing_and_exploding(base: Trace, y: Tensor) -> list[Suspect]:
             Suspect(
                 "underflow",
                 _title(last.name, last),
-                last.site,
+                place,
                 last.group,
                 last.kind,
                 1.0,
@@ -330,6 +359,12 @@ def _vanishing_and_exploding(base: Trace, y: Tensor) -> list[Suspect]:
     return suspects
 
 
+def _outermost(r: Record) -> Site:
+    """The line of the network's own forward that hands out the logits: their size is made by all that comes before."""
+    lines = [f for f in r.frames if f.file]
+    return Site(lines[-1].file, lines[-1].line, r.site.module) if lines else r.site
+
+
 def _maker_of_logits(base: Trace) -> Record:
     for r in reversed(base.records):
         if any(
@@ -348,6 +383,8 @@ def _misleading(base: Trace, moved: dict[float, Trace], controlled: bool) -> lis
     groups: dict[Group, list[tuple[Record, dict[float, float]]]] = defaultdict(list)
     by_key = {scale: {r.key: r for r in trace.records} for scale, trace in moved.items()}
     for r in base.records:
+        if r.kind == "torch" and not _elementwise(r):
+            continue
         cosines = {}
         for scale in SCALES[1:]:
             after = by_key[scale].get(r.key)
@@ -355,15 +392,18 @@ def _misleading(base: Trace, moved: dict[float, Trace], controlled: bool) -> lis
                 cosine = agreement(r, after)
                 if cosine == cosine:
                     cosines[scale] = cosine
-        if cosines and max(cosines.values()) < USELESS:
-            groups[r.group].append((r, cosines))
+        after = by_key[SCALES[1]].get(r.key)
+        stuck = blocked(r, after) if after is not None and r.kind == "torch" else 0.0
+        if (cosines and max(cosines.values()) < USELESS) or stuck > BLOCKED:
+            groups[r.group].append((r, {**cosines, 0.0: 1 - stuck}))
     suspects = []
     for group, found in groups.items():
         first = found[0][0]
         if _zero_everywhere(first):
             continue  # already named as lost
         best = max(max(c.values()) for _, c in found)
-        symptom = "wrong" if first.kind in ("function", "opaque") else "saturated"
+        name = first.name if first.name.startswith("__") else first.name.rstrip("_")
+        symptom = "saturated" if first.kind == "torch" and name in SATURATING else "wrong"
         suspects.append(
             Suspect(
                 symptom,
@@ -376,6 +416,36 @@ def _misleading(base: Trace, moved: dict[float, Trace], controlled: bool) -> lis
             )
         )
     return suspects
+
+
+def blocked(r: Record, after: Record) -> float:
+    """Share of the elements that changed although their own derivative, a thousandth of the slope seen, denies it."""
+    value, made = r.inputs[0], r.outputs[0]
+    if made.edge is None or any(
+        a.data.shape != b.data.shape for a, b in ((value, after.inputs[0]), (made, after.outputs[0]))
+    ):
+        return 0.0
+    moved = (after.inputs[0].data - value.data).double()
+    change = (after.outputs[0].data - made.data).double()
+    notable = (change.abs() > 1e-3 * made.data.double().square().mean().sqrt()) & moved.ne(0)
+    grads = local_vjp(made, r.inputs, torch.randn_like(made.data))
+    if grads is None or not notable.any():
+        return 0.0
+    slope = (change / moved).abs()
+    return float((grads[0].double().abs() < 1e-3 * slope)[notable].double().mean())
+
+
+def _elementwise(r: Record) -> bool:
+    """One tensor in, one out, same shape: where a slope can be useless although torch computes it correctly.
+
+    Products, sums and convolutions are right to first order whatever the scale.
+    """
+    live = [v for v in r.inputs if v.edge is not None and (v.producer >= 0 or v.from_input)]
+    return (
+        len(live) == len(r.outputs) == 1
+        and live[0].data.shape == r.outputs[0].data.shape
+        and len(r.inputs) == 1
+    )
 
 
 def agreement(r: Record, after: Record, *, probes: int = 8) -> float:
@@ -397,7 +467,8 @@ def agreement(r: Record, after: Record, *, probes: int = 8) -> float:
         if before.edge is None or before.data.shape != then.data.shape:
             continue
         change = (then.data - before.data).double()
-        if not change.ne(0).any() or not torch.isfinite(change).all():
+        noise = 1e-5 * before.data.double().abs().amax()
+        if not (change.abs() > noise).any() or not torch.isfinite(change).all():
             continue
         for _ in range(probes):
             c = torch.randint(0, 2, change.shape, generator=generator).to(change) * 2 - 1
@@ -417,6 +488,8 @@ def agreement(r: Record, after: Record, *, probes: int = 8) -> float:
     if p.shape != s.shape:
         p, s = p.sum().reshape(1), s.sum().reshape(1)
     size = torch.linalg.vector_norm(p) * torch.linalg.vector_norm(s)
+    if not torch.isfinite(size):
+        return float("nan")  # a non-finite slope has a name of its own
     return float((p @ s) / size) if size > 0 else 0.0
 
 

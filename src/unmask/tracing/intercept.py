@@ -72,6 +72,7 @@ class Interceptor(TorchFunctionMode):
     def __enter__(self) -> Interceptor:
         self._inside = 0
         self._opaque: list[tuple[nn.Module, tuple[Any, ...]]] = []
+        self._outer_apply = _APPLY.__globals__.get("_unmask_apply")
         _APPLY.__globals__["_unmask_apply"] = self._on_apply
         self._apply_code = _APPLY.__code__
         _APPLY.__code__ = _FORWARDING
@@ -106,7 +107,10 @@ class Interceptor(TorchFunctionMode):
         torch.jit.ScriptFunction.__call__ = self._script_call
         torch.from_numpy = self._from_numpy
         _APPLY.__code__ = self._apply_code
-        del _APPLY.__globals__["_unmask_apply"]
+        if self._outer_apply is None:
+            del _APPLY.__globals__["_unmask_apply"]
+        else:
+            _APPLY.__globals__["_unmask_apply"] = self._outer_apply
 
     def _unseen(self, *call: Any) -> Any:
         # A mode is switched off while it handles a call; what we patched ourselves has to do the same.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..classifier import Classifier
 from .freezer import logits_with
-from .recorder import Record, Trace
+from .recorder import EXITS, Record, Trace
 from .sites import Frame, Site
 
 
@@ -34,7 +34,12 @@ def random_origins(classifier: Classifier, base: Trace, other: Trace, x: Tensor,
     """Compares two runs on the same input. **Cost**: one forward per origin that can be held still."""
     found: dict[tuple[str, str, int], tuple[Record, bool]] = {}
     draws: list[Origin] = []
+    left_torch = False  # a random number already became a Python number: what it steers is a consequence
     for before, after in zip(base.records, other.records, strict=False):
+        if before.name in EXITS and before.key == after.key and _inputs_differ(before, after):
+            left_torch = True
+        if before.key != after.key and left_torch:
+            break
         if before.key != after.key:
             draws.append(_python_origin(base, before, after))
             break
@@ -46,6 +51,8 @@ def random_origins(classifier: Classifier, base: Trace, other: Trace, x: Tensor,
             if a.producer < 0 and a.fixed != b.fixed
         ]
         unknown = [(a, b) for a, b in chosen if not _equal(a.data, b.data)]
+        if left_torch and before.scalars != after.scalars:
+            continue
         if before.scalars != after.scalars or unknown:
             draws.append(_python_origin(base, before, after))
         elif any(not _equal(a.data, b.data) for a, b in zip(before.outputs, after.outputs, strict=False)):

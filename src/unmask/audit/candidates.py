@@ -1,0 +1,76 @@
+"""Which ways of following the gradient enter the race. Diagnosis proposes them; measurement decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..gradients import EOT, Exact, FiniteDifference, Float64, GradientEstimator, LogitScale, Smoothing
+from ..gradients.repaired import Repaired
+from ..objectives import Objective, Undetected, cross_entropy, margin
+from ..threat import Linf, ThreatModel
+from ..tracing.analysis import Analysis
+from ..tracing.repairs import propose
+
+Group = tuple[str, str, int]
+
+LOST = ("zero", "discrete", "cut", "wrong", "opaque")
+DEAD = ("vanished", "saturated", "underflow")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An entrant of the race.
+
+    **Fields**
+    - `name`: for people, distinct.
+    - `at`: what it does at each suspect, in words.
+    """
+
+    name: str
+    gradient: GradientEstimator
+    objective: Objective = margin
+    at: dict[Group, str] = field(default_factory=dict)
+
+
+def candidates(
+    analysis: Analysis, threat: ThreatModel, *, deterministic: bool, detector: bool, draws: int
+) -> list[Candidate]:
+    """All entrants, the exact gradient first.
+
+    Random networks get every one of them under EOT, whose number of draws follows the noise up to `draws`.
+    """
+    found = [Candidate("exact", Exact())]
+    repairs = propose(analysis)
+    found += [Candidate(r.name, Repaired(r.rewrite), at=r.at) for r in repairs]
+    if analysis.where("underflow"):
+        at = {s.group: "logits rescaled before the loss" for s in analysis.where("underflow")}
+        found += [Candidate("logit scale", LogitScale(Exact()), cross_entropy, at)]
+        found += (
+            [Candidate("logit scale, repaired", LogitScale(Repaired(repairs[0].rewrite)), at=at)]
+            if repairs
+            else []
+        )
+    if analysis.where(*DEAD):
+        at = {s.group: "float64" for s in analysis.where(*DEAD)}
+        found.append(Candidate("float64", Float64(Exact()), at=at))
+    if analysis.where(*LOST, *DEAD, "non_finite"):
+        # Slopes at one scale that mean nothing may still mean something at the attack's scale.
+        sigma = threat.epsilon / 2 if isinstance(threat, Linf) else 0.05
+        at = {s.group: "gradients averaged over noisy copies of the input" for s in analysis.suspects}
+        found.append(Candidate("smoothed", Smoothing(Exact(), sigma=sigma, draws=8), at=at))
+        if repairs:
+            found.append(
+                Candidate(
+                    "smoothed, repaired", Smoothing(Repaired(repairs[0].rewrite), sigma=sigma, draws=8), at=at
+                )
+            )
+        at = {s.group: "finite differences of the whole network" for s in analysis.suspects}
+        delta = threat.epsilon / 4 if isinstance(threat, Linf) else 0.05
+        found.append(Candidate("finite differences", FiniteDifference(samples=16, delta=delta), at=at))
+    if detector:
+        found = [Candidate(c.name, c.gradient, Undetected(c.objective), c.at) for c in found]
+    if not deterministic:
+        found = [
+            Candidate(f"EOT, {c.name}", EOT(c.gradient, max_draws=draws), c.objective, c.at) for c in found
+        ]
+    return found

@@ -1,0 +1,142 @@
+"""From suspects and measurements to findings: a suspect is named only if it fooled an attack, or surely would."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..attacks.base import Labels
+from ..classifier import Classifier
+from ..gradients import Exact
+from ..objectives import cross_entropy, margin
+from ..randomness import Streams
+from ..tracing.analysis import Analysis, Suspect
+from .candidates import DEAD, LOST
+from .records import MaskingFinding, Mechanism
+
+# A gradient below this is dead; see `tracing.flow.DEAD`.
+_DEAD = 1e-30
+# Least gap, in accuracy, between the exact gradient and its repair before a partial loss is named. Ours.
+GAP = 0.05
+
+
+@dataclass(frozen=True)
+class GradientState:
+    """The exact gradient at clean inputs: shares of examples, in [0, 1]."""
+
+    dead_cross_entropy: float
+    dead_margin: float
+    non_finite: float
+    elements: Tensor
+
+
+def gradient_state(classifier: Classifier, x: Tensor, y: Labels, *, generator: Streams) -> GradientState:
+    """Looks at the gradients that a standard attack would follow. **Cost**: two forwards and backwards."""
+    dead, spoiled, elements = [], 0.0, torch.zeros(0)
+    for objective in (cross_entropy, margin):
+        try:
+            grad = Exact().estimate(classifier, objective, x, y, generator=generator).grad.flatten(1)
+        except RuntimeError:  # autograd refuses: no gradient is as good as a dead one
+            grad = torch.zeros_like(x).flatten(1)
+        finite = torch.isfinite(grad).all(1)
+        dead.append(float(((grad.abs().amax(1) < _DEAD) & finite).float().mean()))
+        spoiled = max(spoiled, float((~finite).float().mean()))
+        if objective is cross_entropy:
+            elements = grad.flatten().detach()
+    return GradientState(dead[0], dead[1], spoiled, elements)
+
+
+_MECHANISM: dict[str, Mechanism] = {
+    **dict.fromkeys(LOST, "shattered"),
+    **dict.fromkeys(DEAD, "vanishing"),
+    "non_finite": "exploding",
+    "random": "stochastic",
+}
+
+
+def confirmed(
+    analysis: Analysis, state: GradientState, *, deterministic: bool, gap: float, naive_gap: float
+) -> list[Suspect]:
+    """The suspects that deserve a name.
+
+    **Arguments**
+    - `gap`: accuracy that the best repaired gradient takes off the exact one, same attack and examples.
+    - `naive_gap`: accuracy that the whole audit takes off the standard attack.
+    """
+    kept = []
+    for s in analysis.suspects:
+        if s.symptom == "random":
+            keep = not deterministic
+        elif s.symptom == "wrong":
+            keep = True
+        elif s.symptom in ("zero", "discrete", "cut", "opaque"):
+            keep = state.dead_margin >= 0.5 or gap >= GAP
+        elif s.symptom == "underflow":
+            keep = state.dead_cross_entropy > 0.1 and naive_gap >= GAP
+        elif s.symptom in ("vanished", "saturated"):
+            keep = (state.dead_margin > 0.1 or gap >= GAP) and max(gap, naive_gap) >= GAP
+        else:
+            keep = state.non_finite > 0
+        if keep:
+            kept.append(s)
+    return kept
+
+
+def _symptom(s: Suspect) -> str:
+    share = f"{s.share:.0%} of the change of the logits passes through it" if s.share == s.share else ""
+    numbers = s.statistics
+    if s.symptom == "zero":
+        return f"its gradient is exactly zero, yet {share}"
+    if s.symptom == "discrete":
+        return f"its result has no gradient, yet {share}"
+    if s.symptom in ("cut", "opaque"):
+        return f"the gradient is cut here, yet {share}"
+    if s.symptom == "wrong":
+        cosine = numbers.get("cosine", float("nan"))
+        return f"its gradient does not say how its output changes (cosine {cosine:.2f} at the attack's scale)"
+    if s.symptom == "underflow":
+        dead, size = numbers.get("dead_at_logits", 0.0), numbers.get("largest_logit", 0.0)
+        return (
+            f"logits up to {size:.3g} saturate the softmax of a cross-entropy: on {dead:.0%} of the examples its "
+            "gradient is exactly zero"
+        )
+    if s.symptom == "vanished":
+        return f"on {numbers.get('killed', 0.0):.0%} of the examples the gradient dies here"
+    if s.symptom == "saturated":
+        return "its output changes although its own derivative is practically zero: it is saturated"
+    if s.symptom == "non_finite":
+        return (
+            f"on {numbers.get('spoiled', 0.0):.0%} of the examples the gradient becomes NaN or infinite here"
+        )
+    effect = numbers.get("change_of_logits", float("nan"))
+    return "it draws random numbers" + (f": a logit moves by up to {effect:.3g}" if effect == effect else "")
+
+
+def describe(
+    suspects: list[Suspect], repairs: dict[tuple[str, str, int], str], general: str
+) -> list[MaskingFinding]:
+    """One finding for each place and mechanism. `general` is the repair where none is specific to the place."""
+    found: dict[tuple[str, str, int, str], MaskingFinding] = {}
+    for s in suspects:
+        mechanism = _MECHANISM[s.symptom]
+        key = (mechanism, s.site.file or s.site.module, s.site.line, "")
+        if key in found:
+            continue
+        statistics = {
+            k: (round(v, 6) if v == v and abs(v) != float("inf") else None) for k, v in s.statistics.items()
+        }
+        found[key] = MaskingFinding(
+            mechanism=mechanism,
+            symptom=_symptom(s)
+            + (" (one opaque operation: repaired as a whole)" if s.kind == "opaque" else ""),
+            operation=s.operation,
+            file=s.site.file or None,
+            line=s.site.line or None,
+            code=s.site.code or None,
+            statistics=statistics,
+            repair=repairs.get(s.group) or general,
+            module=s.site.module or None,
+        )
+    return list(found.values())
