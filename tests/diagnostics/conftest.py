@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
-
 from tests.fixtures.digits_networks import trained
 from tests.fixtures.digits_split import digits_split
+from torch import Tensor, nn
+
 from unmask.classifier import Classifier
 from unmask.diagnostics import Diagnostic, Reading
 from unmask.randomness import Streams

@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from tests.fixtures.digits_networks import trained
 from torch import nn
 
-from tests.fixtures.digits_networks import trained
 from unmask.attacks import PGD, Attack
 from unmask.diagnostics import BlackBox, Monotone, NullAttack, OneStep, RandomNoise, RandomPoints, Unbounded
 from unmask.diagnostics.unbounded import whole_box

@@ -1,0 +1,422 @@
+"""Bad input gets one clear line (SPEC, section 4): the thing, its value, the way out."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from tests.fixtures.digits_networks import trained
+from torch import Tensor, nn
+
+from unmask.classifier import Classifier
+from unmask.diagnostics import preflight
+from unmask.errors import ModelFailed, UnmaskError, UnusableInput
+
+from .conftest import Noisy, Quantised, Scaled
+
+
+class Around(nn.Module):
+    """A network with a function before it and one behind it."""
+
+    def __init__(self, base, *, before=lambda x: x, behind=lambda z: z):
+        super().__init__()
+        self.base, self.before, self.behind = base, before, behind
+
+    def forward(self, x):
+        return self.behind(self.base(self.before(x)))
+
+
+@pytest.fixture
+def fly(digits, streams):
+    def run(network, *, x=None, y=None, **options):
+        x = digits[0] if x is None else x
+        y = digits[1] if y is None else y
+        return preflight(Classifier(network), x, y, generator=streams[: len(x)], **options)
+
+    return run
+
+
+@pytest.fixture
+def refused(fly):
+    """The one line with which an input is refused."""
+
+    def run(network, *, error=UnusableInput, **fields) -> str:
+        with pytest.raises(UnmaskError) as caught:
+            fly(network, **fields)
+        assert isinstance(caught.value, error)
+        line = str(caught.value)
+        assert "\n" not in line
+        return line
+
+    return run
+
+
+def in_train_mode(*layers) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), *layers).train()
+
+
+# What passes ------------------------------------------------------------------------------------------------
+
+
+def test_honest_networks_pass(honest, fly):
+    result = fly(honest, claim=0.5)
+    assert result.num_classes == 10
+    assert result.deterministic
+    assert result.seedable
+    assert result.gradient_available
+    assert not result.writes_input
+    assert not result.label_only
+    assert not result.has_detector
+    assert result.clean_accuracy > 0.9
+    assert result.warnings == ()
+
+
+def test_nothing_is_changed(digits, fly):
+    network = Around(trained("plain_cnn"), before=lambda x: x.mul_(1.0).clamp_(0.2, 0.8)).train()
+    before = digits[0].clone()
+    flags = [(m, m.training) for m in network.modules()]
+    state = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    assert fly(network).writes_input
+    assert torch.equal(digits[0], before)
+    assert [(m, m.training) for m in network.modules()] == flags
+    assert all(p.grad is None for p in network.parameters())
+    assert torch.equal(torch.get_rng_state(), state[0])
+    assert random.getstate() == state[1]
+    assert (np.random.get_state()[1] == state[2]).all()
+
+
+def test_clean_accuracy_covers_every_example_in_batches(base, digits, fly):
+    x, y = digits
+    expected = float((base(x).argmax(1) == y).double().mean())
+    assert fly(base, batch_size=5).clean_accuracy == expected
+
+
+@pytest.mark.parametrize("defence", [Quantised, Scaled])
+def test_masked_networks_are_not_bad_input(defence, base, fly):
+    assert fly(defence(base)).deterministic
+
+
+def test_log_probabilities_are_fine(base, fly):
+    assert fly(Around(base, behind=lambda z: z.log_softmax(1))).warnings == ()
+
+
+def test_one_hot_outputs_are_a_label_only_network(base, fly):
+    one_hot = Around(base, behind=lambda z: nn.functional.one_hot(z.argmax(1), 10).float())
+    result = fly(one_hot)
+    assert result.label_only
+    assert not result.gradient_available
+    assert "one-hot" in " ".join(result.warnings)
+
+
+def test_two_classes_go_on_with_a_warning(base, digits, fly):
+    result = fly(Around(base, behind=lambda z: z[:, :2]), y=digits[1] % 2)
+    assert result.num_classes == 2
+    assert "2 classes" in " ".join(result.warnings)
+
+
+# Images and labels ------------------------------------------------------------------------------------------
+
+
+def test_range_0_255(base, digits, refused):
+    line = refused(base, x=digits[0] * 255)
+    assert "[0, 255]" in line
+    assert "divide by 255" in line
+
+
+def test_normalised_images(base, digits, refused):
+    line = refused(base, x=(digits[0] - 0.5) / 0.5)
+    assert "[-1, 1]" in line
+    assert "put the normalisation inside the network" in line
+
+
+def test_bytes(base, digits, refused):
+    line = refused(base, x=(digits[0] * 255).to(torch.uint8))
+    assert "uint8" in line
+    assert "x.float() / 255" in line
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_other_floats(dtype, base, digits, refused):
+    line = refused(base, x=digits[0].to(dtype))
+    assert str(dtype).removeprefix("torch.") in line
+    assert "x.float()" in line
+
+
+def test_nan_pixels(base, digits, refused):
+    x = digits[0].clone()
+    x[3, 0, 0, 0] = torch.nan
+    line = refused(base, x=x)
+    assert "1 of 32 images" in line
+    assert "drop" in line
+
+
+def test_no_examples(base, digits, refused):
+    assert "[0, 1, 8, 8]" in refused(base, x=digits[0][:0], y=digits[1][:0])
+
+
+def test_images_divided_twice_are_warned_about(base, digits, fly):
+    assert "divided by 255 twice" in " ".join(fly(base, x=digits[0] / 255).warnings)
+
+
+def test_another_box_is_respected(base, digits, fly, refused):
+    network = Around(base, before=lambda x: x / 255)
+    assert fly(network, x=digits[0] * 255, box=(0.0, 255.0)).clean_accuracy > 0.9
+
+
+def test_labels_out_of_range(base, digits, refused):
+    line = refused(base, y=digits[1] + 1)
+    assert "label 10" in line
+    assert "10 classes" in line
+    assert "y - 1" in line
+    assert "label -1" in refused(base, y=digits[1] - 1)
+
+
+def test_labels_of_another_shape_or_type(base, digits, refused):
+    one_hot = nn.functional.one_hot(digits[1], 10)
+    line = refused(base, y=one_hot)
+    assert "[32, 10]" in line
+    assert "argmax" in line
+    assert "float32" in refused(base, y=digits[1].float())
+    assert "[31]" in refused(base, y=digits[1][:31])
+
+
+# Outputs ----------------------------------------------------------------------------------------------------
+
+
+def test_probabilities(base, refused):
+    line = refused(Around(base, behind=lambda z: z.softmax(1)))
+    assert "probabilities" in line
+    assert "return logits, or log-probabilities" in line
+
+
+def test_nan_and_infinite_logits(base, refused):
+    line = refused(Around(base, behind=lambda z: torch.where(z < z.mean(), torch.nan, z)))
+    assert "NaN for 32" in line
+    assert "of 32 clean images" in line
+    assert "defect of the model" in line
+
+
+def test_non_finite_logits_are_counted(base, digits, refused):
+    fives = int((base(digits[0]).argmax(1) == 5).sum())
+    assert fives > 0
+    poisoned = Around(base, behind=lambda z: torch.where((z.argmax(1) == 5)[:, None], torch.inf, z))
+    assert f"infinite logits for {fives} of 32" in refused(poisoned)
+
+
+@pytest.mark.parametrize(
+    ("behind", "shape"),
+    [
+        (lambda z: z[:, :, None], "[16, 10, 1]"),
+        (lambda z: z[0], "[10]"),
+        (lambda z: z[:3], "[3, 10]"),
+        (lambda z: z.sum(), "[]"),
+    ],
+)
+def test_wrong_output_shape(behind, shape, base, refused):
+    line = refused(Around(base, behind=behind))
+    assert shape in line
+    assert "classes]" in line
+
+
+def test_a_squeezed_batch_of_one(base, refused):
+    line = refused(Around(base, behind=lambda z: z.squeeze()))
+    assert "[10] for one image" in line
+    assert "squeeze" in line
+
+
+def test_one_class(base, refused):
+    line = refused(Around(base, behind=lambda z: z[:, :1]))
+    assert "1 class" in line
+    assert "torch.cat([-z / 2, z / 2], 1)" in line
+
+
+def test_integer_outputs(base, refused):
+    assert "int64" in refused(Around(base, behind=lambda z: z.long()))
+
+
+def test_no_tensor_at_all(base, refused):
+    line = refused(Around(base, behind=lambda z: [z]), error=ModelFailed)
+    assert "list" in line
+    assert "return a tensor of logits" in line
+
+
+def test_an_exception_inside_the_model(base, digits, refused):
+    line = refused(base, x=torch.rand(32, 3, 8, 8), error=ModelFailed)
+    assert "RuntimeError" in line
+    assert "[16, 3, 8, 8]" in line
+
+
+def test_channels_last(base, digits, refused):
+    line = refused(base, x=digits[0].permute(0, 2, 3, 1))
+    assert "[16, 8, 8, 1]" in line
+    assert "x.permute(0, 3, 1, 2)" in line
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(dtype, refused):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).to(dtype).eval()
+    line = refused(network)
+    assert "`1.weight`" in line
+    assert str(dtype).removeprefix("torch.") in line
+    assert ".float()" in line
+
+
+# Modes and batches ------------------------------------------------------------------------------------------
+
+
+def test_batch_norm_in_train_mode_is_refused_before_it_runs(refused):
+    network = in_train_mode(nn.Linear(64, 10), nn.BatchNorm1d(10))
+    before = network[2].running_mean.clone()
+    line = refused(network)
+    assert "`2` (BatchNorm1d)" in line
+    assert "network.eval()" in line
+    assert torch.equal(network[2].running_mean, before)
+
+
+def test_one_batch_norm_left_in_train_mode_is_enough(refused):
+    network = in_train_mode(nn.Linear(64, 10), nn.BatchNorm1d(10)).eval()
+    network[2].train()
+    assert "BatchNorm1d" in refused(network)
+
+
+def test_dropout_in_a_network_that_was_never_put_in_eval_mode(refused):
+    line = refused(in_train_mode(nn.Linear(64, 10), nn.Dropout(0.2)))
+    assert "`2` (Dropout)" in line
+    assert "only that layer" in line
+
+
+def test_dropout_left_on_in_an_eval_network_is_a_defence(fly):
+    network = in_train_mode(nn.Linear(64, 10), nn.Dropout(0.2)).eval()
+    network[2].train()
+    result = fly(network)
+    assert not result.deterministic
+    assert result.seedable
+    assert network[2].training
+
+
+def test_a_wrapper_that_was_never_switched_is_nothing(base, fly):
+    assert fly(nn.Sequential(base)).clean_accuracy > 0.9
+
+
+def test_train_mode_that_changes_nothing_is_nothing(fly):
+    assert fly(in_train_mode(nn.Linear(64, 10))).deterministic
+
+
+def test_unseedable_noise_is_not_taken_for_train_mode(fly):
+    source = np.random.default_rng()
+    network = in_train_mode(nn.Linear(64, 10))
+    assert not fly(Around(network, before=lambda x: x * float(source.uniform(0.8, 1)))).seedable
+
+
+def test_train_mode_that_changes_outputs(refused):
+    class Custom(nn.Module):
+        def forward(self, x):
+            return 2 * x if self.training else x
+
+    network = in_train_mode(nn.Linear(64, 10), Custom())
+    line = refused(network)
+    assert "train mode" in line
+    assert "network.eval()" in line
+    assert all(m.training for m in network.modules())
+
+
+def test_predictions_that_depend_on_the_batch(base, refused):
+    line = refused(Around(base, before=lambda x: x - x.mean(0, keepdim=True)))
+    assert "when the other images of the batch change" in line
+    assert "running statistics" in line
+
+
+def test_a_network_that_cannot_take_one_image(refused):
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    line = refused(
+        Around(linear, behind=lambda z: nn.functional.batch_norm(z, None, None, training=True)).eval()
+    )
+    assert "not one alone" in line
+
+
+def test_random_networks_are_not_accused_of_batch_dependence(base, fly):
+    result = fly(Noisy(base))
+    assert not result.deterministic
+    assert result.seedable
+    assert result.warnings == ()
+
+
+# Randomness and gradients -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        lambda x: x + 0.1 * torch.tensor(np.random.randn(*x.shape), dtype=x.dtype),
+        lambda x: x * (1 - 0.2 * random.random()),
+    ],
+    ids=["numpy", "python"],
+)
+def test_randomness_from_elsewhere_is_seen(noise, base, fly):
+    result = fly(Around(base, before=noise))
+    assert not result.deterministic
+    assert result.seedable
+
+
+def test_randomness_that_nobody_can_seed(base, fly):
+    source = np.random.default_rng()
+    result = fly(Around(base, before=lambda x: x * float(source.uniform(0.8, 1))))
+    assert not result.deterministic
+    assert not result.seedable
+    assert "cannot be seeded" in " ".join(result.warnings)
+
+
+def test_noise_that_sets_in_beside_the_data_only(base, digits, fly):
+    def suspicious(x: Tensor) -> Tensor:
+        clean = (16 * x == (16 * x).round()).flatten(1).all(1).reshape(-1, 1, 1, 1)
+        return torch.where(clean, x, x + 0.1 * torch.randn_like(x))
+
+    assert not fly(Around(base, before=suspicious)).deterministic
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda x: x.detach(),
+        lambda x: torch.from_numpy(x.detach().numpy().copy()),
+        lambda x: torch.from_numpy(x.numpy().copy()),  # raises when a gradient is asked for
+        lambda x: torch.floor_divide((255 * x).to(torch.uint8), 1) / 255,
+    ],
+    ids=["detach", "numpy", "numpy that raises", "bytes"],
+)
+def test_a_cut_graph(cut, base, fly):
+    result = fly(Around(base, before=cut))
+    assert not result.gradient_available
+    assert "no gradient" in " ".join(result.warnings)
+    assert all("\n" not in w for w in result.warnings)
+
+
+def test_a_backward_that_raises(base, fly):
+    class NoBackward(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+    result = fly(Around(base, before=NoBackward.apply))
+    assert not result.gradient_available
+
+
+def test_a_zero_gradient_is_available(base, fly):
+    assert fly(Quantised(base)).gradient_available
+
+
+# Claims -----------------------------------------------------------------------------------------------------
+
+
+def test_clean_accuracy_below_the_claim(base, digits, fly, refused):
+    wrong_order = Around(base, behind=lambda z: z.flip(1))
+    line = refused(wrong_order, claim=0.83)
+    assert "claim of 83.0%" in line
+    assert "label order" in line
+    assert "no better than chance" in " ".join(fly(wrong_order).warnings)
+
+
+def test_the_claim_is_judged_by_the_interval(base, digits, fly):
+    # 31 of 32 are right; the exact interval reaches 99.92 %
+    assert fly(base, claim=0.995).clean_accuracy == pytest.approx(31 / 32)
