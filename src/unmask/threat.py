@@ -59,7 +59,10 @@ class ThreatModel(ABC):
 
     @abstractmethod
     def steepest_ascent(self, grad: Images) -> Images:
-        """The direction of unit norm along which a linear function grows fastest; zero where the gradient is zero."""
+        """The direction of unit norm along which a linear function grows fastest; zero where the gradient is zero.
+
+        Always a new tensor, which the caller may write into.
+        """
 
     @abstractmethod
     def random_start(self, x: Images, *, generator: torch.Generator | Streams) -> Images:
@@ -99,8 +102,8 @@ class Linf(ThreatModel):
 
     def project(self, x_adv: Images, x: Images) -> Images:
         low, high = self.box
-        nearest = torch.maximum(torch.minimum(x_adv, x + self.epsilon), x - self.epsilon)
-        return nearest.clamp_(low, high)
+        # One new tensor, not four: on the hot path of every attack, allocation costs more than arithmetic.
+        return (x_adv - x).clamp_(-self.epsilon, self.epsilon).add_(x).clamp_(low, high)
 
     def steepest_ascent(self, grad: Images) -> Images:
         return grad.sign()

@@ -168,7 +168,8 @@ def test_leaves_inputs_network_and_random_state_alone(name, images):
     state = {key: value.clone() for key, value in network.state_dict().items()}
     random_states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
     norm = CASES[name].norms[0]
-    CASES[name].attack.run(target(network), x, y, threat_of(norm, SMALL[norm]), generator=rng())
+    x_adv = CASES[name].attack.run(target(network), x, y, threat_of(norm, SMALL[norm]), generator=rng())
+    assert not x_adv.requires_grad
     assert torch.equal(x.detach(), before_x)
     assert torch.equal(y, before_y)
     assert x.grad is None

@@ -49,6 +49,7 @@ class APGD(GradientAttack):
         *,
         generator: torch.Generator | Streams,
     ) -> Images:
+        x = x.detach()
         whole = Batch.whole(x, y, generator, self.objective.for_goal(threat.goal))
         best = Incumbent(x)
         for _ in range(self.restarts):
@@ -69,7 +70,7 @@ class APGD(GradientAttack):
     def _ascend(self, classifier: Classifier, batch: Batch, threat: ThreatModel, best: Incumbent) -> None:
         checkpoints = set(_checkpoints(self.steps))
         x_adv = threat.random_start(batch.x, generator=batch.streams)
-        x_prev = x_best = x_adv
+        x_prev, x_best = x_adv, x_adv.clone()
         grad_best = torch.zeros_like(x_adv)
         value_prev = value_best = value_mark = x_adv.new_full((len(batch),), -torch.inf)
         step_size = x_adv.new_full((len(batch),), 2 * threat.epsilon)
@@ -80,8 +81,8 @@ class APGD(GradientAttack):
             est = self.gradient.estimate(classifier, batch.objective, x_adv, batch.y, generator=batch.streams)
             better = est.value > value_best
             chosen = per_example(better, x_adv)
-            x_best = torch.where(chosen, x_adv, x_best)
-            grad_best = torch.where(chosen, est.grad, grad_best)
+            torch.where(chosen, x_adv, x_best, out=x_best)
+            torch.where(chosen, est.grad, grad_best, out=grad_best)
             value_best = torch.where(better, est.value, value_best)
             rises += est.value > value_prev
             value_prev, grad = est.value, est.grad
@@ -110,10 +111,11 @@ class APGD(GradientAttack):
                 value_mark, mark = value_best, step
                 rises = torch.zeros_like(rises)
 
-            ascent = x_adv + per_example(step_size, x_adv) * threat.steepest_ascent(grad)
+            ascent = threat.steepest_ascent(grad).mul_(per_example(step_size, x_adv)).add_(x_adv)
             x_new = threat.project(ascent, batch.x)
             if step > 0:
-                x_new = threat.project(torch.lerp(2 * x_adv - x_prev, x_new, _MOMENTUM), batch.x)
+                onwards = torch.sub(x_adv, x_prev).add_(x_adv)  # 2 x_k - x_(k-1)
+                x_new = threat.project(onwards.lerp_(x_new, _MOMENTUM), batch.x)
             x_prev, x_adv = x_adv, x_new
         best.offer(batch.index, x_best, value_best)
 

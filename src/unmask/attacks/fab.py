@@ -146,7 +146,7 @@ class FAB(GradientAttack):
     def _step(
         self, threat: ThreatModel, x: Images, x_adv: Images, normal: Images, value: Float[Tensor, " batch"]
     ) -> Images:
-        """The paper's equation 9: a mean of the steps from `x_adv` and from `x` to the linearised boundary."""
+        """The paper's equation 9: the mean of the steps from `x_adv` and `x` to the linearised boundary."""
         value_at_x = value + (normal * (x - x_adv)).flatten(1).sum(1)
         step = to_hyperplane(threat, x_adv, normal, -value)
         step_from_x = to_hyperplane(threat, x, normal, -value_at_x)

@@ -37,6 +37,7 @@ class FGSM(GradientAttack):
         *,
         generator: torch.Generator | Streams,
     ) -> Images:
+        x = x.detach()
         streams = Streams.of(generator, len(x))
         objective = self.objective.for_goal(threat.goal)
         x_adv = threat.random_start(x, generator=streams) if self.random_start else x

@@ -46,6 +46,7 @@ class PGD(GradientAttack):
         *,
         generator: torch.Generator | Streams,
     ) -> Images:
+        x = x.detach()
         whole = Batch.whole(x, y, generator, self.objective.for_goal(threat.goal))
         best = Incumbent(x)
         for _ in range(self.restarts):
@@ -58,12 +59,12 @@ class PGD(GradientAttack):
 
     def _ascend(self, classifier: Classifier, batch: Batch, threat: ThreatModel, best: Incumbent) -> None:
         x_adv = threat.random_start(batch.x, generator=batch.streams) if self.random_start else batch.x
-        x_best, value_best = x_adv, x_adv.new_full((len(batch),), -torch.inf)
+        x_best, value_best = x_adv.clone(), x_adv.new_full((len(batch),), -torch.inf)
         step_size = self.rel_step_size * threat.epsilon
         for step in range(self.steps + 1):  # the last estimate scores the last iterate
             est = self.gradient.estimate(classifier, batch.objective, x_adv, batch.y, generator=batch.streams)
             better = est.value > value_best
-            x_best = torch.where(per_example(better, x_adv), x_adv, x_best)
+            torch.where(per_example(better, x_adv), x_adv, x_best, out=x_best)
             value_best = torch.where(better, est.value, value_best)
             grad = est.grad
             if self.early_stop and (won := fooled(est.outputs, batch.y, threat)).any():
@@ -73,5 +74,5 @@ class PGD(GradientAttack):
                 batch = batch.take(stay)
                 x_adv, grad, x_best, value_best = x_adv[stay], grad[stay], x_best[stay], value_best[stay]
             if step < self.steps:
-                x_adv = threat.project(x_adv + step_size * threat.steepest_ascent(grad), batch.x)
+                x_adv = threat.project(threat.steepest_ascent(grad).mul_(step_size).add_(x_adv), batch.x)
         best.offer(batch.index, x_best, value_best)

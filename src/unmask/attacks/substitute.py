@@ -116,7 +116,7 @@ def _small_network(x: Images, classes: int, width: int) -> nn.Sequential:
 
 
 def _start_at(network: nn.Sequential, answers: Tensor) -> Tensor:
-    """Puts the mean answer into the last bias; returns the spread of the answers around it, the unit of the loss.
+    """Puts the mean answer into the last bias; returns the answers' spread around it, the unit of the loss.
 
     What matters near `x` is how the logits move, and that can be far smaller than the logits themselves.
     """

@@ -48,6 +48,7 @@ class TargetedAPGD(GradientAttack):
     ) -> Images:
         if threat.goal == "targeted":
             raise Unsupported("`TargetedAPGD` chooses its own targets; under a targeted goal use `APGD`")
+        x = x.detach()
         whole = Batch.whole(x, y, generator, self.objective)
         with torch.no_grad():
             logits = classifier(x, generator=whole.streams).logits
