@@ -40,8 +40,8 @@ def number(text: str) -> float:
     (0.3, True)
     """
     try:
-        top, _, bottom = text.partition("/")
-        value = float(top) / float(bottom) if bottom else float(top)
+        top, slash, bottom = text.partition("/")
+        value = float(top) / float(bottom) if slash else float(top)
     except (ValueError, ZeroDivisionError):
         value = math.nan
     if not math.isfinite(value):

@@ -33,15 +33,16 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def radius(epsilon: float) -> str:
-    """A radius as people write it: in 255ths where it is a whole number of them.
+    """A radius as people write it, exactly: in 255ths where it is a whole number of them.
 
     >>> radius(8 / 255), radius(0.3), radius(0)
     ('8/255', '0.3', '0')
     """
-    steps = epsilon * 255
-    if epsilon and abs(steps - round(steps)) < 1e-6 and round(steps) < 128:
-        return f"{round(steps)}/255"
-    return f"{epsilon:.6g}"
+    steps = round(epsilon * 255)
+    if 0 < steps < 128 and steps / 255 == epsilon:
+        return f"{steps}/255"
+    short = f"{epsilon:.6g}"
+    return short if float(short) == epsilon else repr(epsilon)
 
 
 def verdict_sentence(report: Report) -> str:

@@ -1,0 +1,38 @@
+import shlex
+
+from tests.report.sample import not_refuted, refuted
+
+from unmask.cli import options
+from unmask.cli.main import parser
+from unmask.report.words import naive_sentence, radius, reproduce_commands, verdict_sentence
+
+
+def test_the_command_repeats_the_audit(tmp_path):
+    for report in (
+        refuted(tmp_path / "s.py"),
+        not_refuted().model_copy(update={"passes": 5, "exhaustive": True}),
+    ):
+        audit, verify = reproduce_commands(report, "my folder")
+        arguments = parser().parse_args(shlex.split(audit)[1:])
+        given = options.gather(arguments, None)
+        assert given["target"] == report.target
+        assert given["epsilon"] == report.threat.epsilon
+        assert given["claim"] == report.claim
+        assert given["examples"] == report.examples
+        assert given["passes"] == report.passes
+        assert given["exhaustive"] == report.exhaustive
+        assert str(arguments.out) == "my folder"
+        assert str(parser().parse_args(shlex.split(verify)[1:]).folder) == "my folder"
+
+
+def test_any_radius_survives():
+    for epsilon in (0.1, 8 / 255, 0.031, 1 / 3, 2.0, 0.0, 1e-9, 0.4 / 255):
+        assert options.number(radius(epsilon)) == epsilon
+
+
+def test_sentences():
+    report = not_refuted()
+    assert "no proof of robustness" in verdict_sentence(report)
+    assert naive_sentence(report) == "A standard attack alone reports 91 %."
+    same = report.model_copy(update={"naive_robust_accuracy": report.robust_accuracy})
+    assert naive_sentence(same) == "A standard attack reports the same, 90.2 %."
