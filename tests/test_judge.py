@@ -1,0 +1,65 @@
+"""What counts as a success, and what never does."""
+
+import pytest
+import torch
+
+from unmask.classifier import Classifier
+from unmask.judge import fooled, judge
+from unmask.threat import Linf
+from unmask.types import Outputs
+
+NAN, INF = torch.nan, torch.inf
+
+
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_only_finite_wrong_and_accepted_counts():
+    logits = torch.tensor([[1.0, 0.0], [0.0, 1.0], [NAN, 1.0], [0.0, INF], [0.0, 1.0], [0.0, 1.0]])
+    score = torch.tensor([-1.0, -1.0, -1.0, -1.0, 0.1, 0.0])
+    y = torch.zeros(6, dtype=torch.int64)
+    untargeted, targeted = Linf(epsilon=0.1), Linf(epsilon=0.1, goal="targeted")
+    assert fooled(Outputs(logits, score), y, untargeted).tolist() == [False, True, False, False, False, True]
+    assert fooled(Outputs(logits, score), y, targeted).tolist() == [True, False, False, False, False, False]
+
+
+def test_a_point_outside_ball_or_box_never_counts():
+    x = torch.tensor([[0.5], [0.5], [0.95], [0.5]])
+    x_adv = torch.tensor([[0.55], [0.65], [1.01], [NAN]])
+    always_wrong = Classifier(lambda x: torch.tensor([[0.0, 1.0]]).expand(len(x), 2), deterministic=True)
+    y = torch.zeros(4, dtype=torch.int64)
+    seen = judge(always_wrong, x_adv, x, y, Linf(epsilon=0.1), generator=rng())
+    assert seen.allowed.tolist() == [True, False, False, False]
+    assert seen.failure_rate.tolist() == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_a_random_classifier_keeps_its_accuracy_under_no_attack():
+    """91 % accurate whatever the input; scored by single lucky draws it would look far worse."""
+
+    def network(x):
+        wrong = torch.rand(len(x)) < 0.09
+        return torch.stack([~wrong, wrong], 1).float()
+
+    x, y = torch.zeros(2000, 1), torch.zeros(2000, dtype=torch.int64)
+    seen = judge(Classifier(network), x, x, y, Linf(epsilon=1e-9), draws=20, generator=rng())
+    assert seen.failure_rate.mean().item() == pytest.approx(0.09, abs=0.005)
+
+
+def test_the_mean_over_the_claimed_passes_decides():
+    noisy = Classifier(lambda x: torch.randn(len(x), 2) + torch.tensor([1.0, 0.0]), passes=100)
+    x, y = torch.zeros(200, 1), torch.zeros(200, dtype=torch.int64)
+    assert judge(noisy, x, x, y, Linf(epsilon=0.1), generator=rng()).failure_rate.sum() == 0
+    assert (
+        judge(noisy.replace(passes=1), x, x, y, Linf(epsilon=0.1), generator=rng()).failure_rate.mean() > 0.1
+    )
+
+
+def test_judging_is_metered_apart_and_once_where_nothing_is_random():
+    classifier = Classifier(lambda x: x, passes=3)
+    x, y = torch.rand(5, 2), torch.zeros(5, dtype=torch.int64)
+    judge(classifier, x, x, y, Linf(epsilon=0.1), draws=4, generator=rng())
+    assert (classifier.meter.forwards, classifier.meter.judge_forwards) == (0, 60)
+    sure = Classifier(lambda x: x, deterministic=True)
+    judge(sure, x, x, y, Linf(epsilon=0.1), draws=4, generator=rng())
+    assert sure.meter.judge_forwards == 5
