@@ -36,6 +36,6 @@ class MLP(nn.Module):
             layers += [activation(), nn.Linear(wide_in, wide_out)]
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, x: Float[Tensor, "batch *dims"]) -> Float[Tensor, "batch classes"]:
+    def forward(self, x: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch classes"]:
         """Logits of images in [0, 1]."""
         return self.layers(x)

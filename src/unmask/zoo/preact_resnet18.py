@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -21,10 +21,10 @@ class PreActBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
         """Halves height and width where the stride is 2."""
-        activated = F.relu(self.bn1(x))
+        activated = torch.relu(self.bn1(x))
         shortcut = x if self.shortcut is None else self.shortcut(activated)
         out = self.conv1(activated)
-        return self.conv2(F.relu(self.bn2(out))) + shortcut
+        return self.conv2(torch.relu(self.bn2(out))) + shortcut
 
 
 class PreActResNet18(nn.Module):
@@ -55,4 +55,4 @@ class PreActResNet18(nn.Module):
     def forward(self, x: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch classes"]:
         """Logits of images in [0, 1]."""
         out = self.blocks(self.conv1(self.normalize(x)))
-        return self.linear(F.relu(self.bn(out)).mean((2, 3)))
+        return self.linear(torch.relu(self.bn(out)).mean((2, 3)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -21,12 +21,12 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h2 w2"]:
         """Halves height and width where the stride is 2."""
-        out = F.relu(self.bn1(self.conv1(x)))
+        out = torch.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         shortcut = x[:, :, :: self.stride, :: self.stride]
         before = self.new_channels // 2
-        shortcut = F.pad(shortcut, (0, 0, 0, 0, before, self.new_channels - before))
-        return F.relu(out + shortcut)
+        shortcut = nn.functional.pad(shortcut, (0, 0, 0, 0, before, self.new_channels - before))
+        return torch.relu(out + shortcut)
 
 
 class ResNet20(nn.Module):
@@ -55,5 +55,5 @@ class ResNet20(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch classes"]:
         """Logits of images in [0, 1]."""
-        out = F.relu(self.bn1(self.conv1(self.normalize(x))))
+        out = torch.relu(self.bn1(self.conv1(self.normalize(x))))
         return self.linear(self.blocks(out).mean((2, 3)))
