@@ -14,7 +14,7 @@ from ..objectives import cross_entropy, margin
 from ..randomness import Streams
 from ..tracing.analysis import Analysis, Suspect
 from .candidates import DEAD, LOST
-from .records import MaskingFinding, Mechanism
+from .records import MaskingFinding, Mechanism, Scalar
 
 # A gradient below this is dead; see `tracing.flow.DEAD`.
 _DEAD = 1e-30
@@ -124,7 +124,7 @@ def describe(
         key = (mechanism, s.site.file or s.site.module, s.site.line, "")
         if key in found:
             continue
-        statistics = {
+        statistics: dict[str, Scalar] = {
             k: (round(v, 6) if v == v and abs(v) != float("inf") else None) for k, v in s.statistics.items()
         }
         found[key] = MaskingFinding(

@@ -455,8 +455,8 @@ class _Audit:
         spent = self.standing.total_meter()
         if self.out is not None:
             self._write_evidence(final)
-        threat = ThreatRecord(norm=self.threat.norm, epsilon=self.threat.epsilon, goal=self.threat.goal)  # type: ignore[arg-type]
         return Report(
+            schema=1,
             verdict=verdict(
                 claim=self.claim,
                 interval=interval,
@@ -465,7 +465,7 @@ class _Audit:
                 cut_short=cut_short,
             ),
             claim=self.claim,
-            threat=threat,
+            threat=self._threat_record(),
             examples=n,
             clean_accuracy=1 - float(clean.failure_rate.mean()),
             robust_accuracy=right / n,
@@ -517,6 +517,11 @@ class _Audit:
             images=self._images(clean, final),
         )
 
+    def _threat_record(self) -> ThreatRecord:
+        return ThreatRecord.model_validate(
+            {"norm": self.threat.norm, "epsilon": self.threat.epsilon, "goal": self.threat.goal}
+        )
+
     def _certified(self) -> float | None:
         return None
 
@@ -537,9 +542,7 @@ class _Audit:
                 prediction=final.prediction[found],
                 failure_rate=final.failure_rate[found],
                 originals=hash_images(self.x[found]),
-                threat=ThreatRecord(
-                    norm=self.threat.norm, epsilon=self.threat.epsilon, goal=self.threat.goal
-                ),  # type: ignore[arg-type]
+                threat=self._threat_record(),
                 data=self.data.name,
                 split=self.data.split,
                 target=self.spec,
@@ -571,7 +574,7 @@ class _Audit:
         ]
 
 
-class _Decided(Exception):  # noqa: N818
+class _Decided(Exception):
     """The claim is refuted; nothing more needs to run."""
 
 

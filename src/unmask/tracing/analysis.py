@@ -78,6 +78,7 @@ class Analysis:
     origins: tuple[Origin, ...]
 
     def where(self, *symptoms: str) -> list[Suspect]:
+        """The suspects of some symptoms."""
         return [s for s in self.suspects if s.symptom in symptoms]
 
 

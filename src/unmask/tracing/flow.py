@@ -1,4 +1,4 @@
-"""Follows the real gradient backwards, operation by operation: where does it die, and where does it blow up?"""
+"""Follows the real gradient backwards, operation by operation, to where it dies or blows up."""
 
 from __future__ import annotations
 
@@ -64,8 +64,9 @@ def follow(trace: Trace, objective: Objective, y: Labels) -> Flow:
     passages = []
     for record in trace.records:
         for value_out in record.outputs:
-            if value_out.edge is not None and arriving.get(value_out.edge) is not None:
-                passage = _passage(record, value_out, arriving[value_out.edge], batch)
+            cotangent = arriving.get(value_out.edge) if value_out.edge is not None else None
+            if cotangent is not None:
+                passage = _passage(record, value_out, cotangent, batch)
                 if passage is not None:
                     passages.append(passage)
     largest = _largest(at_input, batch) if at_input is not None else torch.zeros(batch)
@@ -94,13 +95,7 @@ def _passage(record: Record, output: Value, cotangent: Tensor, batch: int) -> Pa
     if not edges:
         return None
     try:
-        grads = torch.autograd.grad(
-            output.edge,  # pyright: ignore[reportArgumentType]
-            edges,  # pyright: ignore[reportArgumentType]
-            cotangent,
-            retain_graph=True,
-            allow_unused=True,
-        )
+        grads = torch.autograd.grad(output.edge, edges, cotangent, retain_graph=True, allow_unused=True)  # pyright: ignore
     except RuntimeError:
         return None
     leaving = torch.stack(

@@ -1,4 +1,4 @@
-"""Re-runs a forward pass with some operations held at what they gave before: how much of the output passes through?"""
+"""Re-runs a forward pass with some operations held still, to see how much of the output passes through them."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Freezer(Interceptor):
     def on_call(
         self, kind: str, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        """As `Interceptor.on_call`."""
         result = func(*args, **kwargs)  # also when frozen: it must draw the same random numbers
         if name not in self._hot:
             return result

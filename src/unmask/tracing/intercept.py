@@ -25,9 +25,9 @@ _ORIGINAL_APPLY = types.FunctionType(
 def _forwarding_code() -> types.CodeType:
     __class__ = None  # the original closes over its class, and a code object can only replace its like
 
-    def apply(cls, *args, **kwargs):  # noqa: ANN001, ANN002, ANN003, ANN202
+    def apply(cls, *args, **kwargs):
         __class__  # noqa: B018
-        return _unmask_apply(cls, args, kwargs)  # type: ignore[name-defined]  # noqa: F821
+        return _unmask_apply(cls, args, kwargs)  # type: ignore[name-defined]
 
     return apply.__code__
 
@@ -61,9 +61,10 @@ class Interceptor(TorchFunctionMode):
     def on_call(
         self, kind: str, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        """Runs the operation, or something in its place, and returns its result."""
         raise NotImplementedError
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
+    def __torch_function__(self, func, types, args=(), kwargs=None):
         name = op_name(func)
         if name in QUESTIONS:
             return func(*args, **(kwargs or {}))
@@ -79,7 +80,7 @@ class Interceptor(TorchFunctionMode):
         self._from_numpy = torch.from_numpy
         torch.from_numpy = self._on_from_numpy
         self._script_call = torch.jit.ScriptFunction.__call__
-        torch.jit.ScriptFunction.__call__ = lambda f, *a, **k: self._on_script(f, a, k)
+        torch.jit.ScriptFunction.__call__ = lambda f, *a, **k: self._on_script(f, a, k)  # pyright: ignore
         self._inference_enter = torch.inference_mode.__enter__
         self._inference_exit = torch.inference_mode.__exit__
 

@@ -56,7 +56,7 @@ def random_origins(classifier: Classifier, base: Trace, other: Trace, x: Tensor,
         if before.scalars != after.scalars or unknown:
             draws.append(_python_origin(base, before, after))
         elif any(not _equal(a.data, b.data) for a, b in zip(before.outputs, after.outputs, strict=False)):
-            if before.kind == "source" or not before.inputs and before.name in ("tensor", "as_tensor"):
+            if before.kind == "source" or (not before.inputs and before.name in ("tensor", "as_tensor")):
                 draws.append(_python_origin(base, before, after))
             else:
                 found.setdefault(before.group, (before, False))
@@ -95,10 +95,7 @@ def _inputs_differ(before: Record, after: Record) -> bool:
 def _python_origin(base: Trace, before: Record, after: Record) -> Origin:
     """A draw in Python code: the draw itself where it was seen, else the innermost frame shared by both runs."""
     seen = [site for index, site in base.draws if index <= before.index]
-    if seen:
-        place = seen[-1]
-    else:
-        place = _shared(before.frames, after.frames) or before.site
+    place = seen[-1] if seen else _shared(before.frames, after.frames) or before.site
     return Origin("Python-level randomness", place, ("python", place.file, place.line), True, float("nan"))
 
 

@@ -76,6 +76,7 @@ class Record:
 
     @property
     def group(self) -> tuple[str, str, int]:
+        """Name and place, without the ordinal."""
         return self.key[:3]
 
 
@@ -131,6 +132,7 @@ class Recorder(Interceptor):
         self._switched_off: list[Site] = []
 
     def start_from(self, x: Tensor) -> None:
+        """Names the tensor on which the run begins."""
         self._now[id(x)] = Value(-1, x.detach().clone(), _edge(x), x._version, from_input=True)
         self._alive.append(x)
 
@@ -149,6 +151,7 @@ class Recorder(Interceptor):
     def on_call(
         self, kind: str, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        """As `Interceptor.on_call`."""
         frames = stack()
         where = site(frames, self._names)
         if name == "_set_grad_enabled":

@@ -41,8 +41,10 @@ class Repair:
 
 
 def propose(analysis: Analysis) -> list[Repair]:
-    """Candidate repairs, simplest first: smooth stand-ins at each guilty operation, identity across each guilty region,
-    and, for randomness that scales or drops neurons, the undefended pass.
+    """Candidate repairs, simplest first.
+
+    Smooth stand-ins at each guilty operation, identity across each guilty region, and, for randomness that scales or
+    drops neurons, the undefended pass.
     """
     guilty = [s for s in analysis.suspects if s.symptom not in ("random", "underflow")]
     heal = any(s.symptom == "cut" for s in guilty)
@@ -308,7 +310,7 @@ def _undefended(analysis: Analysis) -> tuple[list[Bridge], dict[Group, Rule]]:
                 (
                     v
                     for v in clean
-                    if made is not None and v.data.shape == made.shape and v.producer != -1 or v.from_input
+                    if (made is not None and v.data.shape == made.shape and v.producer != -1) or v.from_input
                 ),
                 None,
             )

@@ -121,6 +121,7 @@ class Rewrite:
     heal_cuts: bool = False
 
     def __call__(self, network: Callable[[Tensor], Tensor | Outputs]) -> Rewritten:
+        """The network with this backward pass."""
         return Rewritten(network, self)
 
 
@@ -133,6 +134,7 @@ class Rewritten:
         self._names = module_names(network)
 
     def __call__(self, x: Tensor) -> Tensor | Outputs:
+        """The network's own outputs; only their gradient is another."""
         if not torch.is_grad_enabled():
             return self.network(x)
         x = x.clone()  # not a leaf, so that a network may write into it
@@ -169,6 +171,7 @@ class _Rewriter(Interceptor):
     def on_call(
         self, kind: str, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        """As `Interceptor.on_call`."""
         if name == "_set_grad_enabled":
             return None if self._uncut else func(*args, **kwargs)
         shadowed = bool(self._shadows) and any(id(t) in self._shadows for t in tensors_in((args, kwargs)))
@@ -310,9 +313,8 @@ class _Rewriter(Interceptor):
             shadow = stand_in if isinstance(stand_in, Shadow) else Shadow(stand_in)
             self._shadows[id(made)] = (made, shadow)
             return made
-        if stand_in.shape != made.shape:
-            if stand_in.numel() != made.numel():
-                return made
+        if stand_in.numel() != made.numel():
+            return made
         return _Substitute.apply(made, stand_in)
 
     def _source(self, bridge: Bridge, ordinal: int) -> Tensor | None:

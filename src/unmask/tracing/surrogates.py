@@ -7,13 +7,13 @@ step is smeared out. Results are float; where the operation itself gives integer
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _cast(width: float, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Shadow
     return Shadow(args[0])
 
 
-def _argument(args: tuple[Any, ...], kwargs: dict[str, Any], position: int, name: str, default: Any) -> Any:
+def _argument(args: Sequence[Any], kwargs: dict[str, Any], position: int, name: str, default: Any) -> Any:
     return kwargs.get(name, args[position] if len(args) > position else default)
 
 
@@ -184,12 +184,12 @@ _MOVES = frozenset(
 def through(
     name: str,
     func: Callable[..., Any],
-    args: tuple[Any, ...],
+    args: Sequence[Any],
     kwargs: dict[str, Any],
     shadow_of: Callable[[Any], Shadow | None],
 ) -> Tensor | Shadow | None:
     """What an operation on shadowed tensors gives when their shadows stand in for them; None where nobody knows."""
-    shadows = [shadow_of(a) for a in args]
+    shadows: list[Shadow | None] = [shadow_of(a) for a in args]
     first = shadows[0] if shadows else None
     if name in ("__getitem__", "embedding", "index_select", "take_along_dim", "gather"):
         return _lookup(name, args, kwargs, shadows)
@@ -207,7 +207,9 @@ def through(
         if isinstance(value, Tensor) and value.ndim and value.numel() > 1:
             return None
         return args[0] * (1 - soft) + value * soft
-    plain = tuple(s.value if s is not None else a for s, a in zip(shadows, args, strict=True))
+    plain: tuple[Any, ...] = tuple(
+        s.value if s is not None else a for s, a in zip(shadows, args, strict=True)
+    )
     plain = tuple([_float(i, shadow_of) for i in a] if isinstance(a, (list, tuple)) else a for a in plain)
     named = {k: _float(v, shadow_of) for k, v in kwargs.items()}
     if name == "where" and len(plain) == 3:
@@ -253,7 +255,7 @@ def _float(item: Any, shadow_of: Callable[[Any], Shadow | None]) -> Any:
 
 
 def _lookup(
-    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], shadows: list[Shadow | None]
+    name: str, args: Sequence[Any], kwargs: dict[str, Any], shadows: list[Shadow | None]
 ) -> Tensor | Shadow | None:
     if name == "embedding" and shadows[0] is not None:
         return _take(args[1], shadows[0])
@@ -274,18 +276,18 @@ SATURATING: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "softmax": lambda a: torch.softmax(a, -1),
     "log_softmax": lambda a: torch.log_softmax(a, -1),
-    "logsigmoid": F.logsigmoid,
+    "logsigmoid": functional.logsigmoid,
     "erf": torch.erf,
     "hardsigmoid": lambda a: torch.sigmoid(a * 2 / 3),
     "hardtanh": torch.tanh,
-    "softsign": F.softsign,
+    "softsign": functional.softsign,
     "atan": torch.atan,
     "arctan": torch.atan,
     "clamp": lambda a: a,
     "clip": lambda a: a,
-    "relu6": F.softplus,
-    "relu": F.softplus,
-    "threshold": F.softplus,
+    "relu6": functional.softplus,
+    "relu": functional.softplus,
+    "threshold": functional.softplus,
     "hardshrink": lambda a: a,
     "softshrink": lambda a: a,
 }
