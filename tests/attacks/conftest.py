@@ -51,7 +51,8 @@ def linear_problem(norm: str, examples: int = 8, dtype: torch.dtype = torch.floa
         linear.weight.copy_(weight)
         linear.bias.copy_(bias)
     network = nn.Sequential(nn.Flatten(), linear).to(dtype).eval()
-    assert 0.1 < x.min() and x.max() < 0.9
+    assert x.min() > 0.1
+    assert x.max() < 0.9
     return LinearProblem(network, x.reshape(-1, *SHAPE).to(dtype), y, DISTANCE[norm])
 
 

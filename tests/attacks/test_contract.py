@@ -53,7 +53,7 @@ class Case:
 
 CASES = {
     "FGSM": Case(FGSM(), 1, 1),
-    "FGSM-random": Case(FGSM(random_start=True, rel_step_size=2.0), 1, 1, slack=dict(l2=1.5, l1=1.5)),
+    "FGSM-random": Case(FGSM(random_start=True, rel_step_size=2.0), 1, 1, slack={"l2": 1.5, "l1": 1.5}),
     "PGD": Case(PGD(), 41, 41),
     "PGD-margin-restarts": Case(PGD(objective=margin, restarts=2, early_stop=False), 82, 82),
     "APGD": Case(APGD(), 103, 103),
@@ -67,9 +67,9 @@ CASES = {
     "CarliniWagner": Case(CarliniWagner(steps=100, searches=7), 707, 707, norms=("l2",)),
     "HopSkipJump": Case(HopSkipJump(queries=1500), 1500, 0, ("l2", "l1"), {"l2": 1.5, "l1": 4.0}),
     "RayS": Case(RayS(queries=1500), 1500, 0, ("linf",), {"linf": 1.03}),
-    "Square": Case(Square(queries=600), 600, 0, slack=dict(linf=1.3, l2=2.5, l1=8.0)),
+    "Square": Case(Square(queries=600), 600, 0, slack={"linf": 1.3, "l2": 2.5, "l1": 8.0}),
     "Square-all-queries": Case(
-        Square(queries=100, early_stop=False), 100, 0, slack=dict(linf=3.0, l2=6.0, l1=8.0)
+        Square(queries=100, early_stop=False), 100, 0, slack={"linf": 3.0, "l2": 6.0, "l1": 8.0}
     ),
     "Substitute": Case(
         Substitute(samples=12, rounds=3, epochs=12, width=16),

@@ -105,7 +105,7 @@ class APGD(GradientAttack):
                 halved = (rises < self.rho * (step - mark)) | stuck  # condition 1, or 2
                 step_size = torch.where(halved, step_size / 2, step_size)
                 again = per_example(halved, x_adv)
-                x_prev, x_adv = torch.where(again, x_adv, x_prev), torch.where(again, x_best, x_adv)
+                x_adv = torch.where(again, x_best, x_adv)
                 grad = torch.where(again, grad_best, grad)
                 value_prev = torch.where(halved, value_best, value_prev)
                 value_mark, mark = value_best, step
