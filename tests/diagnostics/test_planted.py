@@ -44,8 +44,8 @@ def test_a_sound_attack_finds_what_was_planted(threat, honest, examine):
     reading = examine(Planted(), honest, threat=threat)
     assert reading.passed, reading
     assert reading.decisive
-    assert reading.statistics["planted"] >= 12
-    assert reading.statistics["random_success"] < 0.4
+    assert reading.statistics["planted"] >= 10
+    assert reading.statistics["random_success"] <= 0.5
 
 
 @pytest.mark.parametrize("attack", [APGD(steps=20), PGD(objective=dlr), PGD(objective=margin, steps=20)])

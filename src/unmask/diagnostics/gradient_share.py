@@ -37,7 +37,7 @@ class GradientShare(Diagnostic):
 
     objectives: tuple[Objective, ...] = (cross_entropy, margin)
     gradient: GradientEstimator = Exact()
-    zero_examples: float = 0.02
+    zero_examples: float = 0.1
     zero_elements: float = 0.9
 
     def examine(
