@@ -375,3 +375,10 @@ def test_torchruns_other_processes_write_and_print_nothing(engine, folder, capsy
     assert capsys.readouterr().out == ""
     assert not (folder / "shared" / "report.html").exists()
     assert not (folder / "shared" / options.COMMAND).exists()
+
+
+def test_piped_tables_carry_no_padding(engine, folder, capsys):
+    main(AUDIT)
+    main(["verify", "unmask-linear"])
+    out = capsys.readouterr().out
+    assert all(line == line.rstrip() for line in out.splitlines())

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-CLAIM, EPSILON, EXAMPLES = 0.7, 0.1, 200
+CLAIM, EPSILON, EXAMPLES = 0.9, 0.2, 200
 
 
 def add_parser(commands: Any) -> None:
@@ -75,7 +75,7 @@ def write_defence(folder: Path) -> Path:
         torch.manual_seed(0)
         network = architecture().train()
         optimizer = torch.optim.Adam(network.parameters(), 2e-3)
-        for _ in range(25):
+        for _ in range(15):
             for batch in torch.randperm(len(data)).split(64):
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(network(data.x[batch]), data.y[batch]).backward()

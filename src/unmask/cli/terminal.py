@@ -88,6 +88,16 @@ class TerminalProgress:
             self.console.print(what)
 
 
+def show_table(table: Table, out: Console) -> None:
+    """Prints a table, in a pipe without the spaces that pad its last column."""
+    if out.is_terminal:
+        out.print(table)
+        return
+    with out.capture() as captured:
+        out.print(table)
+    out.print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
 def show_report(report: Report, files: list[Path], out: Console) -> None:
     """The verdict, what led to it, and where the files are."""
     headline = Text(words.HEADLINES[report.verdict].upper(), style=STYLES[report.verdict])
@@ -138,4 +148,4 @@ def show_report(report: Report, files: list[Path], out: Console) -> None:
         table.add_row("warning", Text(warning, style="yellow"))
     for number, file in enumerate(files):
         table.add_row("files" if not number else "", str(file))
-    out.print(table)
+    show_table(table, out)

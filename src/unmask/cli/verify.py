@@ -55,7 +55,7 @@ def show(outcome: Any, *, quiet: bool = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from .terminal import console
+    from .terminal import console, show_table
 
     out = console(sys.stdout)
     if not quiet:
@@ -66,7 +66,7 @@ def show(outcome: Any, *, quiet: bool = False) -> None:
         for check in outcome.checks:
             sign = Text("holds", style="green") if check.holds else Text("FAILS", style="bold red")
             table.add_row(sign, check.name, check.found)
-        out.print(table)
+        show_table(table, out)
     counted = f"{outcome.verified} of {outcome.total} adversarial examples hold"
     if outcome.holds:
         out.print(Text("Verified: ", style="bold green") + Text(f"{counted}, and so does every number."))

@@ -77,10 +77,12 @@ def source_lines(finding: MaskingFinding) -> list[SourceLine]:
         return alone
     if finding.code and finding.code.splitlines()[0].strip() not in lines[finding.line - 1]:
         return alone
-    return [
-        SourceLine(n, lines[n - 1], finding.line <= n <= last)
-        for n in range(max(1, finding.line - CONTEXT), min(len(lines), last + CONTEXT) + 1)
-    ]
+    start, stop = max(1, finding.line - CONTEXT), min(len(lines), last + CONTEXT)
+    while start < finding.line and not lines[start - 1].strip():
+        start += 1
+    while stop > last and not lines[stop - 1].strip():
+        stop -= 1
+    return [SourceLine(n, lines[n - 1], finding.line <= n <= last) for n in range(start, stop + 1)]
 
 
 def place(finding: MaskingFinding) -> str:

@@ -43,9 +43,13 @@ def accuracy_against_cost(points: list[AccuracyAtCost], examples: int, claim: fl
     if claim is not None:
         axes.axhline(100 * claim, color=WARN, lw=1, ls="--")
         axes.annotate(
-            "claim", (1, 100 * claim), xycoords=("axes fraction", "data"), xytext=(-4, 4),
-            textcoords="offset points", color=WARN, ha="right",
-        )  # fmt: skip
+            "claim",
+            (0, 100 * claim),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, -12),
+            textcoords="offset points",
+            color=WARN,
+        )
     axes.set_xscale("log")
     axes.set_xlabel("passes per example, forward and backward")
     axes.set_ylabel("accuracy, %")
@@ -56,13 +60,15 @@ def accuracy_against_cost(points: list[AccuracyAtCost], examples: int, claim: fl
 def gradient_histogram(histogram: GradientHistogram) -> Markup:
     """Sizes of the gradient's elements at the clean inputs, with the exact zeros as a bar of their own."""
     figure, axes = _figure()
-    edges = np.asarray(histogram.bin_edges)
-    counts = np.asarray(histogram.counts, dtype=float)
+    edges, counts = np.asarray(histogram.bin_edges), np.asarray(histogram.counts, dtype=float)
+    filled = np.flatnonzero(counts)
+    if len(filled):
+        edges, counts = edges[filled[0] : filled[-1] + 2], counts[filled[0] : filled[-1] + 1]
     share = 100 * (1 - histogram.zero_share) * counts / max(1.0, counts.sum())
-    width = edges[1] - edges[0]
     axes.bar(edges[:-1], share, np.diff(edges), align="edge", color=ACCENT, lw=0)
-    zero = edges[0] - 2 * width
-    axes.bar([zero], [100 * histogram.zero_share], width, color=WARN, lw=0)
+    span = edges[-1] - edges[0]
+    zero = edges[0] - 0.15 * span
+    axes.bar([zero], [100 * histogram.zero_share], 0.06 * span, color=WARN, lw=0)
     axes.annotate(
         f"{100 * histogram.zero_share:.1f} % are exactly 0",
         (zero, 100 * histogram.zero_share),
@@ -70,8 +76,9 @@ def gradient_histogram(histogram: GradientHistogram) -> Markup:
         textcoords="offset points",
         color=WARN,
     )
-    every = max(1, round(len(edges) / 5))
-    axes.set_xticks([zero, *edges[::every]], ["0", *(f"10$^{{{e:g}}}$" for e in edges[::every])])
+    every = max(1, round(len(edges) / 4))
+    ticks = edges[::every] if len(filled) else edges[:0]
+    axes.set_xticks([zero, *ticks], ["0", *(f"10$^{{{e:g}}}$" for e in ticks)])
     axes.set_xlabel("size of a gradient element")
     axes.set_ylabel("share, %")
     axes.margins(y=0.18)

@@ -38,21 +38,20 @@ def radius(epsilon: float) -> str:
     >>> radius(8 / 255), radius(0.3), radius(0)
     ('8/255', '0.3', '0')
     """
-    steps = round(epsilon * 255)
-    if 0 < steps < 128 and steps / 255 == epsilon:
-        return f"{steps}/255"
-    short = f"{epsilon:.6g}"
-    return short if float(short) == epsilon else repr(epsilon)
+    steps, short = round(epsilon * 255), f"{epsilon:.4g}"
+    if float(short) == epsilon:
+        return short
+    return f"{steps}/255" if steps / 255 == epsilon else repr(epsilon)
 
 
 def verdict_sentence(report: Report) -> str:
     """What the verdict means, in one or two sentences."""
     ball = f"{NORMS[report.threat.norm]}\u00a0≤\u00a0{radius(report.threat.epsilon)}"
     low, high = report.robust_accuracy_interval
-    bound = (
-        f"At most {percent(report.robust_accuracy)} of {report.examples} examples survive {ball} "
-        f"(95 % interval {percent(low)} to {percent(high)})."
-    )
+    survivors = f"At most {percent(report.robust_accuracy)} of {report.examples} examples survive"
+    if report.robust_accuracy == 0:
+        survivors = f"None of {report.examples} examples survives"
+    bound = f"{survivors} {ball} (95 % interval {percent(low)} to {percent(high)})."
     claim = percent(report.claim)
     if report.verdict == "refuted":
         return f"The claim of {claim} does not hold. {bound}"
