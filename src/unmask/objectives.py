@@ -62,8 +62,10 @@ def true_and_best_other(logits: Tensor, y: Labels) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class CrossEntropy(Objective):
-    """Negative log-probability of the label. Its gradient underflows when the margin passes about 100
-    (float32)."""
+    """Negative log-probability of the label.
+
+    Its gradient underflows when the margin passes about 100 (float32).
+    """
 
     def __call__(self, outputs: Outputs, y: Labels) -> Values:
         return F.cross_entropy(outputs.logits, y, reduction="none")
@@ -148,8 +150,7 @@ class TargetedDLR(TargetedObjective):
 
 @dataclass(frozen=True)
 class TowardsLabel(Objective):
-    """Cross-entropy pulled towards `y`, for a threat model whose goal is `targeted` (there `y` is the
-    target)."""
+    """Cross-entropy pulled towards `y`, for a threat model whose goal is `targeted` (`y` is the target)."""
 
     def __call__(self, outputs: Outputs, y: Labels) -> Values:
         return -F.cross_entropy(outputs.logits, y, reduction="none")
