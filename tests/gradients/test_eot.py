@@ -33,7 +33,7 @@ def test_draws_follow_the_noise(sigma):
     x, y = batch(300)
     network = NoisyGradient(sigma)
     power = float(network.w.detach().square().sum())
-    est, forwards = estimate(EOT(max_draws=200), network, x, y)
+    est, forwards = estimate(EOT(snr=1.0, max_draws=200), network, x, y)
     wanted = sigma**2 * 12 / power  # the n at which |w|^2 equals sigma^2 d / n
     assert max(2, 0.6 * wanted) <= forwards <= 2.5 * max(2, wanted)
     truth = network.w.detach().expand(300, -1).reshape(x.shape)
