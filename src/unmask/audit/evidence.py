@@ -65,7 +65,8 @@ def hash_images(x: Tensor) -> str:
 def write_evidence(folder: str | os.PathLike[str], evidence: Evidence) -> Path:
     """Writes `evidence.safetensors` into `folder`, whole or not at all."""
     tensors = {name: getattr(evidence, name).detach().cpu().contiguous() for name in TENSORS}
-    facts = {
+    facts = {  # one entry, for safetensors writes several in no fixed order
+        "schema": 1,
         "originals": evidence.originals,
         "threat": evidence.threat.model_dump(),
         "data": evidence.data,
@@ -77,7 +78,7 @@ def write_evidence(folder: str | os.PathLike[str], evidence: Evidence) -> Path:
     }
     path = Path(folder, FILE)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, save(tensors, {"schema": "1", "unmask": json.dumps(facts)}))
+    write_atomically(path, save(tensors, {"unmask": json.dumps(facts)}))
     return path
 
 
@@ -90,6 +91,8 @@ def read_evidence(folder: str | os.PathLike[str]) -> Evidence:
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["unmask"])
             tensors = {name: file.get_tensor(name) for name in TENSORS}
+        if facts.pop("schema") != 1:
+            raise ValueError("it is of another schema")
         return Evidence(**tensors, **{**facts, "threat": ThreatRecord(**facts["threat"])})
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UnusableInput(

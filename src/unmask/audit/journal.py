@@ -39,19 +39,15 @@ class Journal:
     **Arguments**
     - `folder`: made if it is missing.
     - `settings`: everything that decides the result (options, checkpoint hash, versions), JSON values only.
-    - `resume`: go on with what is there. Without it, a folder that already holds entries is refused.
+    - `resume`: go on with what is there, if anything. Without it, a folder that holds an audit is refused.
 
-    **Raises** `UnusableInput` where the folder is not as `resume` says, or was begun with other settings.
+    **Raises** `UnusableInput` where the folder holds an audit already, or one begun with other settings.
     """
 
     def __init__(self, folder: str | os.PathLike[str], settings: Mapping[str, Any], *, resume: bool = False):
         self.folder = Path(folder)
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         stored = read_settings(self.folder)
-        if resume and stored is None:
-            raise UnusableInput(
-                f"{self.folder} holds no interrupted audit; leave --resume out, or give the right folder"
-            )
         if not resume and stored is not None:
             raise UnusableInput(
                 f"{self.folder} already holds an audit; add --resume to go on, or give another --out"
