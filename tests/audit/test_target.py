@@ -51,6 +51,7 @@ def test_a_file_named_like_a_standard_module_is_no_trouble(file):
 
 def test_a_module_by_name(file, monkeypatch):
     monkeypatch.syspath_prepend(str(file.parent))
+    monkeypatch.delitem(sys.modules, file.stem, raising=False)
     target = load_target("nearest_mean:linear")
     assert target.source == file
 
