@@ -72,7 +72,8 @@ def confirmed(
         elif s.symptom == "wrong":
             keep = True
         elif s.symptom in ("zero", "discrete", "cut", "opaque"):
-            keep = state.dead_margin >= 0.5 or gap >= GAP
+            # NaN explains a failed attack by itself: then a step needs more than a share of the effect.
+            keep = state.dead_margin >= 0.5 or (gap >= GAP and (not state.non_finite or s.share > 0.5))
         elif s.symptom == "underflow":
             keep = state.dead_cross_entropy > 0.1 and naive_gap >= GAP
         elif s.symptom in ("vanished", "saturated"):

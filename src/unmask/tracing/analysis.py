@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..classifier import Classifier
+from ..classifier import Classifier, seeded
 from ..objectives import cross_entropy, margin
 from ..randomness import Streams
 from ..threat import Linf, ThreatModel
@@ -32,12 +32,16 @@ SCALES = (1.0, 0.25, 0.0625)
 # Another image in its place: for operations, such as an arg-max at the output, that no small move changes.
 EXCHANGED = 100.0
 # Least share of the change of the logits that must pass through an operation before losing it counts. Ours.
-NOTABLE = 0.15
+NOTABLE = 0.25
 # Below this cosine between predicted and true change, an operation's derivative is useless at an attack's scale. Ours.
 USELESS = 0.35
 
+# Runs of a random network over which its operations' results are averaged. Ours.
+DRAWS = 8
 # Share of the changing elements without a derivative above which an operation counts as saturated. Ours.
 BLOCKED = 0.5
+# Half of their elements are dead by design, and come alive under a large move.
+RECTIFIERS = frozenset(("relu", "relu6", "threshold", "hardshrink", "softshrink"))
 # Least share of the examples whose gradient must die at one place before it counts. Ours.
 DEAD_SHARE = 0.1
 
@@ -68,7 +72,10 @@ class Suspect:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """All suspects, the runs that they were found in, and what was seen on the way."""
+    """All suspects, the runs that they were found in, and what was seen on the way.
+
+    `draws` are runs on the same input under different seeds, for a random network.
+    """
 
     suspects: tuple[Suspect, ...]
     base: Trace
@@ -76,6 +83,7 @@ class Analysis:
     deterministic: bool
     controlled: bool
     origins: tuple[Origin, ...]
+    draws: tuple[Trace, ...] = ()
 
     def where(self, *symptoms: str) -> list[Suspect]:
         """The suspects of some symptoms."""
@@ -93,10 +101,18 @@ def analyse(
 ) -> Analysis:
     """Traces a small batch `[batch, channels, height, width]` and names the suspects.
 
-    **Cost**: seven recorded forwards per example, one more per place that loses the gradient, and local backward passes
-    through single operations (not metered: none of them is a pass through the network).
+    **Cost**: seven recorded forwards per example (six more for a random network), one more per place that loses the
+    gradient, and local backward passes through single operations (not metered: none is a pass through the network).
     """
-    streams = Streams.of(generator, len(x))
+    with seeded(
+        seed, x.device
+    ):  # probes of single operations draw their cotangents from the global generator
+        return _analyse(classifier, x, y, threat, seed, Streams.of(generator, len(x)))
+
+
+def _analyse(
+    classifier: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, streams: Streams
+) -> Analysis:
     base = record(classifier, x, seed=seed)
     again = record(classifier, x, seed=seed)
     other = record(classifier, x, seed=seed + 1)
@@ -121,7 +137,12 @@ def analyse(
             for o in origins
         ),
     ]
-    return Analysis(tuple(suspects), base, moved, deterministic, controlled, tuple(origins))
+    draws = (
+        ()
+        if deterministic
+        else (base, other, *(record(classifier, x, seed=seed + n) for n in range(2, DRAWS)))
+    )
+    return Analysis(tuple(suspects), base, moved, deterministic, controlled, tuple(origins), draws)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
@@ -395,6 +416,9 @@ def _misleading(base: Trace, moved: dict[float, Trace], controlled: bool) -> lis
                     cosines[scale] = cosine
         after = by_key[SCALES[1]].get(r.key)
         stuck = blocked(r, after) if after is not None and r.kind == "torch" else 0.0
+        far = by_key[SCALES[0]].get(r.key)
+        if far is not None and _base_name(r) in SATURATING and _base_name(r) not in RECTIFIERS:
+            stuck = max(stuck, blocked(r, far))
         if (cosines and max(cosines.values()) < USELESS) or stuck > BLOCKED:
             groups[r.group].append((r, {**cosines, 0.0: 1 - stuck}))
     suspects = []
@@ -403,8 +427,7 @@ def _misleading(base: Trace, moved: dict[float, Trace], controlled: bool) -> lis
         if _zero_everywhere(first):
             continue  # already named as lost
         best = max(max(c.values()) for _, c in found)
-        name = first.name if first.name.startswith("__") else first.name.rstrip("_")
-        symptom = "saturated" if first.kind == "torch" and name in SATURATING else "wrong"
+        symptom = "saturated" if first.kind == "torch" and _base_name(first) in SATURATING else "wrong"
         suspects.append(
             Suspect(
                 symptom,
@@ -434,6 +457,10 @@ def blocked(r: Record, after: Record) -> float:
         return 0.0
     slope = (change / moved).abs()
     return float((grads[0].double().abs() < 1e-3 * slope)[notable].double().mean())
+
+
+def _base_name(r: Record) -> str:
+    return r.name if r.name.startswith("__") else r.name.rstrip("_")
 
 
 def _elementwise(r: Record) -> bool:

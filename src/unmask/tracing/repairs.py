@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -190,15 +191,31 @@ def _region_bridge(analysis: Analysis, first: Record) -> tuple[Bridge, float] | 
     return Bridge(source[0], end.group, slope, source[1], fit=fit), correlation
 
 
-def _best_end(data: Tensor, ends: list[Record]) -> tuple[Record, float, float, tuple] | None:
+def _best_end(
+    data: Tensor, ends: list[Record], analysis: Analysis | None = None
+) -> tuple[Record, float, float, tuple] | None:
+    """The result that is most like `data`; with an analysis, each result is averaged over its draws."""
     best = None
+    runs = [{r.key: r for r in trace.records} for trace in analysis.draws] if analysis else []
     for end in ends:
-        for made in end.outputs:
+        for n, made in enumerate(end.outputs):
             if not made.data.is_floating_point():
                 continue
-            alike = _likeness(data, made.data)
-            if alike is not None and alike[0] > ALIKE and (best is None or alike[0] > best[1] + 0.02):
-                best = (end, *alike)
+            twins = [run[end.key].outputs[n].data for run in runs if end.key in run]
+            twins = [t for t in twins if t.shape == made.data.shape]
+            made_data = torch.stack(twins).mean(0) if twins else made.data
+            alike = _likeness(data, made_data)
+            if alike is None or alike[0] <= ALIKE:
+                continue
+            if analysis is None:
+                if best is None or alike[0] > best[1] + 0.02:
+                    best = (end, *alike)
+                continue
+            # Averaged over draws, the end of the region is where the expectation is the source itself, factor one.
+            source = fitted(data, alike[2], made_data.shape).double()
+            factor = float((source * made_data.double()).sum() / source.square().sum())
+            if best is None or abs(factor - 1) < abs(best[2] - 1):
+                best = (end, alike[0], factor, alike[2])
     return best
 
 
@@ -254,14 +271,13 @@ def _exit_bridge(analysis: Analysis) -> tuple[Bridge, float] | None:
         made_here = r.kind == "source" or (r.name in COPIES and not r.inputs)
         if made_here and any(changed(r, n, True) for n in range(len(r.outputs))):
             entries.append(r)
-        elif any(
-            v.producer < 0 and not v.from_input and v.fixed and changed(r, n, False)
-            for n, v in enumerate(r.inputs)
-        ):
+        elif _unseen_argument(r, changed) is not None:
             entries.append(r)  # a tensor of unseen origin, known by its first use
     if not entries:
         return None
-    out_group, batch = exits[-1].group, len(analysis.base.logits)
+    batch = len(analysis.base.logits)
+    unseen = _unseen_argument(entries[0], changed)
+    out_group = exits[-1].group
     leaving = [r for r in exits if r.group == out_group]
     candidates = [entries[0], *_dependents(records, entries[0].index)[:20]]
     arriving = [r for r in entries if r.group == entries[0].group]
@@ -273,11 +289,23 @@ def _exit_bridge(analysis: Analysis) -> tuple[Bridge, float] | None:
         pairing, data = "stack", torch.stack([r.inputs[0].data for r in leaving])
     else:
         return None
+    if unseen is not None:
+        alike = _likeness(data, entries[0].inputs[unseen].data)
+        if alike is not None and alike[0] > ALIKE:
+            return Bridge(out_group, entries[0].group, alike[1], 0, pairing, alike[2], unseen), alike[0]
     best = _best_end(data, candidates)
     if best is None:
         return None
     end, correlation, slope, fit = best
     return Bridge(out_group, end.group, slope, 0, pairing, fit), correlation
+
+
+def _unseen_argument(r: Record, changed: Callable[[Record, int, bool], bool]) -> int | None:
+    """Place among the tensor arguments of one that no operation made, although it depends on the input."""
+    for n, v in enumerate(r.inputs):
+        if v.producer < 0 and not v.from_input and v.fixed and changed(r, n, False):
+            return n
+    return None
 
 
 # --- randomness that drops or scales neurons -----------------------------------------------------------------------
@@ -324,7 +352,7 @@ def _undefended(analysis: Analysis) -> tuple[list[Bridge], dict[Group, Rule]]:
             source = _source_of(analysis, match)
             if source is None:
                 continue
-            best = _best_end(match.data, [later, *_dependents(records, later.index)[:6]])
+            best = _best_end(match.data, [later, *_dependents(records, later.index)[:6]], analysis)
             if best is not None:
                 end, _, slope, fit = best
                 bridges.setdefault(end.group, Bridge(source[0], end.group, slope, source[1], fit=fit))

@@ -93,6 +93,8 @@ class Bridge:
     - `pairing`: `each` (n-th source to n-th target), `item` (one source, the n-th image of it to the n-th target) or
       `stack` (all sources, stacked, to the one target).
     - `fit`: shapes the source like the target: `same`, `permute` or `resize`, with what is needed for it.
+    - `argument`: the target is not the result but this tensor argument of the operation, which came from where no
+      operation was seen.
     """
 
     source: Group
@@ -101,6 +103,7 @@ class Bridge:
     output: int = 0
     pairing: str = "each"
     fit: tuple[Any, ...] = ("same",)
+    argument: int | None = None
 
 
 Rule = Smooth | Gain | Keep | Redifferentiate | PassThrough
@@ -183,6 +186,10 @@ class _Rewriter(Interceptor):
         ordinal = self._ordinals[group] = self._ordinals.get(group, -1) + 1
         if group in self._sources and name in EXITS:
             self._held[group, ordinal] = [args[0]]
+        bridge = self._bridges.get(group)
+        if bridge is not None and bridge.argument is not None:
+            args = self._bridged_argument(bridge, ordinal, args)
+            bridge = None
         rule = self._rules.get(group)
         if rule is not None:
             result = self._ruled(rule, kind, name, func, args, kwargs)
@@ -190,7 +197,6 @@ class _Rewriter(Interceptor):
             result = self._follow(name, func, args, kwargs)
         else:
             result = self._plain(name, func, args, kwargs)
-        bridge = self._bridges.get(group)
         if bridge is not None:
             result = self._bridged(bridge, ordinal, name, result, args)
         if group in self._sources and name not in EXITS:
@@ -331,6 +337,14 @@ class _Rewriter(Interceptor):
         if bridge.pairing == "item":
             return tensor[ordinal] if ordinal < len(tensor) else None
         return tensor
+
+    def _bridged_argument(self, bridge: Bridge, ordinal: int, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        seen = -1
+        for n, item in enumerate(args):
+            seen += isinstance(item, Tensor)
+            if seen == bridge.argument and isinstance(item, Tensor):
+                return (*args[:n], self._bridged(bridge, ordinal, "", item, ()), *args[n + 1 :])
+        return args
 
     def _bridged(self, bridge: Bridge, ordinal: int, name: str, result: Any, args: tuple[Any, ...]) -> Any:
         source = self._source(bridge, ordinal)

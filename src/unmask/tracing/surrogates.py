@@ -68,7 +68,11 @@ def _quotient(width: float, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Te
 
 
 def _cast(width: float, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Shadow:
-    return Shadow(args[0])
+    # Truncation: between two integers the index is half a step behind. Values that are whole already stay.
+    a = args[0]
+    whole = bool((a == a.round()).all())
+    to_float = any(d in (torch.float16, torch.bfloat16) for d in (*args[1:], *kwargs.values()))
+    return Shadow(a if whole or to_float else a - 0.5)
 
 
 def _argument(args: Sequence[Any], kwargs: dict[str, Any], position: int, name: str, default: Any) -> Any:

@@ -1,0 +1,160 @@
+"""Small networks that lose their gradient in one known line each, and honest ones that lose none."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def linear(inputs=16, classes=4, seed=0):
+    """A fixed linear layer; the same for every network, so that gradients can be compared."""
+    generator = torch.Generator().manual_seed(seed)
+    layer = nn.Linear(inputs, classes)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(classes, inputs, generator=generator))
+        layer.bias.zero_()
+    return layer.requires_grad_(False)
+
+
+class Wrapped(nn.Module):
+    """Flattens, applies `step` to the pixels, then the linear layer."""
+
+    def __init__(self, step, inputs=16):
+        super().__init__()
+        self.step = step
+        self.read_out = linear(inputs)
+
+    def forward(self, x):
+        return self.read_out(self.step(x.flatten(1)))
+
+
+class Zeros(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 1.0
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * 0
+
+
+class Flipped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2.0
+
+    @staticmethod
+    def backward(ctx, grad):
+        return -grad
+
+
+captured = Zeros.apply
+
+
+def in_place_round(x):
+    y = x * 10
+    y.round_()
+    return y / 10
+
+
+def masked_assignment(x):
+    y = x.clone()
+    y[y < 0.5] = 0.25
+    return y
+
+
+def one_hot_bins(x):
+    return F.one_hot((x * 4).long().clamp(0, 3), 4).float().flatten(1)
+
+
+def thermometer(x):
+    edges = torch.tensor([0.2, 0.4, 0.6, 0.8])
+    return (x[..., None] > edges).float().flatten(1)
+
+
+def palette(x):
+    colours = torch.tensor([0.0, 0.3, 0.6, 1.0])
+    index = (x[..., None] - colours).abs().argmin(-1)
+    return colours[index]
+
+
+def through_numpy(x):
+    array = x.detach().numpy()
+    return torch.from_numpy(np.sqrt(np.abs(array)))
+
+
+def through_constructor(x):
+    array = x.detach().numpy()
+    return torch.FloatTensor(array * 0.9)
+
+
+def without_grad(x):
+    with torch.no_grad():
+        return x * 0.9 + 0.05
+
+
+def in_inference_mode(x):
+    with torch.inference_mode():
+        y = x * 0.9
+    return y.clone()
+
+
+def winners(x):
+    least = x.topk(4, dim=1).values[:, -1:]
+    return x * (x >= least)
+
+
+# name -> (step, symptom, text in the guilty line, inputs of the read-out)
+LOSING = {
+    "round": (lambda x: torch.round(x * 10) / 10, {"zero"}, "torch.round(x * 10)", 16),
+    "floor method": (lambda x: (x * 10).floor() / 10, {"zero"}, "(x * 10).floor()", 16),
+    "floor division": (lambda x: x // 0.1 * 0.1, {"zero"}, "x // 0.1", 16),
+    "ceil": (lambda x: torch.ceil(x * 10) / 10, {"zero"}, "torch.ceil(x * 10)", 16),
+    "sign": (lambda x: torch.sign(x - 0.5), {"zero"}, "torch.sign(x - 0.5)", 16),
+    "where": (lambda x: torch.where(x > 0.5, 1.0, 0.0), {"discrete"}, "torch.where(x > 0.5", 16),
+    "in-place round": (in_place_round, {"zero"}, "y.round_()", 16),
+    "masked assignment": (masked_assignment, {"discrete"}, "y[y < 0.5] = 0.25", 16),
+    "one-hot bins": (one_hot_bins, {"discrete"}, "F.one_hot((x * 4).long()", 64),
+    "thermometer": (thermometer, {"discrete"}, "(x[..., None] > edges)", 64),
+    "palette": (palette, {"discrete"}, ".abs().argmin(-1)", 16),
+    "winners": (winners, {"discrete"}, "x * (x >= least)", 16),
+    "numpy": (through_numpy, {"cut"}, "x.detach().numpy()", 16),
+    "constructor": (through_constructor, {"cut"}, "x.detach().numpy()", 16),
+    "no_grad": (without_grad, {"cut"}, "with torch.no_grad():", 16),
+    "inference_mode": (in_inference_mode, {"cut"}, "with torch.inference_mode():", 16),
+    "function, zeros": (lambda x: Zeros.apply(x), {"zero"}, "lambda x: Zeros.apply(x)", 16),
+    "function, captured": (lambda x: captured(x), {"zero"}, "lambda x: captured(x)", 16),
+    "function, flipped": (lambda x: Flipped.apply(x), {"wrong"}, "lambda x: Flipped.apply(x)", 16),
+    "data": (lambda x: x.data * 1.0, {"cut"}, "x.data * 1.0", 16),
+    "byte": (lambda x: (x * 255).byte().float() / 255, {"discrete"}, "(x * 255).byte()", 16),
+    "ripple": (lambda x: torch.sin(2e3 * x), {"wrong"}, "torch.sin(2e3 * x)", 16),
+}
+
+HONEST = {
+    "relu": F.relu,
+    "relu as a product": lambda x: (x - 0.5) * (x > 0.5),
+    "leaky relu by where": lambda x: torch.where(x > 0.5, x - 0.5, 0.1 * (x - 0.5)),
+    "sigmoid": lambda x: torch.sigmoid(4 * x - 2),
+    "clamp": lambda x: x.clamp(0, 1),
+    "sorted": lambda x: x.sort(1).values,
+    "top of pairs": lambda x: x.reshape(len(x), 8, 2).max(-1).values.repeat(1, 2),
+    "unused draw": lambda x: x + 0 * len(torch.rand(3)),
+    "softmax": lambda x: torch.softmax(4 * x, 1),
+}
+
+RANDOM = {
+    "noise": (lambda x: x + 0.1 * torch.randn_like(x), "torch.randn_like(x)"),
+    "dropout": (lambda x: F.dropout(x, 0.5, training=True), "F.dropout(x, 0.5"),
+    "bernoulli": (lambda x: x * torch.bernoulli(torch.full_like(x, 0.7)), "torch.bernoulli("),
+    "python": (lambda x: x * (1 + 0.1 * random.random()), "random.random()"),
+    "numpy": (lambda x: x + 0.1 * float(np.random.normal()), "np.random.normal()"),
+}
+
+
+def line_of(text):
+    """Number of the line of this file that holds `text`."""
+    lines = Path(__file__).read_text().splitlines()
+    return {n for n, line in enumerate(lines, 1) if text in line}

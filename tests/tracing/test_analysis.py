@@ -1,0 +1,118 @@
+import pytest
+import torch
+from tests.tracing.networks import HONEST, LOSING, RANDOM, Wrapped, line_of
+from torch import nn
+
+from unmask.classifier import Classifier
+from unmask.threat import Linf
+from unmask.tracing.analysis import analyse
+
+
+def images(batch=8):
+    return 0.2 + 0.6 * torch.rand(batch, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+
+
+def suspects(network, epsilon=0.2, batch=8):
+    x = images(batch)
+    y = torch.zeros(batch, dtype=torch.long)
+    with torch.no_grad():
+        torch.manual_seed(0)
+        y = network(x).argmax(1)
+    generator = torch.Generator().manual_seed(0)
+    return analyse(Classifier(network), x, y, Linf(epsilon=epsilon), seed=0, generator=generator)
+
+
+@pytest.mark.parametrize("name", LOSING)
+def test_names_the_line_where_the_gradient_is_lost(name):
+    step, symptoms, text, inputs = LOSING[name]
+    found = [s for s in suspects(Wrapped(step, inputs)).suspects if s.symptom in symptoms]
+    assert found, name
+    assert any(s.site.file.endswith("networks.py") and s.site.line in line_of(text) for s in found), [
+        str(s.site) for s in found
+    ]
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_networks_have_no_suspects(name):
+    analysis = suspects(Wrapped(HONEST[name]))
+    assert analysis.deterministic
+    assert not analysis.suspects, [(s.symptom, s.operation) for s in analysis.suspects]
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_names_the_line_that_draws(name):
+    step, text = RANDOM[name]
+    analysis = suspects(Wrapped(step))
+    assert not analysis.deterministic
+    (origin,) = analysis.where("random")
+    assert origin.site.line in line_of(text)
+
+
+def test_finds_the_ensemble_that_picks_a_member():
+    import random
+
+    class Ensemble(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.members = nn.ModuleList(nn.Sequential(nn.Flatten(), nn.Linear(16, 4)) for _ in range(3))
+
+        def forward(self, x):
+            return self.members[random.randrange(3)](x)
+
+    torch.manual_seed(0)
+    (origin,) = suspects(Ensemble()).where("random")
+    assert "random.randrange" in origin.site.code
+
+
+def test_several_defects_at_once_are_all_named():
+    def step(x):
+        x = x + 0.05 * torch.randn_like(x)
+        return torch.round(x * 8) / 8
+
+    found = {s.symptom for s in suspects(Wrapped(step)).suspects}
+    assert {"random", "zero"} <= found
+
+
+def test_underflowing_logits_are_named():
+    class Loud(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Wrapped(lambda x: x)
+
+        def forward(self, x):
+            return self.inner(x) * 1e5
+
+    (found,) = suspects(Loud()).where("underflow")
+    assert "1e5" in found.site.code
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripted_module_is_one_opaque_operation():
+    class Quantise(nn.Module):
+        def forward(self, x):
+            return torch.round(x * 4) / 4
+
+    scripted = torch.jit.script(Quantise())
+    network = nn.Sequential(scripted, Wrapped(lambda x: x))
+    (found,) = suspects(network).where("zero")
+    assert found.kind == "opaque"
+
+
+def test_tracing_leaves_everything_as_it_was():
+    import random
+
+    import numpy as np
+
+    network = Wrapped(lambda x: torch.round(x * 10) / 10)
+    apply, call, from_numpy = torch.autograd.Function.apply, nn.Module.__call__, torch.from_numpy
+    x, y = images(), torch.zeros(8, dtype=torch.long)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    analyse(Classifier(network), x, y, Linf(epsilon=0.2), seed=0, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert random.getstate() == before[1]
+    assert (np.random.get_state()[1] == before[2]).all()
+    assert nn.Module.__call__ is call
+    assert torch.from_numpy is from_numpy
+    assert torch.autograd.Function.apply == apply
+    assert torch.is_grad_enabled()
+    assert all(p.grad is None for p in network.parameters())
