@@ -32,6 +32,7 @@ NETWORKS = ("mnist_fc_256x2", "mnist_sigmoid_6x200", "cifar10_resnet2b")
 
 
 def data_folder() -> Path:
+    """The folder that UNMASK_DATA names."""
     folder = os.environ.get("UNMASK_DATA")
     if not folder:
         sys.exit("UNMASK_DATA is not set; point it at the folder that holds verification/")
@@ -51,12 +52,12 @@ def load_network(name: str) -> nn.Module:
 
 def attacked(network: nn.Module, lower: Tensor, upper: Tensor, y: Tensor, steps: int) -> Tensor:
     """Whether PGD finds a misclassified point of each box. Each box becomes the unit cube of an affine network."""
-
     broken = torch.zeros(len(y), dtype=torch.bool)
     for i in range(len(y)):
         low, high = lower[i : i + 1], upper[i : i + 1]
         classifier = Classifier(
-            lambda p, low=low, high=high: network(torch.minimum(low + p * (high - low), high)), deterministic=True
+            lambda p, low=low, high=high: network(torch.minimum(low + p * (high - low), high)),
+            deterministic=True,
         )
         attack = PGD(steps=steps, rel_step_size=0.1, restarts=2, objective=margin)
         threat = Linf(epsilon=0.5)
@@ -67,6 +68,7 @@ def attacked(network: nn.Module, lower: Tensor, upper: Tensor, y: Tensor, steps:
 
 
 def main() -> None:
+    """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
     parser.add_argument("--steps", type=int, default=50)
@@ -76,7 +78,9 @@ def main() -> None:
     wrong = 0
     for name in options.networks:
         stored = np.load(data_folder() / "verification" / f"{name}.npz")
-        lower, upper, y, verdict = (torch.from_numpy(stored[k]) for k in ("lower", "upper", "label", "verdict"))
+        lower, upper, y, verdict = (
+            torch.from_numpy(stored[k]) for k in ("lower", "upper", "label", "verdict")
+        )
         network = load_network(name)
         start = time.perf_counter()
         found = certify_box(network, lower, upper, y, methods=("interval", "crown", "alpha_crown"))
@@ -84,7 +88,9 @@ def main() -> None:
         broken = attacked(network, lower, upper, y, options.steps)
         proved = found.certified
         by = Counter(m for m, p in zip(found.method, proved.tolist(), strict=True) if p)
-        wrong += int((proved & (verdict == 1)).sum() + (broken & (verdict == 0)).sum() + (proved & broken).sum())
+        wrong += int(
+            (proved & (verdict == 1)).sum() + (broken & (verdict == 0)).sum() + (proved & broken).sum()
+        )
         print(
             f"| {name} | {int((verdict == 0).sum())} | {int(proved[verdict == 0].sum())} | "
             f"{', '.join(f'{m} {n}' for m, n in by.items())} | {int((verdict == 1).sum())} | "
@@ -94,7 +100,9 @@ def main() -> None:
         )
     if wrong:
         sys.exit(f"{wrong} contradictions between certificates, attacks and verdicts")
-    print("No contradiction: nothing unsafe is certified, nothing safe is broken, nothing certified is broken.")
+    print(
+        "No contradiction: nothing unsafe is certified, nothing safe is broken, nothing certified is broken."
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,11 @@ import torch
 
 from unmask.bounds.relaxation import relu_lines, sigmoid_lines, tanh_lines
 
-CASES = {"relu": (relu_lines, torch.relu), "sigmoid": (sigmoid_lines, torch.sigmoid), "tanh": (tanh_lines, torch.tanh)}
+CASES = {
+    "relu": (relu_lines, torch.relu),
+    "sigmoid": (sigmoid_lines, torch.sigmoid),
+    "tanh": (tanh_lines, torch.tanh),
+}
 
 
 def intervals(count: int) -> tuple[torch.Tensor, torch.Tensor]:

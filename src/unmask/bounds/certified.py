@@ -108,7 +108,7 @@ def certify_region(
     for method in methods:
         if method not in METHODS:
             raise UnusableInput(f"the method is {method!r}; choose among {', '.join(METHODS)}")
-    graph = network if isinstance(network, Graph) else read_graph(network, region.lower.float())
+    graph = network if isinstance(network, Graph) else read_graph(network, region.lower)
     if len(graph.nodes[-1].shape) != 1:
         raise Unsupported(
             f"bounds need logits [batch, classes]; one example gives {list(graph.nodes[-1].shape)}"

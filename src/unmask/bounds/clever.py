@@ -89,7 +89,9 @@ class Clever:
         if self.samples < 1:
             raise UnusableInput(f"samples is {self.samples}; give at least 1")
         if self.pool_factor is not None and self.pool_factor < 1:
-            raise UnusableInput(f"pool_factor is {self.pool_factor}; give at least 1, or None for fresh points")
+            raise UnusableInput(
+                f"pool_factor is {self.pool_factor}; give at least 1, or None for fresh points"
+            )
 
     def run(
         self,
@@ -116,7 +118,8 @@ class Clever:
         margins = (logits.gather(1, source[:, None]) - logits.gather(1, targets)).double()
         maxima, zeros = self._maxima(classifier, x, source, targets, threat, streams)
         return [
-            self._score(margins[i], targets[i], maxima[i], float(zeros[i]), threat.epsilon) for i in range(len(x))
+            self._score(margins[i], targets[i], maxima[i], float(zeros[i]), threat.epsilon)
+            for i in range(len(x))
         ]
 
     def _maxima(
@@ -175,12 +178,16 @@ class Clever:
         # Equal up to float32 rounding of the gradient.
         if largest - float(maxima.min()) <= 1e-6 * largest:
             score = margin / largest
-            return CleverScore(min(score, radius), target, margin, largest, None, zeros, score >= radius, "constant")
+            return CleverScore(
+                min(score, radius), target, margin, largest, None, zeros, score >= radius, "constant"
+            )
         fit = fit_reverse_weibull(maxima)
         if self.pool_factor is not None:
             fit = WeibullFit(fit.shape, fit.location, fit.scale, fit.ks_statistic, math.nan)
         score = margin / fit.location
-        return CleverScore(min(score, radius), target, margin, fit.location, fit, zeros, score >= radius, None)
+        return CleverScore(
+            min(score, radius), target, margin, fit.location, fit, zeros, score >= radius, None
+        )
 
 
 def mark(

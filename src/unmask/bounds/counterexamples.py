@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import UnusableInput
@@ -47,14 +48,17 @@ class Ramp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         step = torch.floor(self.steps * x)
-        rise = ((self.steps * x - step) / self.width).clamp_max(1.0)
+        # Unlike clamp, hardtanh has slope zero at both kinks. It matters at the lower one, where 8-bit pixels and those
+        # clipped to the box sit: the slope on its left is zero too.
+        rise = F.hardtanh((self.steps * x - step) / self.width, 0.0, 1.0)
         return (step + rise) / self.steps
 
 
 class SaturatedSigmoid(nn.Module):
-    """`sigmoid(gain * (x - 0.5))`: smooth on paper; in float32 its slope is exactly zero past `17 / gain`.
+    """`sigmoid(gain * (x - 0.5))`: smooth on paper, but its slope underflows.
 
-    A float32 sigmoid rounds to 1 from about 17 on, and autograd computes its slope as s (1 - s).
+    Autograd computes the slope as s (1 - s). In float32 s rounds to 1 where its argument passes about 17, in float64
+    where it passes about 37; below zero both lose the slope only where s itself underflows.
     """
 
     def __init__(self, gain: float = 1000.0):
@@ -77,17 +81,19 @@ class InPrecision(nn.Module):
         return self.network(x.to(self.dtype)).float()
 
 
-def counterexamples(network: nn.Module, *, gain: float = 1000.0, width: float = 0.001) -> dict[str, nn.Module]:
-    """The five models: `network` behind a staircase, its ramp, and a saturated sigmoid in default and both precisions.
+def counterexamples(
+    network: nn.Module, *, gain: float = 1e7, width: float = 1e-5
+) -> dict[str, nn.Module]:
+    """The five models: `network` behind a staircase, its ramp, and a saturated sigmoid as it is and in two precisions.
 
-    `network` takes images in [0, 1] and is shared by the first three, copied by the last two. A `gain` between about
-    100 and 1,000 shows the precisions apart: float32 slopes vanish where float64 ones are still there, though tiny.
+    `network` takes images in [0, 1] and is shared by the first three, copied by the last two. The defaults are steep
+    enough that a few hundred points of some dozen pixels see next to no slope; more points need steeper ones.
     """
     saturated = nn.Sequential(SaturatedSigmoid(gain), network)
     return {
         "staircase": nn.Sequential(Staircase(), network),
         "ramp": nn.Sequential(Ramp(width=width), network),
         "sigmoid": saturated,
-        "float32": InPrecision(nn.Sequential(SaturatedSigmoid(gain / 10), network), torch.float32),
-        "float64": InPrecision(nn.Sequential(SaturatedSigmoid(gain / 10), network), torch.float64),
+        "float32": InPrecision(nn.Sequential(SaturatedSigmoid(gain), network), torch.float32),
+        "float64": InPrecision(nn.Sequential(SaturatedSigmoid(gain), network), torch.float64),
     }

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate, map_arg
 
 from ..errors import Unsupported
 from .operations import Operation
@@ -59,7 +60,8 @@ def read_graph(network: Any, x: Tensor) -> Graph:
             f"bounds need a network whose path does not depend on the data; tracing it raised "
             f"{type(error).__name__}: {reason}"
         ) from error
-    sample = torch.cat([x[:1], x[:1] / 2])
+    own = next((t.dtype for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()), x.dtype)
+    sample = torch.cat([x[:1], x[:1] / 2]).to(own)
     graph = _walk(copy.deepcopy(traced).double(), sample.double())
     expected, whole, alone = network(sample), graph(sample), graph(sample[1:])
     same = expected.shape == whole.shape and torch.allclose(expected.double(), whole, rtol=1e-3, atol=1e-3)
@@ -77,8 +79,8 @@ def _walk(traced: fx.GraphModule, sample: Tensor) -> Graph:
     known: dict[fx.Node, Any] = {}  # a Symbol where the value depends on the data, else the value itself
     samples: dict[int, Tensor] = {}
     for node in traced.graph.nodes:
-        args = fx.node.map_arg(node.args, lambda n: known[n])
-        kwargs = fx.node.map_arg(node.kwargs, lambda n: known[n])
+        args = map_arg(node.args, lambda n: known[n])
+        kwargs = map_arg(node.kwargs, lambda n: known[n])
         symbols = [a for a in (*args, *kwargs.values()) if isinstance(a, Symbol)]
         if node.op == "placeholder":
             if nodes:
@@ -133,6 +135,7 @@ def _evaluated(node: fx.Node, args: Any, kwargs: Any) -> Any:
     name = _name(node)
     if name.startswith(("rand", "bernoulli", "multinomial", "normal")):
         raise Unsupported(f"`{name}` is random; bounds need a deterministic network")
+    assert callable(node.target)
     return node.target(*args, **kwargs)
 
 
@@ -150,12 +153,10 @@ def _operation(
             raise Unsupported(f"`{name}` is called in a way that has no bound here: {error}") from error
 
     def function(v: Tensor) -> Tensor:
-        given = fx.node.map_aggregate(args, lambda a: v if a is x else a)
-        return (
-            getattr(given[0], name)(*given[1:], **kwargs)
-            if node.op == "call_method"
-            else node.target(*given, **kwargs)
-        )
+        given = map_aggregate(args, lambda a: v if a is x else a)
+        if isinstance(node.target, str):
+            return getattr(given[0], name)(*given[1:], **kwargs)
+        return node.target(*given, **kwargs)
 
     if len(symbols) == 1 and args and args[0] is x:
         if name in RESHAPES:

@@ -168,7 +168,7 @@ class MaxPool(Operation):
         offset = (negative * (top * ~decided)[:, None]).flatten(2).sum(2)
         shape = (batch, specs, *lower.shape[1:])
         columns = rows.new_zeros(shape).scatter(3, place[:, None].expand(*shape[:3], 1, shape[4]), kept)
-        size = [s + 2 * p for s, p in zip(self.in_shape[1:], self.padding, strict=True)]
+        size = tuple(s + 2 * p for s, p in zip(self.in_shape[1:], self.padding, strict=True))
         columns = columns.reshape(batch * specs, -1, shape[4])
         padded = F.fold(columns, size, self.kernel, self.dilation, 0, self.stride)
         (high, wide), (height, width) = self.padding, self.in_shape[1:]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 from ..errors import Unsupported
 from .operations import RELU, SIGMOID, TANH, Affine, MaxPool, Operation, Sum
@@ -28,6 +29,7 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def linear(x: Symbol, weight: Tensor, bias: Tensor | None = None) -> Affine:
+    """As `torch.nn.functional.linear`."""
     return Affine(
         lambda v: v @ weight.T,
         lambda v: v @ weight.abs().T,
@@ -46,10 +48,11 @@ def conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Affine:
+    """As `torch.nn.functional.conv2d`."""
     geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
 
     def transpose(rows: Tensor) -> Tensor:
-        return torch.nn.grad.conv2d_input((len(rows), *x.shape), weight, rows, **geometry)
+        return conv2d_input((len(rows), *x.shape), weight, rows, **geometry)
 
     return Affine(
         lambda v: F.conv2d(v, weight, None, **geometry),
@@ -84,6 +87,7 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Affine:
+    """As `torch.nn.functional.batch_norm`, in eval mode."""
     if training or running_mean is None or running_var is None:
         raise Unsupported("batch norm uses the batch's own statistics; bounds need network.eval()")
     scale = (running_var + eps).rsqrt()
@@ -105,6 +109,7 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> MaxPool:
+    """As `torch.nn.functional.max_pool2d`."""
     if ceil_mode or return_indices or len(x.shape) != 3:
         raise Unsupported("bounds of max_pool2d need ceil_mode=False, return_indices=False and NCHW input")
     kernel = _pair(kernel_size)
@@ -114,6 +119,7 @@ def max_pool2d(
 
 
 def dropout(x: Symbol, p: float = 0.5, training: bool = True, inplace: bool = False) -> Affine:
+    """As `torch.nn.functional.dropout`, in eval mode: the identity."""
     if training:
         raise Unsupported("dropout is active; bounds need network.eval()")
     return rearrangement(x, lambda v: v)
@@ -125,6 +131,7 @@ def rearrangement(x: Symbol, function: Callable[[Tensor], Tensor]) -> Affine:
 
 
 def add(a: Any, b: Any) -> Operation:
+    """`a + b`."""
     if isinstance(a, Symbol) and isinstance(b, Symbol):
         return _sum(a, b, 1.0)
     x, c = (a, b) if isinstance(a, Symbol) else (b, a)
@@ -132,6 +139,7 @@ def add(a: Any, b: Any) -> Operation:
 
 
 def sub(a: Any, b: Any) -> Operation:
+    """`a - b`."""
     if isinstance(a, Symbol) and isinstance(b, Symbol):
         return _sum(a, b, -1.0)
     if isinstance(a, Symbol):
@@ -140,6 +148,7 @@ def sub(a: Any, b: Any) -> Operation:
 
 
 def mul(a: Any, b: Any) -> Operation:
+    """`a * b`, one of them constant."""
     if isinstance(a, Symbol) and isinstance(b, Symbol):
         raise Unsupported("the product of two data-dependent tensors has no bound here")
     x, c = (a, b) if isinstance(a, Symbol) else (b, a)
@@ -147,12 +156,14 @@ def mul(a: Any, b: Any) -> Operation:
 
 
 def truediv(a: Any, b: Any) -> Operation:
+    """`a / b`, with a constant divisor."""
     if not isinstance(a, Symbol) or isinstance(b, Symbol):
         raise Unsupported("division by a data-dependent tensor has no bound here")
     return scale_and_shift(a, 1 / _constant(b), None)
 
 
 def neg(x: Symbol) -> Operation:
+    """`-x`."""
     return mul(x, -1.0)
 
 
@@ -169,6 +180,8 @@ def _sum(a: Symbol, b: Symbol, sign: float) -> Sum:
 
 
 def activation(operation: Operation) -> Callable[..., Operation]:
+    """A factory that ignores its arguments."""
+
     def factory(x: Symbol, inplace: bool = False) -> Operation:
         return operation
 

@@ -46,5 +46,9 @@ def fit_reverse_weibull(maxima: np.ndarray) -> WeibullFit:
         test = kstest(sample, weibull_max(*law).cdf)
     shape, location, scale = (float(v) for v in law)
     return WeibullFit(
-        shape, float(top + location * spread), float(scale * spread), float(test.statistic), float(test.pvalue)
+        shape,
+        float(top + location * spread),
+        float(scale * spread),
+        float(test.statistic),
+        float(test.pvalue),
     )

@@ -1,0 +1,96 @@
+"""CLEVER here and in ART on one network, with the same settings, interleaved.
+
+    UNMASK_DATA=<data folder> python benchmarks/clever_speed.py [--batches 500] [--samples 1024] [--pool-factor 10]
+
+Prints each round's seconds and scores, and the medians. Both draw a pool of points (`pool_factor * samples`) and take
+each maximum over a random part of it, which is all that ART offers. Targeted: one class. Untargeted: all others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from unmask.bounds import Clever
+from unmask.classifier import Classifier
+from unmask.threat import NORMS
+
+
+def main() -> None:
+    """Prints the rounds and their medians."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", default="mnist_fast_pgd")
+    parser.add_argument("--norm", default="l2", choices=list(NORMS))
+    parser.add_argument("--radius", type=float, default=2.0)
+    parser.add_argument("--batches", type=int, default=500)
+    parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--pool-factor", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--untargeted", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    if not os.environ.get("UNMASK_DATA"):
+        sys.exit("UNMASK_DATA is not set; point it at the data folder beside models/networks.py")
+    torch.set_num_threads(options.threads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from art.estimators.classification import PyTorchClassifier
+        from art.metrics import clever_t, clever_u
+
+    path = Path(os.environ["UNMASK_DATA"]).parent / "models" / "networks.py"
+    spec = importlib.util.spec_from_file_location("networks", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    network = getattr(module, options.network)()
+    shape = (3, 32, 32) if options.network.startswith("cifar10") else (1, 28, 28)
+    x = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+    y = network(x).argmax(1)
+    target = (y + 1) % 10
+    norm = NORMS[options.norm]
+    goal = "untargeted" if options.untargeted else "targeted"
+    threat = norm(epsilon=options.radius, goal=goal)
+    ours = Clever(batches=options.batches, samples=options.samples, pool_factor=options.pool_factor)
+    door = Classifier(network, deterministic=True)
+    theirs = PyTorchClassifier(
+        network, nn.CrossEntropyLoss(), shape, 10, clip_values=(0, 1), device_type="cpu"
+    )
+    settings = (options.batches, options.samples, options.radius, norm.p)
+    seconds: dict[str, list[float]] = {"unmask": [], "art": []}
+    for round_ in range(options.rounds):
+        start = time.perf_counter()
+        labels = y if options.untargeted else target
+        mine = ours.run(door, x, labels, threat, generator=torch.Generator().manual_seed(round_))[0].score
+        seconds["unmask"].append(time.perf_counter() - start)
+        np.random.seed(round_)
+        start = time.perf_counter()
+        if options.untargeted:
+            other = clever_u(theirs, x[0].numpy(), *settings, pool_factor=options.pool_factor, verbose=False)
+        else:
+            other = clever_t(theirs, x[0].numpy(), int(target), *settings, pool_factor=options.pool_factor)
+        seconds["art"].append(time.perf_counter() - start)
+        print(
+            f"round {round_}: unmask {mine:.5f} in {seconds['unmask'][-1]:.2f} s, "
+            f"art {float(other):.5f} in {seconds['art'][-1]:.2f} s",
+            flush=True,
+        )
+    mine, other = (statistics.median(s) for s in seconds.values())
+    print(
+        f"{options.network}, {options.norm}, {goal}, {options.batches} x {options.samples}: "
+        f"unmask {mine:.2f} s, art {other:.2f} s, {other / mine:.1f} x"
+    )
+
+
+if __name__ == "__main__":
+    main()
