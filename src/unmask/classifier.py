@@ -126,13 +126,16 @@ class Classifier:
         score = None if total.detector_score is None else total.detector_score / self.passes
         return Outputs(total.logits / self.passes, score)
 
-    def gradient(self, values: Float[Tensor, " batch"], x: Images) -> Images:
-        """Gradient of the sum of `values` with respect to `x`; zero where `x` is not reached. Counts backwards."""
+    def gradient(self, values: Float[Tensor, " batch"], x: Images, *, retain_graph: bool = False) -> Images:
+        """Gradient of the sum of `values` with respect to `x`; zero where `x` is not reached. Counts backwards.
+
+        `retain_graph` keeps the forward pass for another gradient of the same outputs.
+        """
         self.meter.backwards += len(x)
         if not values.requires_grad:
             return torch.zeros_like(x)
         try:
-            (grad,) = torch.autograd.grad(values.sum(), x, allow_unused=True)
+            (grad,) = torch.autograd.grad(values.sum(), x, retain_graph=retain_graph, allow_unused=True)
         except RuntimeError as error:
             if "derivative for" not in str(error) or "is not implemented" not in str(error):
                 raise
