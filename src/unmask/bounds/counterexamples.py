@@ -81,9 +81,7 @@ class InPrecision(nn.Module):
         return self.network(x.to(self.dtype)).float()
 
 
-def counterexamples(
-    network: nn.Module, *, gain: float = 1e7, width: float = 1e-5
-) -> dict[str, nn.Module]:
+def counterexamples(network: nn.Module, *, gain: float = 1e7, width: float = 1e-5) -> dict[str, nn.Module]:
     """The five models: `network` behind a staircase, its ramp, and a saturated sigmoid as it is and in two precisions.
 
     `network` takes images in [0, 1] and is shared by the first three, copied by the last two. The defaults are steep

@@ -60,7 +60,9 @@ def read_graph(network: Any, x: Tensor) -> Graph:
             f"bounds need a network whose path does not depend on the data; tracing it raised "
             f"{type(error).__name__}: {reason}"
         ) from error
-    own = next((t.dtype for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()), x.dtype)
+    own = next(
+        (t.dtype for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()), x.dtype
+    )
     sample = torch.cat([x[:1], x[:1] / 2]).to(own)
     graph = _walk(copy.deepcopy(traced).double(), sample.double())
     expected, whole, alone = network(sample), graph(sample), graph(sample[1:])
