@@ -90,11 +90,11 @@ class Classifier:
 
     def replace(self, **changes: object) -> Classifier:
         """A classifier with other fields that shares this one's meter."""
-        fields = {k: getattr(self, k) for k in ("network", "passes", "surrogate", "deterministic", "clones_input", "meter")}
-        return Classifier(**{**fields, **changes})  # type: ignore[arg-type]
+        names = ("network", "passes", "surrogate", "deterministic", "clones_input", "meter")
+        return Classifier(**{**{k: getattr(self, k) for k in names}, **changes})  # type: ignore[arg-type]
 
     def with_surrogate(self, surrogate: Network) -> Classifier:
-        """This classifier with a differentiable stand-in for its backward pass."""
+        """The classifier with a differentiable stand-in for its backward pass."""
         return self.replace(surrogate=surrogate)
 
     @property

@@ -30,7 +30,7 @@ from .controls import as_control, examine, suite
 from .evidence import Evidence, hash_images, write_evidence
 from .findings import GradientState, confirmed, describe, gradient_state
 from .journal import Journal
-from .plan import Budget, black_box_steps, budget_named, main_steps, search_steps
+from .plan import Step, black_box_steps, budget_named, cascade, first_step
 from .progress import Progress, Silent
 from .records import (
     AccuracyAtCost,
@@ -324,46 +324,34 @@ class _Audit:
         early_stop = not self.random
         first, *others = winners
         self.progress.stage(f"attack: {first.name}")
-        steps = [
-            *main_steps(
-                self.budget,
-                first.name,
-                first.gradient,
-                first.objective,
-                early_stop=early_stop,
-                classes=facts.num_classes,
-            )
-        ]
-        for step in steps[:1]:
-            self._step(step.name, step.recipe, step.attack, step.fraction)
+        if first.name != "exact":
+            self._run(first_step(self.budget, first.name, first.gradient, first.objective, early_stop))
         for other in others:
-            attack = APGD(
-                steps=self.budget.steps,
-                gradient=other.gradient,
-                objective=other.objective,
-                early_stop=early_stop,
-            )
-            self._step(f"{other.name}/all", f"APGD-{self.budget.steps}, {other.name}", attack)
-        for step in steps[1:]:
-            self._step(step.name, step.recipe, step.attack, step.fraction)
+            self._run(first_step(self.budget, other.name, other.gradient, other.objective, early_stop))
         suspicious = bool(analysis.suspects) or not facts.gradient_available or facts.label_only
-        stubborn = suspicious and self.standing.robust_accuracy > STUBBORN
-        if stubborn:
+        steps = cascade(
+            self.budget,
+            first.name,
+            first.gradient,
+            deterministic=not self.random,
+            detector=facts.has_detector,
+            classes=facts.num_classes,
+        )
+        for step in steps:
+            self._run(step)
+        if suspicious and self.standing.robust_accuracy > STUBBORN:
             self.progress.stage("attack: gradient-free")
             for step in black_box_steps(self.budget, self.threat, early_stop=early_stop):
-                self._step(step.name, step.recipe, step.attack, step.fraction)
-        self.progress.stage("attack: search on the nearest")
-        for step in search_steps(self.budget, early_stop=early_stop):
-            self._step(step.name, step.recipe, step.attack, step.fraction)
+                self._run(step)
 
     def _extra(self, attacks: Sequence[Attack]) -> None:
         for n, attack in enumerate(attacks):
-            self._step(f"extra {n}", f"yours: {type(attack).__name__}", attack)
+            self._run(Step(f"extra {n}", f"yours: {type(attack).__name__}", attack))
 
-    def _step(self, name: str, recipe: str, attack: Attack, fraction: float = 1.0) -> None:
-        chosen = self.standing.unbroken(fraction)
+    def _run(self, step: Step) -> None:
+        chosen = self.standing.unbroken(step.fraction)
         if len(chosen):
-            self.standing.attack(name, recipe, attack, chosen)
+            self.standing.attack(step.name, step.recipe, step.attack, chosen)
         self._stop_if_decided()
 
     def _stop_if_decided(self) -> None:
@@ -587,6 +575,3 @@ def _histogram(elements: Tensor) -> GradientHistogram:
     )
     zero = float((size == 0).double().mean()) if len(size) else 1.0
     return GradientHistogram(bin_edges=edges, counts=[int(c) for c in counts], zero_share=zero)
-
-
-__all__ = ["Budget", "audit"]

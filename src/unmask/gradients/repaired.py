@@ -28,7 +28,7 @@ class Repaired(GradientEstimator):
     """
 
     rewrite: Rewrite
-    inner: GradientEstimator = Exact()  # noqa: RUF009
+    inner: GradientEstimator = Exact()
 
     def estimate(
         self,
