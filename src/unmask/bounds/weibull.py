@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import kstest, weibull_max
 
-# Past this shape the law is Gumbel's for every practical purpose: the likelihood is flat and the end point runs off.
-_LARGEST_SHAPE = 100.0
+# Past this shape the law is close to Gumbel's: the likelihood is flat and the end point, about shape / 1.28 standard
+# deviations above the mean, is anyone's guess.
+_LARGEST_SHAPE = 20.0
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ class WeibullFit:
 def fit_reverse_weibull(maxima: np.ndarray) -> WeibullFit:
     """Maximum likelihood fit of all three parameters to `maxima` `[n]`, which must not all be equal.
 
-    The sample is standardised first, so that the result does not depend on units. **Differs** from Weng et al. 2018:
-    a shape above 100 is fixed at 100.
+    The sample is standardised first, so that the result does not depend on units, and the search starts at shape 3:
+    from 1, where ART starts, it often ends at the largest sample with a shape below 1, a spurious peak where the
+    likelihood is unbounded but the law does not fit. **Differs** from Weng et al. 2018: a shape above 20 is fixed at 20.
     """
     maxima = np.asarray(maxima, dtype=np.float64)
     top, spread = maxima.max(), maxima.std()
