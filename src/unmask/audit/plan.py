@@ -9,7 +9,7 @@ from ..attacks import APGD, Attack, HopSkipJump, RayS, Square, Substitute, Targe
 from ..attacks.cascade import Stage
 from ..errors import UnusableInput
 from ..gradients import GradientEstimator
-from ..objectives import Objective, Undetected, cross_entropy
+from ..objectives import Objective, Targeted, Undetected, cross_entropy
 from ..threat import Linf, ThreatModel
 
 
@@ -60,6 +60,11 @@ class Step:
     attack: Attack
     fraction: float = 1.0
 
+    @property
+    def attack_is_search(self) -> bool:
+        """Whether it needs no gradient."""
+        return isinstance(self.attack, Square)
+
 
 def first_step(
     budget: Budget, label: str, gradient: GradientEstimator, objective: Objective, early_stop: bool
@@ -85,7 +90,12 @@ def cascade(
             if classes < 3:
                 continue  # the only other class is the margin's own
             attack = replace(attack, targets=min(attack.targets, classes - 1))
-        if label == "exact" and isinstance(attack, APGD) and attack.objective == cross_entropy and stage.fraction == 1:
+        if (
+            label == "exact"
+            and isinstance(attack, APGD)
+            and attack.objective == cross_entropy
+            and stage.fraction == 1
+        ):
             continue  # that is what the naive attack already was
         if detector and isinstance(attack, APGD | Square):
             attack = replace(attack, objective=Undetected(attack.objective))
@@ -94,6 +104,19 @@ def cascade(
         yield Step(
             f"{label}/{stage.name}", f"{stage.name}: {_words(attack)}{on}{who}", attack, stage.fraction
         )
+
+
+def more_targets(
+    label: str, gradient: GradientEstimator, *, early_stop: bool, classes: int
+) -> Iterator[Step]:
+    """All target classes on all that is left, ever longer; the caller stops when it no longer pays."""
+    if classes < 3:
+        return
+    for steps in (20, 50, 100):
+        attack = TargetedAPGD(
+            steps=steps, targets=classes - 1, objective=Targeted(), gradient=gradient, early_stop=early_stop
+        )
+        yield Step(f"{label}/all targets {steps}", f"all targets: {_words(attack)}, {label}", attack)
 
 
 def _words(attack: Attack) -> str:
