@@ -72,8 +72,8 @@ class Clever:
     - `gradient`: how a slope is estimated.
     - `points_at_once`: points per forward pass; bounds the memory.
 
-    **Cost**: `batches * samples` points per example (`pool_factor * samples` with a pool), each one estimate per target;
-    with the exact gradient one forward, and one backward per target. One more forward per example.
+    **Cost**: `batches * samples` points per example (`pool_factor * samples` with a pool), one estimate each
+    per target; with the exact gradient one forward, and one backward per target. One more forward per example.
     **Source**: Weng et al. 2018, arXiv:1801.10578, algorithm 1.
     **Differs**: the margin is that of the label, not of the predicted class, so a wrong prediction scores 0.
     """

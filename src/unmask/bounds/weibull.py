@@ -32,9 +32,11 @@ class WeibullFit:
 def fit_reverse_weibull(maxima: np.ndarray) -> WeibullFit:
     """Maximum likelihood fit of all three parameters to `maxima` `[n]`, which must not all be equal.
 
-    The sample is standardised first, so that the result does not depend on units, and the search starts at shape 3:
-    from 1, where ART starts, it often ends at the largest sample with a shape below 1, a spurious peak where the
-    likelihood is unbounded but the law does not fit. **Differs** from Weng et al. 2018: a shape above 20 is fixed at 20.
+    The sample is standardised first, so that units do not matter, and the search starts at shape 3: from 1, where
+    ART starts, it often ends at the largest sample with a shape below 1, a spurious peak where the
+    likelihood is unbounded but the law does not fit.
+
+    **Differs** from Weng et al. 2018: a shape above 20 is fixed at 20.
     """
     maxima = np.asarray(maxima, dtype=np.float64)
     top, spread = maxima.max(), maxima.std()
