@@ -107,6 +107,16 @@ def winners(x):
     return x * (x >= least)
 
 
+def spectrum(x):
+    s = torch.fft.rfft(x)
+    return torch.fft.irfft(torch.polar((s.abs() * 5).round() / 5, s.angle()), n=16)
+
+
+def sparse(x):
+    kept = (x.detach() * (x > 0.1)).to_sparse()
+    return kept.to_dense()
+
+
 # name -> (step, symptom, text in the guilty line, inputs of the read-out)
 LOSING = {
     "round": (lambda x: torch.round(x * 10) / 10, {"zero"}, "torch.round(x * 10)", 16),
@@ -130,6 +140,8 @@ LOSING = {
     "function, flipped": (lambda x: Flipped.apply(x), {"wrong"}, "lambda x: Flipped.apply(x)", 16),
     "data": (lambda x: x.data * 1.0, {"cut"}, "x.data * 1.0", 16),
     "byte": (lambda x: (x * 255).byte().float() / 255, {"discrete"}, "(x * 255).byte()", 16),
+    "spectrum": (spectrum, {"zero"}, "(s.abs() * 5).round()", 16),
+    "sparse": (sparse, {"cut"}, "(x.detach() * (x > 0.1))", 16),
     "ripple": (lambda x: torch.sin(2e3 * x), {"wrong"}, "torch.sin(2e3 * x)", 16),
 }
 
@@ -141,6 +153,7 @@ HONEST = {
     "clamp": lambda x: x.clamp(0, 1),
     "sorted": lambda x: x.sort(1).values,
     "top of pairs": lambda x: x.reshape(len(x), 8, 2).max(-1).values.repeat(1, 2),
+    "filter": lambda x: torch.fft.irfft(0.9 * torch.fft.rfft(x), n=16),
     "unused draw": lambda x: x + 0 * len(torch.rand(3)),
     "softmax": lambda x: torch.softmax(4 * x, 1),
 }

@@ -23,7 +23,7 @@ from ..types import per_example
 from .flow import Passage, follow
 from .freezer import share_through
 from .origins import Origin, random_origins
-from .recorder import COPIES, CUTS, EXITS, Record, Trace, Value, record
+from .recorder import COPIES, CUTS, EXITS, Record, Trace, Value, held, record
 from .sites import Site
 from .surrogates import SATURATING
 
@@ -301,7 +301,7 @@ def local_vjp(output: Value, inputs: list[Value], cotangent: Tensor) -> list[Ten
     except RuntimeError:
         return None
     carrying = [v for v in inputs if v.edge is not None]
-    return [torch.zeros_like(v.data) if g is None else g for v, g in zip(carrying, found, strict=True)]
+    return [torch.zeros_like(v.data) if g is None else held(g) for v, g in zip(carrying, found, strict=True)]
 
 
 def _share(
@@ -449,14 +449,14 @@ def blocked(r: Record, after: Record) -> float:
         a.data.shape != b.data.shape for a, b in ((value, after.inputs[0]), (made, after.outputs[0]))
     ):
         return 0.0
-    moved = (after.inputs[0].data - value.data).double()
-    change = (after.outputs[0].data - made.data).double()
-    notable = (change.abs() > 1e-3 * made.data.double().square().mean().sqrt()) & moved.ne(0)
+    moved = _wide(after.inputs[0].data - value.data)
+    change = _wide(after.outputs[0].data - made.data)
+    notable = (change.abs() > 1e-3 * made.data.abs().double().square().mean().sqrt()) & moved.ne(0)
     grads = local_vjp(made, r.inputs, torch.randn_like(made.data))
     if grads is None or not notable.any():
         return 0.0
     slope = (change / moved).abs()
-    return float((grads[0].double().abs() < 1e-3 * slope)[notable].double().mean())
+    return float((grads[0].abs().double() < 1e-3 * slope)[notable].double().mean())
 
 
 def _base_name(r: Record) -> str:
@@ -494,8 +494,8 @@ def agreement(r: Record, after: Record, *, probes: int = 8) -> float:
     for before, then in zip(r.outputs, after.outputs, strict=False):
         if before.edge is None or before.data.shape != then.data.shape:
             continue
-        change = (then.data - before.data).double()
-        noise = 1e-5 * before.data.double().abs().amax()
+        change = _wide(then.data - before.data)
+        noise = 1e-5 * before.data.abs().double().amax()
         if not (change.abs() > noise).any() or not torch.isfinite(change).all():
             continue
         for _ in range(probes):
@@ -507,7 +507,7 @@ def agreement(r: Record, after: Record, *, probes: int = 8) -> float:
             for grad, (a, b) in zip(grads, pairs, strict=True):
                 if a.data.shape != b.data.shape:
                     return float("nan")
-                total = total + _rows(grad.double() * (b.data - a.data).double(), len(change))
+                total = total + _rows(_wide(grad).conj() * _wide(b.data - a.data), len(change))
             predicted.append(torch.as_tensor(total).flatten())
             seen.append(_rows(c * change, len(change)).flatten())
     if not seen:
@@ -521,7 +521,12 @@ def agreement(r: Record, after: Record, *, probes: int = 8) -> float:
     return float((p @ s) / size) if size > 0 else 0.0
 
 
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.complex128 if values.is_complex() else torch.float64)
+
+
 def _rows(products: Tensor, batch: int) -> Tensor:
+    products = products.real  # autograd's complex gradient is along the real and the imaginary axis
     if products.ndim and len(products) == batch:
         return products.flatten(1).sum(1) if products.ndim > 1 else products
     return products.sum().reshape(1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..objectives import Labels, Objective
 from ..types import Outputs
-from .recorder import Record, Trace, Value
+from .recorder import Record, Trace, Value, held
 
 # Below this a gradient is as good as zero: float32 loses precision under 1e-38. Ours.
 DEAD = 1e-30
@@ -83,6 +83,7 @@ def _pull(logits: Tensor, cotangent: Tensor, places: list) -> list[Tensor | None
 
 
 def _largest(grad: Tensor, batch: int) -> Tensor:
+    grad = held(grad)
     if not grad.ndim or len(grad) != batch:
         return grad.abs().amax().reshape(1)
     flat = grad.flatten(1).abs()

@@ -133,15 +133,15 @@ class Recorder(Interceptor):
 
     def start_from(self, x: Tensor) -> None:
         """Names the tensor on which the run begins."""
-        self._now[id(x)] = Value(-1, x.detach().clone(), _edge(x), x._version, from_input=True)
+        self._now[id(x)] = Value(-1, held(x), _edge(x), x._version, from_input=True)
         self._alive.append(x)
 
     def _value(self, tensor: Tensor) -> Value:
         value = self._now.get(id(tensor))
         if value is None:
-            value = Value(-1, tensor.detach().clone(), _edge(tensor), tensor._version, fixed=id(tensor))
+            value = Value(-1, held(tensor), _edge(tensor), tensor._version, fixed=id(tensor))
         elif value.version != tensor._version:  # written through a view
-            value = Value(value.producer, tensor.detach().clone(), _edge(tensor), tensor._version)
+            value = Value(value.producer, held(tensor), _edge(tensor), tensor._version)
         else:
             return value
         self._now[id(tensor)] = value
@@ -174,11 +174,11 @@ class Recorder(Interceptor):
                 tensor.detach_()  # `//` has no derivative: backward would raise
             lost = tensor.is_floating_point() and not tensor.requires_grad
             if lost and tensor.is_leaf and (kind == "source" or any(v.edge is not None for v in inputs)):
-                outputs.append(Value(index, tensor.detach().clone(), None, tensor._version))
+                outputs.append(Value(index, held(tensor), None, tensor._version))
                 tensor.requires_grad_()  # a new root, so that what follows can be examined
                 self._now[id(tensor)] = Value(index, outputs[-1].data, _edge(tensor), tensor._version)
             else:
-                value = Value(index, tensor.detach().clone(), _edge(tensor), tensor._version)
+                value = Value(index, held(tensor), _edge(tensor), tensor._version)
                 self._now[id(tensor)] = value
                 outputs.append(value)
             self._alive.append(tensor)
@@ -229,6 +229,14 @@ def group_of(name: str, where: Site) -> tuple[str, str, int]:
 
 def _copied(result: Any) -> Any:
     return np.array(result, copy=True) if isinstance(result, np.ndarray) else result
+
+
+def held(tensor: Tensor) -> Tensor:
+    """A copy of what a tensor holds, as plain numbers: quantised and sparse ones know few operations."""
+    tensor = tensor.detach()
+    if tensor.is_quantized:
+        return tensor.dequantize()
+    return tensor.clone() if tensor.layout == torch.strided else tensor.to_dense()
 
 
 def _edge(tensor: Tensor) -> GradientEdge | None:
