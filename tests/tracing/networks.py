@@ -117,6 +117,32 @@ def sparse(x):
     return kept.to_dense()
 
 
+def number_by_number(x):
+    y = x.detach().clone()
+    y.apply_(lambda v: round(v * 10) / 10)
+    return y
+
+
+def hooked(x):
+    y = x * 1.0
+    if y.requires_grad:
+        y.register_hook(torch.zeros_like)
+    return y
+
+
+def watched(x):
+    y = x * 1.0
+    if y.requires_grad:
+        y.register_hook(lambda grad: None)
+    return y
+
+
+def quiet(x):
+    scale = nn.Hardtanh(-2, 2)
+    scale.register_full_backward_hook(lambda module, before, after: (before[0] * 0,))
+    return scale(x)
+
+
 # name -> (step, symptom, text in the guilty line, inputs of the read-out)
 LOSING = {
     "round": (lambda x: torch.round(x * 10) / 10, {"zero"}, "torch.round(x * 10)", 16),
@@ -142,6 +168,17 @@ LOSING = {
     "byte": (lambda x: (x * 255).byte().float() / 255, {"discrete"}, "(x * 255).byte()", 16),
     "spectrum": (spectrum, {"zero"}, "(s.abs() * 5).round()", 16),
     "sparse": (sparse, {"cut"}, "(x.detach() * (x > 0.1))", 16),
+    "remainder": (lambda x: x - x % 0.1, {"wrong"}, "x - x % 0.1", 16),
+    "sawtooth": (lambda x: x - 0.01 * ((x * 200) % 1), {"wrong"}, "((x * 200) % 1)", 16),
+    "apply": (number_by_number, {"zero"}, "y.apply_(", 16),
+    "tensor hook": (hooked, {"wrong"}, "y.register_hook(", 16),
+    "module hook": (quiet, {"wrong"}, "return scale(x)", 16),
+    "saturated softmax": (
+        lambda x: 10 * torch.softmax(1e4 * x, 1),
+        {"saturated"},
+        "torch.softmax(1e4 * x",
+        16,
+    ),
     "ripple": (lambda x: torch.sin(2e3 * x), {"wrong"}, "torch.sin(2e3 * x)", 16),
 }
 
@@ -154,6 +191,9 @@ HONEST = {
     "sorted": lambda x: x.sort(1).values,
     "top of pairs": lambda x: x.reshape(len(x), 8, 2).max(-1).values.repeat(1, 2),
     "filter": lambda x: torch.fft.irfft(0.9 * torch.fft.rfft(x), n=16),
+    "square": lambda x: (x - 0.2).clamp_min(0).square(),
+    "one period": lambda x: x % 1.0,
+    "watched": watched,
     "unused draw": lambda x: x + 0 * len(torch.rand(3)),
     "softmax": lambda x: torch.softmax(4 * x, 1),
 }

@@ -45,6 +45,10 @@ RECTIFIERS = frozenset(("relu", "relu6", "threshold", "hardshrink", "softshrink"
 # Least share of the examples whose gradient must die at one place before it counts. Ours.
 DEAD_SHARE = 0.1
 
+# Sawtooth functions, and all that come back to where they were.
+WRAPPING = frozenset(("remainder", "fmod", "frac", "__mod__", "__rmod__"))
+PERIODIC = WRAPPING | {"sin", "cos", "tan"}
+
 Group = tuple[str, str, int]
 
 
@@ -128,10 +132,11 @@ def _analyse(
         () if deterministic else random_origins(classifier, base, other if controlled else again, x, seed)
     )
     noisy = _drawn(base, other if controlled else again, {o.group for o in origins})
+    lost = _lost(classifier, base, moved, noisy, seed=seed, trust=controlled)
     suspects = [
-        *_lost(classifier, base, moved, noisy, seed=seed, trust=controlled),
+        *lost,
         *_misleading(base, moved, deterministic),
-        *_vanishing_and_exploding(base, y),
+        *(s for s in _vanishing_and_exploding(base, y) if not _explained(s, base, moved, lost)),
         *(
             Suspect("random", o.operation, o.site, o.group, statistics={"change_of_logits": o.effect})
             for o in origins
@@ -175,9 +180,17 @@ def _lost(
     groups: dict[tuple[str, Group], list[Record]] = defaultdict(list)
     by_key = {scale: {r.key: r for r in trace.records} for scale, trace in moved.items()}
     for r in base.records:
-        if r.index in noisy or not any(_changed(r, by_key[scale].get(r.key)) for scale in moved):
+        if (
+            r.index in noisy
+            or r.kind == "hook"
+            or not any(_changed(r, by_key[scale].get(r.key)) for scale in moved)
+        ):
             continue
         symptom = _loses(r, classifier)
+        if symptom == "zero" and r.kind == "torch" and _base_name(r) in SATURATING:
+            symptom = "saturated"  # it has a slope elsewhere
+        if not symptom and any(_wraps(r, by_key[scale].get(r.key)) for scale in SCALES):
+            symptom = "wrong"
         if symptom:
             groups[symptom, r.group].append(r)
         if r.switched_off_at is not None and any(v.edge is not None for v in r.inputs):
@@ -205,6 +218,21 @@ def _lost(
     return _without_echoes(suspects)
 
 
+def _wraps(r: Record, after: Record | None) -> bool:
+    """Whether a remainder jumps in a notable share of its elements: its derivative, always one, knows of no jump.
+
+    `x - x % step` is a staircase, although each of its two operations has an honest derivative.
+    """
+    if after is None or _base_name(r) not in WRAPPING or r.inputs[0].edge is None:
+        return False
+    values = r.inputs[0].data, after.inputs[0].data, r.outputs[0].data, after.outputs[0].data
+    if any(v.shape != values[0].shape for v in values):
+        return False
+    moved, change = values[1] - values[0], values[3] - values[2]
+    jumped = (change - moved).abs() > 1e-2 * moved.abs()
+    return float(jumped[moved != 0].float().mean()) > DEAD_SHARE
+
+
 def _drawn(base: Trace, other: Trace, origins: set[Group]) -> set[int]:
     """Operations that lose a gradient only because they draw: `multinomial(p)`, or `rand_like(h) < p`.
 
@@ -227,6 +255,8 @@ def _drawn(base: Trace, other: Trace, origins: set[Group]) -> set[int]:
 def _title(name: str, r: Record) -> str:
     if name == "no_grad":
         return "torch.no_grad"
+    if r.kind == "hook":
+        return name
     if r.kind == "function":
         return f"{name} (autograd.Function)"
     return name.strip("_") if r.kind != "torch" else f"torch.{name}"
@@ -381,6 +411,31 @@ def _vanishing_and_exploding(base: Trace, y: Tensor) -> list[Suspect]:
     return suspects
 
 
+def _explained(s: Suspect, base: Trace, moved: dict[float, Trace], lost: list[Suspect]) -> bool:
+    """Whether a gradient dies here only because the way on was lost before: named there already."""
+    if s.symptom != "vanished":
+        return False
+    groups = {found.group for found in lost}
+    guilty: set[int] = set()
+    for r in base.records:  # and whatever was made of their results
+        if r.group in groups or any(v.edge is None and v.producer in guilty for v in r.inputs):
+            guilty.add(r.index)
+    by_key = [{r.key: r for r in trace.records} for trace in moved.values()]
+
+    def without_way_on(r: Record) -> bool:
+        others = [v for v in r.inputs[1 if r.in_place else 0 :] if v.producer >= 0 or v.from_input]
+        if any(v.edge is not None and v.producer not in guilty for v in others):
+            return False
+        return any(v.producer in guilty for v in r.inputs) or any(
+            a.edge is None and not _same(a.data, b.data)
+            for twins in by_key
+            if r.key in twins
+            for a, b in zip(r.inputs, twins[r.key].inputs, strict=False)
+        )
+
+    return any(without_way_on(r) for r in s.records)
+
+
 def _outermost(r: Record) -> Site:
     """The line of the network's own forward that hands out the logits: their size is made by all that comes before."""
     lines = [f for f in r.frames if f.file]
@@ -402,7 +457,7 @@ def _maker_of_logits(base: Trace) -> Record:
 def _misleading(base: Trace, moved: dict[float, Trace], controlled: bool) -> list[Suspect]:
     if not controlled:
         return []
-    groups: dict[Group, list[tuple[Record, dict[float, float]]]] = defaultdict(list)
+    groups: dict[Group, list[tuple[Record, float]]] = defaultdict(list)
     by_key = {scale: {r.key: r for r in trace.records} for scale, trace in moved.items()}
     for r in base.records:
         if r.kind == "torch" and not _elementwise(r):
@@ -415,18 +470,19 @@ def _misleading(base: Trace, moved: dict[float, Trace], controlled: bool) -> lis
                 if cosine == cosine:
                     cosines[scale] = cosine
         after = by_key[SCALES[1]].get(r.key)
-        stuck = blocked(r, after) if after is not None and r.kind == "torch" else 0.0
+        saturating = _base_name(r) in SATURATING
+        stuck = blocked(r, after, by_size=not saturating) if after is not None and r.kind == "torch" else 0.0
         far = by_key[SCALES[0]].get(r.key)
-        if far is not None and _base_name(r) in SATURATING and _base_name(r) not in RECTIFIERS:
+        if far is not None and saturating and _base_name(r) not in RECTIFIERS:
             stuck = max(stuck, blocked(r, far))
         if (cosines and max(cosines.values()) < USELESS) or stuck > BLOCKED:
-            groups[r.group].append((r, {**cosines, 0.0: 1 - stuck}))
+            groups[r.group].append((r, min(max(cosines.values(), default=1.0), 1 - stuck)))
     suspects = []
     for group, found in groups.items():
         first = found[0][0]
-        if _zero_everywhere(first):
+        if first.kind != "hook" and _zero_everywhere(first):
             continue  # already named as lost
-        best = max(max(c.values()) for _, c in found)
+        best = max(cosine for _, cosine in found)
         symptom = "saturated" if first.kind == "torch" and _base_name(first) in SATURATING else "wrong"
         suspects.append(
             Suspect(
@@ -442,8 +498,12 @@ def _misleading(base: Trace, moved: dict[float, Trace], controlled: bool) -> lis
     return suspects
 
 
-def blocked(r: Record, after: Record) -> float:
-    """Share of the elements that changed although their own derivative, a thousandth of the slope seen, denies it."""
+def blocked(r: Record, after: Record, *, by_size: bool = False) -> float:
+    """Share of the elements that changed although their own derivative, a thousandth of the slope seen, denies it.
+
+    `by_size`: the share of the squared change instead: a parabola has no slope at its foot either, but little happens
+    there.
+    """
     value, made = r.inputs[0], r.outputs[0]
     if made.edge is None or any(
         a.data.shape != b.data.shape for a, b in ((value, after.inputs[0]), (made, after.outputs[0]))
@@ -456,7 +516,9 @@ def blocked(r: Record, after: Record) -> float:
     if grads is None or not notable.any():
         return 0.0
     slope = (change / moved).abs()
-    return float((grads[0].abs().double() < 1e-3 * slope)[notable].double().mean())
+    denied = (grads[0].abs().double() < 1e-3 * slope)[notable].double()
+    size = change.abs()[notable].square() if by_size else torch.ones_like(denied)
+    return float((denied * size).sum() / size.sum())
 
 
 def _base_name(r: Record) -> str:
@@ -516,6 +578,8 @@ def agreement(r: Record, after: Record, *, probes: int = 8) -> float:
     if p.shape != s.shape:
         p, s = p.sum().reshape(1), s.sum().reshape(1)
     size = torch.linalg.vector_norm(p) * torch.linalg.vector_norm(s)
+    if _base_name(r) in PERIODIC and torch.linalg.vector_norm(p) > 4 * torch.linalg.vector_norm(s):
+        return 0.0  # many periods in one move: the slope at its beginning says nothing
     if not torch.isfinite(size):
         return float("nan")  # a non-finite slope has a name of its own
     return float((p @ s) / size) if size > 0 else 0.0

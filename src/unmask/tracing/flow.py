@@ -99,10 +99,10 @@ def _passage(record: Record, output: Value, cotangent: Tensor, batch: int) -> Pa
         grads = torch.autograd.grad(output.edge, edges, cotangent, retain_graph=True, allow_unused=True)  # pyright: ignore
     except RuntimeError:
         return None
-    leaving = torch.stack(
-        [_largest(g, batch) for g in grads if g is not None and len(_largest(g, batch)) == batch]
-        or [torch.zeros(batch)]
-    ).amax(0)
+    sizes = [_largest(g, batch) for g in grads if g is not None]
+    if any(len(size) != batch for size in sizes):
+        return None  # not one image each: nothing can be said image by image
+    leaving = torch.stack(sizes or [torch.zeros(batch)]).amax(0)
     arriving = _largest(cotangent, batch)
     if len(arriving) != len(leaving):
         return None

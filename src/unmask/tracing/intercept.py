@@ -8,6 +8,7 @@ seen too), `torch.from_numpy`, and scripted or compiled callables, which come as
 from __future__ import annotations
 
 import types
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 from torch.autograd import function as autograd_function
 from torch.overrides import TorchFunctionMode
+from torch.utils.hooks import RemovableHandle
 
 _APPLY = autograd_function.Function.__dict__["apply"].__func__
 _ORIGINAL_APPLY = types.FunctionType(
@@ -45,7 +47,7 @@ QUESTIONS = frozenset(
     """shape dtype device requires_grad is_leaf grad_fn grad ndim layout names is_cuda is_sparse is_quantized itemsize
     nbytes dim size numel stride storage_offset is_contiguous is_floating_point is_complex element_size type_of
     __len__ __hash__ __repr__ __format__ __dir__ _version is_inference is_nested is_meta is_mps untyped_storage
-    data_ptr get_device retain_grad register_hook has_names nelement is_tensor is_storage is_same_size storage
+    data_ptr get_device retain_grad has_names nelement is_tensor is_storage is_same_size storage
     set_default_dtype get_default_dtype is_grad_enabled compute_should_use_set_data is_cpu _backward_hooks is_mkldnn
     is_conj is_neg backward _is_view""".split()
 )
@@ -54,8 +56,9 @@ QUESTIONS = frozenset(
 class Interceptor(TorchFunctionMode):
     """Routes every operation of the code run under it through `on_call`.
 
-    `kind` is `torch`, `function` (a custom `autograd.Function`), `source` (`torch.from_numpy`), or `opaque` (scripted
-    or compiled). `call()` runs the operation on the arguments it was given.
+    `kind` is `torch`, `function` (a custom `autograd.Function`), `source` (`torch.from_numpy`), `opaque` (scripted
+    or compiled), or `hook` (a hook on a tensor's gradient, or a module with backward hooks, seen after all operations
+    inside it). `call()` runs the operation on the arguments it was given.
     """
 
     def on_call(
@@ -64,10 +67,16 @@ class Interceptor(TorchFunctionMode):
         """Runs the operation, or something in its place, and returns its result."""
         raise NotImplementedError
 
+    def on_hook(self, tensor: torch.Tensor, hook: Callable[..., Any]) -> None:
+        """Stands for `tensor.register_hook(hook)`, which changes gradients and nothing else: left out."""
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name = op_name(func)
         if name in QUESTIONS:
             return func(*args, **(kwargs or {}))
+        if name == "register_hook":
+            self.on_hook(*args, **(kwargs or {}))
+            return RemovableHandle(OrderedDict())
         return self.on_call("torch", name, func, args, kwargs or {})
 
     def __enter__(self) -> Interceptor:
@@ -143,6 +152,18 @@ class Interceptor(TorchFunctionMode):
         return self._unseen("opaque", f"scripted {getattr(func, 'name', 'function')}", call, args, kwargs)
 
     def _on_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if module._backward_hooks or module._backward_pre_hooks:
+            result = self.call_hooked(module, args, kwargs)
+            return self._unseen(
+                "hook", f"{type(module).__name__} with backward hooks", lambda *_, **__: result, args, kwargs
+            )
+        return self._on_bare_module(module, args, kwargs)
+
+    def call_hooked(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Runs a module that has backward hooks; afterwards it is seen as one operation more, of kind `hook`."""
+        return self._on_bare_module(module, args, kwargs)
+
+    def _on_bare_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         compiled = type(module).__name__ == "OptimizedModule"
         if not compiled and not isinstance(module, torch.jit.ScriptModule):
             return self._module_call(module, *args, **kwargs)

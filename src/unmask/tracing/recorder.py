@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ WRITES = frozenset(("__setitem__", "__set__"))
 # Make a new tensor from numbers.
 COPIES = frozenset(("tensor", "as_tensor", "new_tensor", "asarray", "from_dlpack"))
 CUTS = frozenset(("detach", "detach_", "data", "requires_grad_"))
+APPLIED = frozenset(("apply_", "map_", "map2_"))
 _SCALARS = (int, float, bool, str, type(None), torch.dtype, torch.device, slice, type(Ellipsis))
 _PYTHON_DRAWS = (
     "random randint randrange choice choices uniform gauss normalvariate sample shuffle triangular".split()
@@ -203,9 +204,31 @@ class Recorder(Interceptor):
         )
         return result
 
+    def on_hook(self, tensor: Tensor, hook: Callable[..., Any]) -> None:
+        """As `Interceptor.on_hook`. The hook is examined as an operation of its own, beside the graph."""
+        before = self._value(tensor)
+        self._inside += 1  # ours, not the user's function
+        self.on_call("hook", "register_hook", lambda t: _Hooked.apply(t, hook), (tensor,), {})
+        self._inside -= 1
+        self._now[id(tensor)] = replace(before, producer=len(self.records) - 1)
+
     def saw_draw(self) -> None:
         """Notes that Python code is drawing a random number now."""
         self.draws.append((len(self.records), site(stack(), self._names)))
+
+
+class _Hooked(torch.autograd.Function):
+    """Identity whose backward is a tensor's hook."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, hook: Callable[..., Any]) -> Tensor:
+        ctx.hook = hook
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        changed = ctx.hook(grad)
+        return grad if changed is None else changed, None
 
 
 def uncut(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -214,6 +237,12 @@ def uncut(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: di
         return args[0].view_as(args[0]) if name in ("detach", "data") else args[0]
     if name in EXITS:
         return func(*(a.detach() if isinstance(a, Tensor) else a for a in args), **kwargs)
+    if name in APPLIED:  # number by number, in Python
+        made = func(
+            args[0].detach(), *(a.detach() if isinstance(a, Tensor) else a for a in args[1:]), **kwargs
+        )
+        args[0].detach_()
+        return args[0] if made.shape == args[0].shape else made
     try:
         return func(*args, **kwargs)
     except RuntimeError:

@@ -101,6 +101,8 @@ def _rule(s: Suspect) -> tuple[Rule | None, str]:
         return None, "the gradient goes on behind the cut"
     if s.kind == "function":
         return Redifferentiate(), "its own forward is differentiated instead of the backward it declares"
+    if s.kind == "hook":
+        return Keep(), "its backward hooks are left out"
     if s.kind == "opaque":
         return PassThrough(), "straight through the whole opaque part"
     if s.symptom == "non_finite":

@@ -5,12 +5,13 @@ The forward value of every operation stays exactly what it was; only what autogr
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 
 from ..types import Outputs
@@ -202,6 +203,15 @@ class _Rewriter(Interceptor):
         if group in self._sources and name not in EXITS:
             self._held[group, ordinal] = [args[0]] if name in WRITES else list(tensors_in(result))
         return result
+
+    def call_hooked(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """As `Interceptor.call_hooked`, without the hooks."""
+        hooks = module._backward_hooks, module._backward_pre_hooks
+        module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()
+        try:
+            return super().call_hooked(module, args, kwargs)
+        finally:
+            module._backward_hooks, module._backward_pre_hooks = hooks
 
     def _plain(
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]

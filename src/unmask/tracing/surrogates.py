@@ -63,6 +63,10 @@ def _itself(width: float, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tens
     return args[0]
 
 
+def _level(width: float, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    return args[0] * 0  # a sawtooth goes up and down by the same amount
+
+
 def _quotient(width: float, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return args[0] / args[1]
 
@@ -130,6 +134,7 @@ SMOOTH: dict[str, Callable[[float, tuple[Any, ...], dict[str, Any]], Tensor | Sh
     **_names(_sign, "sign sgn"),
     **_names(_heaviside, "heaviside"),
     **_names(_itself, "round floor ceil trunc fix detach data clone tensor as_tensor"),
+    **_names(_level, "remainder fmod frac __mod__"),
     **_names(_quotient, "floor_divide __floordiv__ div divide __rfloordiv__"),
     **_names(_cast, "to long int byte short char type type_as bool half bfloat16"),
     **_names(_arg_extreme(1), "argmax max"),
