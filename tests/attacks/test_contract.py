@@ -17,6 +17,7 @@ from unmask.attacks import (
     Attack,
     CarliniWagner,
     HopSkipJump,
+    MomentumPGD,
     RayS,
     Square,
     Substitute,
@@ -66,6 +67,8 @@ CASES = {
     ),
     "CarliniWagner": Case(CarliniWagner(steps=100, searches=7), 707, 707, norms=("l2",)),
     "HopSkipJump": Case(HopSkipJump(queries=1500), 1500, 0, ("l2", "l1"), {"l2": 1.5, "l1": 4.0}),
+    "MomentumPGD": Case(MomentumPGD(), 60, 60),
+    "MomentumPGD-all-steps": Case(MomentumPGD(early_stop=False), 60, 60),
     "RayS": Case(RayS(queries=1500), 1500, 0, ("linf",), {"linf": 1.03}),
     "Square": Case(Square(queries=600), 600, 0, slack={"linf": 1.3, "l2": 2.5, "l1": 8.0}),
     "Square-all-queries": Case(

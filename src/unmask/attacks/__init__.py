@@ -6,6 +6,7 @@ from .carlini_wagner import CarliniWagner
 from .fab import FAB
 from .fgsm import FGSM
 from .hop_skip_jump import HopSkipJump
+from .momentum import MomentumPGD
 from .pgd import PGD
 from .rays import RayS
 from .square import Square
@@ -22,6 +23,7 @@ __all__ = [
     "CarliniWagner",
     "GradientAttack",
     "HopSkipJump",
+    "MomentumPGD",
     "RayS",
     "Square",
     "Substitute",

@@ -1,0 +1,69 @@
+"""Gradient ascent with a memory: for random networks, whose noise it averages over steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..classifier import Classifier
+from ..judge import fooled
+from ..randomness import Streams
+from ..threat import ThreatModel
+from .base import GradientAttack, Images, Labels
+from .batch import Batch, Incumbent
+
+
+@dataclass(frozen=True, kw_only=True)
+class MomentumPGD(GradientAttack):
+    """Projected ascent along a running mean of the gradients, by steps that shrink to nothing.
+
+    Meant for random networks. Averaging many draws at one point buys the same noise reduction as averaging one
+    draw at each of many nearby points, but the latter moves meanwhile: one to three draws a step are enough. The
+    *last* iterate is returned, not the one with the largest objective: of many iterates scored on one draw each,
+    the largest is the luckiest.
+
+    **Fields**
+    - `steps`: number of updates, at least 1.
+    - `rel_step_size`: length of the first step as a fraction of `threat.epsilon`; it falls linearly to zero.
+    - `decay`: weight of the past in the running mean.
+    - `random_start`: start at a random point of the ball instead of at `x`.
+
+    **Cost**: at most `steps` estimates per example.
+    **Source**: Dong et al. 2018, arXiv:1710.06081 (momentum). **Differs**: gradients enter with their own length
+    instead of an L1 norm of one; shrinking steps; a random start. `benchmarks/eot_draws.py` compares.
+    """
+
+    steps: int = 60
+    rel_step_size: float = 0.25
+    decay: float = 0.9
+    random_start: bool = True
+
+    def run(
+        self,
+        classifier: Classifier,
+        x: Images,
+        y: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator | Streams,
+    ) -> Images:
+        """As `Attack.run`."""
+        x = x.detach()
+        batch = Batch.whole(x, y, generator, self.objective.for_goal(threat.goal))
+        best = Incumbent(x)
+        x_adv = threat.random_start(x, generator=batch.streams) if self.random_start else x.clone()
+        mean = torch.zeros_like(x)
+        for step in range(self.steps):
+            est = self.gradient.estimate(classifier, batch.objective, x_adv, batch.y, generator=batch.streams)
+            mean = mean.lerp(est.grad, 1 - self.decay)
+            if self.early_stop and (won := fooled(est.outputs, batch.y, threat)).any():
+                stay = best.fooled(batch, won, x_adv)
+                if not len(stay):
+                    break
+                batch, x_adv, mean = batch.take(stay), x_adv[stay], mean[stay]
+            step_size = self.rel_step_size * threat.epsilon * (1 - step / self.steps)
+            x_adv = threat.project(threat.steepest_ascent(mean).mul_(step_size).add_(x_adv), batch.x)
+        else:
+            best.offer(batch.index, x_adv, torch.zeros(len(batch), device=x.device))
+        return threat.settle(best.x, x)

@@ -1,0 +1,61 @@
+"""On a random network with a closed-form optimum: the memory is worth what draws at one point would be."""
+
+import pytest
+import torch
+from torch import nn
+
+from unmask.attacks import PGD, MomentumPGD
+from unmask.classifier import Classifier
+from unmask.gradients import EOT
+from unmask.objectives import margin
+from unmask.randomness import Streams
+from unmask.threat import Linf
+
+DIMS, N = 64, 40
+
+
+class NoisyLinear(nn.Module):
+    """The margin is (w + noise) . x: its mean is largest at the corner sign(w), whatever the noise."""
+
+    def __init__(self, sigma):
+        super().__init__()
+        self.sigma = sigma
+        self.w = nn.Parameter(torch.randn(DIMS, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x):
+        flat = x.flatten(1) - 0.5
+        value = ((self.w + self.sigma * torch.randn_like(flat)) * flat).sum(1)
+        return torch.stack([torch.zeros_like(value), value], 1)
+
+
+def gained(attack, sigma):
+    """Share of the largest possible gain of the mean margin."""
+    network = NoisyLinear(sigma)
+    x = torch.full((N, 1, 8, 8), 0.5)
+    classifier = Classifier(network)
+    streams = Streams.seeded(0, torch.arange(N))
+    x_adv = attack.run(classifier, x, torch.zeros(N, dtype=torch.int64), Linf(epsilon=0.1), generator=streams)
+    moved = (x_adv - x).flatten(1) @ network.w.detach()
+    assert classifier.meter.forwards <= 60 * N
+    return float(moved.mean() / (0.1 * network.w.detach().abs().sum()))
+
+
+def test_reaches_the_corner_of_a_silent_network():
+    assert gained(MomentumPGD(objective=margin, early_stop=False), 0.0) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("sigma", [3.0, 6.0])
+def test_one_draw_a_step_beats_many_draws_at_few_points(sigma):
+    """All spend 60 draws. A gradient draw has `1 / sigma^2` as much signal as noise."""
+    ours = gained(MomentumPGD(objective=margin, early_stop=False, steps=60), sigma)
+    one = gained(PGD(objective=margin, early_stop=False, steps=59), sigma)
+    ten = gained(
+        PGD(objective=margin, gradient=EOT(draws=10), early_stop=False, steps=5, rel_step_size=0.5), sigma
+    )
+    assert ours > one + 0.1
+    assert ours > ten + 0.05
+    # Sixty draws at one point are as much as anyone can know: their sign is right with probability Phi.
+    network = NoisyLinear(sigma)
+    right = torch.distributions.Normal(0.0, 1.0).cdf(network.w.detach().abs() * 60**0.5 / sigma)
+    ideal = float(((2 * right - 1) * network.w.detach().abs()).sum() / network.w.detach().abs().sum())
+    assert ours > ideal - 0.35
