@@ -116,3 +116,9 @@ def test_tracing_leaves_everything_as_it_was():
     assert torch.autograd.Function.apply == apply
     assert torch.is_grad_enabled()
     assert all(p.grad is None for p in network.parameters())
+
+
+def test_sees_a_lie_in_a_random_network():
+    flipped = LOSING["function, flipped"][0]
+    analysis = suspects(Wrapped(lambda x: flipped(x + 0.1 * torch.randn_like(x))))
+    assert {s.symptom for s in analysis.suspects} == {"random", "wrong"}

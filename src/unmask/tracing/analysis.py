@@ -135,7 +135,7 @@ def _analyse(
     lost = _lost(classifier, base, moved, noisy, seed=seed, trust=controlled)
     suspects = [
         *lost,
-        *_misleading(base, moved, deterministic),
+        *_misleading(base, moved, controlled),
         *(s for s in _vanishing_and_exploding(base, y) if not _explained(s, base, moved, lost)),
         *(
             Suspect("random", o.operation, o.site, o.group, statistics={"change_of_logits": o.effect})
