@@ -25,6 +25,8 @@ class Budget:
     - `black_box_queries`: per example, where gradients are suspect and examples are left.
     - `draws`: cap on draws per gradient of a random network.
     - `control_examples`: on which the controls run.
+    - `relaxation`: linear relaxations (CROWN) are tried up to this many hidden elements times examples; intervals
+      always.
     """
 
     naive_steps: int
@@ -35,12 +37,13 @@ class Budget:
     black_box_queries: int
     draws: int
     control_examples: int
+    relaxation: int
 
 
 BUDGETS: dict[str, Budget] = {
-    "quick": Budget(20, 16, 12, 20, budgets.quick, 300, 8, 16),
-    "standard": Budget(40, 32, 20, 40, budgets.standard, 1500, 16, 32),
-    "thorough": Budget(100, 64, 40, 100, budgets.thorough, 10000, 64, 64),
+    "quick": Budget(20, 16, 12, 20, budgets.quick, 300, 8, 16, 0),
+    "standard": Budget(40, 32, 20, 40, budgets.standard, 1500, 16, 32, 400_000),
+    "thorough": Budget(100, 64, 40, 100, budgets.thorough, 10000, 64, 64, 20_000_000),
 }
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..attacks import APGD, Attack
+from ..bounds import certify
 from ..classifier import Classifier, Meter, Network
 from ..data import Data
 from ..diagnostics import Preflight, preflight
@@ -411,7 +412,7 @@ class _Audit:
         return final, self._judged(self.x, "final clean", self.final_draws)
 
     def _controls(
-        self, winner: Candidate, facts: Preflight
+        self, winner: Candidate, suspicious: bool
     ) -> tuple[list[Control], list[tuple[float, float]]]:
         some = torch.arange(min(self.budget.control_examples, len(self.x)), device=self.device)
         found, curve = [], []
@@ -455,7 +456,7 @@ class _Audit:
         n = len(self.x)
         right = min(float(n), float((1 - final.failure_rate.double()).sum()))
         interval = clopper_pearson(right, n)
-        certified = self._certified()
+        certified = self._certified(final)
         spent = self.standing.total_meter()
         if self.out is not None:
             self._write_evidence(final)
@@ -526,8 +527,30 @@ class _Audit:
             {"norm": self.threat.norm, "epsilon": self.threat.epsilon, "goal": self.threat.goal}
         )
 
-    def _certified(self) -> float | None:
-        return None
+    def _certified(self, final: Judgement) -> float | None:
+        """Share of the examples that a bound proves robust; None where no bound applies to the network."""
+        network = self.classifier.network
+        if self.random or not isinstance(network, nn.Module) or self.classifier.passes > 1:
+            return None
+        self.progress.stage("bounds")
+        left = (final.failure_rate == 0).nonzero()[:, 0]
+        try:
+            proved = certify(
+                network, self.x[left], self.y[left], self.threat, methods=("interval",)
+            ).certified
+            open_ = left[~proved]
+            if len(open_) and _hidden_elements(network, self.x[:1]) * len(open_) <= self.budget.relaxation:
+                # A pilot first: undefended networks are not worth the wait.
+                for part in (open_[:8], open_[8:]):
+                    more = certify(
+                        network, self.x[part], self.y[part], self.threat, methods=("crown",)
+                    ).certified
+                    proved = torch.cat([proved[proved], more[more]])
+                    if not more.any():
+                        break
+        except UnmaskError:
+            return None
+        return float(proved.sum()) / len(self.x)
 
     def _track(self) -> list[AccuracyAtCost]:
         points = self.standing.track
@@ -576,6 +599,25 @@ class _Audit:
             )
             for n in chosen
         ]
+
+
+def _hidden_elements(network: nn.Module, x: Tensor) -> int:
+    """Outputs of all layers that bend: what the cost of a linear relaxation grows with, squared."""
+    count = 0
+
+    def add(module: nn.Module, inputs: Any, output: Any) -> None:
+        nonlocal count
+        if isinstance(module, nn.ReLU | nn.Sigmoid | nn.Tanh):
+            count += output[0].numel()
+
+    handles = [m.register_forward_hook(add) for m in network.modules()]
+    try:
+        with torch.no_grad():
+            network(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return count
 
 
 class _Decided(Exception):
