@@ -342,6 +342,14 @@ def test_random_networks_are_not_accused_of_batch_dependence(base, fly):
     assert result.warnings == ()
 
 
+def test_draws_whose_number_depends_on_the_values_are_no_batch_dependence(base, fly, refused):
+    """`torch.poisson` takes more random numbers for larger rates: other neighbours, other noise, same law."""
+    result = fly(Around(base, before=lambda x: torch.poisson(20 * x.clamp(0, 1)) / 20))
+    assert not result.deterministic
+    line = refused(Around(base, before=lambda x: torch.poisson(2000 * x.clamp(0, 1)) / 2000 - x.mean(0)))
+    assert "when the other images of the batch change" in line
+
+
 # Randomness and gradients -----------------------------------------------------------------------------------
 
 
