@@ -1,6 +1,7 @@
 """Small networks that lose their gradient in one known line each, and honest ones that lose none."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,15 @@ def hooked(x):
     return y
 
 
+def in_a_thread(x):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: torch.from_numpy(np.sqrt(x.detach().numpy()))).result()
+
+
+def each(x):
+    return torch.vmap(lambda row: (row * 10).round() / 10)(x)
+
+
 def watched(x):
     y = x * 1.0
     if y.requires_grad:
@@ -179,6 +189,8 @@ LOSING = {
         "torch.softmax(1e4 * x",
         16,
     ),
+    "thread": (in_a_thread, {"cut"}, "return pool.submit(", 16),
+    "vmap": (each, {"zero"}, "return torch.vmap(", 16),
     "ripple": (lambda x: torch.sin(2e3 * x), {"wrong"}, "torch.sin(2e3 * x)", 16),
 }
 
@@ -193,6 +205,7 @@ HONEST = {
     "filter": lambda x: torch.fft.irfft(0.9 * torch.fft.rfft(x), n=16),
     "square": lambda x: (x - 0.2).clamp_min(0).square(),
     "one period": lambda x: x % 1.0,
+    "row by row": lambda x: torch.vmap(lambda row: row - row.mean())(x),
     "watched": watched,
     "unused draw": lambda x: x + 0 * len(torch.rand(3)),
     "softmax": lambda x: torch.softmax(4 * x, 1),

@@ -73,7 +73,8 @@ def confirmed(
         if s.symptom == "random":
             keep = not deterministic
         elif s.symptom == "wrong":
-            keep = True
+            # Where gradients are NaN, slopes nearby are steep: torch's own derivatives are not to blame for that.
+            keep = s.kind != "torch" or state.non_finite < 0.5 or s.share > 0.5
         elif s.symptom in ("zero", "discrete", "cut", "opaque"):
             # NaN explains a failed attack by itself: then a step needs more than a share of the effect.
             keep = state.dead_margin >= 0.5 or (gap >= GAP and (not state.non_finite or s.share > 0.5))

@@ -196,6 +196,10 @@ def _lost(
         if r.switched_off_at is not None and any(v.edge is not None for v in r.inputs):
             place = r.switched_off_at
             groups["cut", ("no_grad", place.file or place.module, place.line)].append(r)
+    if not any(r.name in EXITS for r in base.records):
+        for r in base.records:  # it left torch where nobody could see it, in a thread for instance
+            if r.index not in noisy and _arrived(r, by_key):
+                groups["cut", r.group].append(r)
     suspects = []
     for (symptom, group), records in groups.items():
         share = _share(classifier, base, moved, by_key, records, seed) if trust else float("nan")
@@ -216,6 +220,22 @@ def _lost(
             )
         )
     return _without_echoes(suspects)
+
+
+def _arrived(r: Record, by_key: dict[float, dict[tuple, Record]]) -> bool:
+    """Whether it brings in a tensor from outside torch that depends on the input."""
+    twins = [run[r.key] for run in by_key.values() if r.key in run]
+    if r.kind == "source":
+        return any(_changed(r, twin) for twin in twins)
+    return any(
+        before.producer < 0
+        and not before.from_input
+        and before.edge is None
+        and before.data.is_floating_point()
+        and not _same(before.data, after.data)
+        for twin in twins
+        for before, after in zip(r.inputs, twin.inputs, strict=False)
+    )
 
 
 def _wraps(r: Record, after: Record | None) -> bool:

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._C._functorch import peek_interpreter_stack
+from torch._functorch import apis
 from torch.autograd import function as autograd_function
 from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
@@ -72,7 +74,9 @@ class Interceptor(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name = op_name(func)
-        if name in QUESTIONS:
+        if (
+            name in QUESTIONS or peek_interpreter_stack() is not None
+        ):  # inside a function transform: no plain tensors
             return func(*args, **(kwargs or {}))
         if name == "register_hook":
             self.on_hook(*args, **(kwargs or {}))
@@ -90,6 +94,8 @@ class Interceptor(TorchFunctionMode):
         torch.from_numpy = self._on_from_numpy
         self._script_call = torch.jit.ScriptFunction.__call__
         torch.jit.ScriptFunction.__call__ = lambda f, *a, **k: self._on_script(f, a, k)  # pyright: ignore
+        self._vmap = apis.vmap_impl  # pyright: ignore
+        apis.vmap_impl = self._on_vmap  # pyright: ignore
         self._inference_enter = torch.inference_mode.__enter__
         self._inference_exit = torch.inference_mode.__exit__
 
@@ -114,6 +120,7 @@ class Interceptor(TorchFunctionMode):
         nn.Module.__call__ = self._module_call  # type: ignore[method-assign]
         torch.inference_mode.__enter__ = self._inference_enter  # type: ignore[method-assign]
         torch.inference_mode.__exit__ = self._inference_exit  # type: ignore[method-assign]
+        apis.vmap_impl = self._vmap  # pyright: ignore
         torch.jit.ScriptFunction.__call__ = self._script_call
         torch.from_numpy = self._from_numpy
         _APPLY.__code__ = self._apply_code
@@ -150,6 +157,15 @@ class Interceptor(TorchFunctionMode):
             return self._script_call(func, *args, **kwargs)
 
         return self._unseen("opaque", f"scripted {getattr(func, 'name', 'function')}", call, args, kwargs)
+
+    def _on_vmap(
+        self, func: Any, in_dims: Any, out_dims: Any, mode: str, chunks: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with torch._C.DisableTorchFunction():
+                return self._vmap(func, in_dims, out_dims, mode, chunks, *args, **kwargs)
+
+        return self._unseen("opaque", f"vmap of {getattr(func, '__name__', 'function')}", call, args, kwargs)
 
     def _on_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if module._backward_hooks or module._backward_pre_hooks:

@@ -253,8 +253,6 @@ def _exit_bridge(analysis: Analysis) -> tuple[Bridge, float] | None:
     """Connects the tensors that left torch with those that came back, by what they hold."""
     records = analysis.base.records
     exits = [r for r in records if r.name in EXITS and r.inputs and r.inputs[0].data.is_floating_point()]
-    if not exits:
-        return None
     moved = [{r.key: r for r in trace.records} for trace in analysis.moved.values()]
 
     def changed(r: Record, n: int, made: bool) -> bool:
@@ -269,7 +267,7 @@ def _exit_bridge(analysis: Analysis) -> tuple[Bridge, float] | None:
         return False
 
     entries = []
-    for r in records[exits[0].index :]:
+    for r in records[exits[0].index if exits else 0 :]:
         made_here = r.kind == "source" or (r.name in COPIES and not r.inputs)
         if made_here and any(changed(r, n, True) for n in range(len(r.outputs))):
             entries.append(r)
@@ -279,16 +277,16 @@ def _exit_bridge(analysis: Analysis) -> tuple[Bridge, float] | None:
         return None
     batch = len(analysis.base.logits)
     unseen = _unseen_argument(entries[0], changed)
-    out_group = exits[-1].group
-    leaving = [r for r in exits if r.group == out_group]
+    out_group = exits[-1].group if exits else INPUT  # nobody saw it leave: then from the input
+    leaving = [r.inputs[0].data for r in exits if r.group == out_group] or [analysis.base.x.detach()]
     candidates = [entries[0], *_dependents(records, entries[0].index)[:20]]
     arriving = [r for r in entries if r.group == entries[0].group]
     if len(leaving) == len(arriving):
-        pairing, data = "each", leaving[0].inputs[0].data
+        pairing, data = "each", leaving[0]
     elif len(leaving) == 1 and len(arriving) == batch:
-        pairing, data = "item", leaving[0].inputs[0].data[0]
+        pairing, data = "item", leaving[0][0]
     elif len(arriving) == 1 and len(leaving) == batch:
-        pairing, data = "stack", torch.stack([r.inputs[0].data for r in leaving])
+        pairing, data = "stack", torch.stack(leaving)
     else:
         return None
     if unseen is not None:

@@ -20,7 +20,10 @@ _OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
 # Our own small networks and defences are somebody's model, not our machinery.
 _MODEL_CODE = tuple(_OWN + folder + os.sep for folder in ("zoo", "defenses", "bounds"))
-_PLUMBING = ("numpy", "scipy", "PIL", "beartype", "jaxtyping", "torchvision", "cv2", "skimage", "datasets")
+_PLUMBING = (
+    "numpy scipy PIL beartype jaxtyping torchvision cv2 skimage datasets sklearn pandas joblib numba pywt einops "
+    "kornia typing_extensions wrapt decorator tqdm"
+).split()
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ def _is_user(path: str) -> bool:
     if path.startswith(_TORCH):
         return False
     for name in _PLUMBING:
-        if f"{os.sep}site-packages{os.sep}{name}{os.sep}" in path:
+        if f"{os.sep}site-packages{os.sep}{name}{os.sep}" in path or path.endswith(
+            f"{os.sep}site-packages{os.sep}{name}.py"
+        ):
             return False
     return not (path.startswith(_STDLIB) and "site-packages" not in path)
 
