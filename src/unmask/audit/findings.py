@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import linecache
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +54,7 @@ def gradient_state(classifier: Classifier, x: Tensor, y: Labels, *, generator: S
 
 
 _MECHANISM: dict[str, Mechanism] = {
-    **dict.fromkeys(LOST, "shattered"),
+    **dict.fromkeys((*LOST, "effect"), "shattered"),
     **dict.fromkeys(DEAD, "vanishing"),
     "non_finite": "exploding",
     "random": "stochastic",
@@ -75,7 +77,7 @@ def confirmed(
         elif s.symptom == "wrong":
             # Where gradients are NaN, slopes nearby are steep: torch's own derivatives are not to blame for that.
             keep = s.kind != "torch" or state.non_finite < 0.5 or s.share > 0.5
-        elif s.symptom in ("zero", "discrete", "cut", "opaque"):
+        elif s.symptom in ("zero", "discrete", "effect", "cut", "opaque"):
             # NaN explains a failed attack by itself: then a step needs more than a share of the effect.
             keep = state.dead_margin >= 0.5 or (gap >= GAP and (not state.non_finite or s.share > 0.5))
         elif s.symptom == "underflow":
@@ -107,6 +109,9 @@ def _symptom(s: Suspect) -> str:
     numbers = s.statistics
     if s.symptom == "zero":
         return f"its gradient is exactly zero, yet {share}"
+    if s.symptom == "effect":
+        decided = int(s.statistics.get("decided_at_line", 0))
+        return f"the decision of line {decided}, which has no gradient, takes effect here"
     if s.symptom == "discrete":
         return f"its result has no gradient, yet {share}"
     if s.symptom in ("cut", "opaque"):
@@ -132,6 +137,25 @@ def _symptom(s: Suspect) -> str:
     return "it draws random numbers" + (f": a logit moves by up to {effect:.3g}" if effect == effect else "")
 
 
+def _end_of_statement(file: str, line: int) -> int | None:
+    """Last line of the innermost statement on that line, where it goes on beyond it."""
+    try:
+        tree = ast.parse("".join(linecache.getlines(file)))
+    except (SyntaxError, ValueError):
+        return None
+    around = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or node.lineno)
+    ]
+    if not around:
+        return None
+    innermost = max(around, key=lambda node: (node.lineno, -(node.end_lineno or node.lineno)))
+    end = innermost.end_lineno or line
+    # Of a block such as `with no_grad():` the header alone would say too little and the whole of it enough.
+    return end if end > line else None
+
+
 def describe(
     suspects: list[Suspect], repairs: dict[tuple[str, str, int], str], general: str
 ) -> list[MaskingFinding]:
@@ -152,6 +176,7 @@ def describe(
             operation=s.operation,
             file=s.site.file or None,
             line=s.site.line or None,
+            end_line=_end_of_statement(s.site.file, s.site.line),
             code=s.site.code or None,
             statistics=statistics,
             repair=repairs.get(s.group) or general,

@@ -188,9 +188,7 @@ class _Audit:
         everyone = torch.arange(len(self.x), device=self.device)
         streams = Streams.seeded(self.seed, self.index, "preflight")
         self.progress.stage("preflight")
-        facts = preflight(
-            self.classifier, self.x, self.y, claim=self.claim, box=self.threat.box, generator=streams
-        )
+        facts = self._preflight(streams)
         self.classifier = self.classifier.replace(
             deterministic=facts.deterministic and facts.seedable, clones_input=facts.writes_input
         )
@@ -221,15 +219,15 @@ class _Audit:
             detector=facts.has_detector,
             draws=self.budget.draws,
         )
-        cut_short = False
+        race, winners = Race(entrants[:1], torch.zeros(1, 1)), entrants[:1]
         try:
+            self._stop_if_decided()
             race = self._race(entrants)
             winners = self._winners(race)
             self._main(winners, race, facts, analysis)
             self._extra(extra_attacks)
         except _Decided:
-            race = race if "race" in locals() else Race(entrants[:1], torch.zeros(1, 1))
-            winners = winners if "winners" in locals() else entrants[:1]
+            self.progress.note("the claim is refuted; --exhaustive would go on")
         self.progress.stage("final judgement")
         final, clean = self._final()
         suspects = confirmed(
@@ -248,19 +246,38 @@ class _Audit:
             self.progress.finding(finding)
         self.progress.stage("controls")
         controls, curve = self._controls(winners[0], bool(findings))
-        return self._report(facts, state, naive, clean, final, findings, controls, curve, cut_short)
+        return self._report(facts, state, naive, clean, final, findings, controls, curve)
+
+    def _preflight(self, streams: Streams) -> Preflight:
+        while True:
+            try:
+                return preflight(
+                    self.classifier,
+                    self.x,
+                    self.y,
+                    claim=self.claim,
+                    box=self.threat.box,
+                    batch_size=self.batch_size,
+                    generator=streams,
+                )
+            except torch.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+                self.batch_size = max(1, min(self.batch_size, len(self.x)) // 2)
+                self.progress.note(f"out of memory: going on with batches of {self.batch_size}")
 
     def _trace(self) -> tuple[Analysis, GradientState]:
+        seen = min(64, self.batch_size)
         with torch.no_grad():
             logits = self.classifier(
-                self.x[:64], generator=Streams.seeded(self.seed, self.index[:64], "pick")
+                self.x[:seen], generator=Streams.seeded(self.seed, self.index[:seen], "pick")
             ).logits
-        right = (logits.argmax(1) == self.y[:64]).nonzero()[:, 0]
+        right = (logits.argmax(1) == self.y[:seen]).nonzero()[:, 0]
         some = (right if len(right) >= 4 else torch.arange(min(8, len(self.x)), device=self.device))[:8]
         x, y = self.x[some], self.y[some]
         streams = Streams.seeded(self.seed, self.index[some], "trace")
         analysis = analyse(self.classifier, x, y, self.threat, seed=self.seed, generator=streams)
-        more = right[:32] if len(right) >= 4 else some
+        more = right[: min(32, self.batch_size)] if len(right) >= 4 else some
         streams = Streams.seeded(self.seed, self.index[more], "gradient")
         state = gradient_state(self.classifier, self.x[more], self.y[more], generator=streams)
         return analysis, state
@@ -278,7 +295,6 @@ class _Audit:
             except RuntimeError:  # its own backward refuses, as it would for anybody
                 alone = torch.zeros(len(chosen), device=self.device)
             rates[chosen] = torch.maximum(rates[chosen], alone)
-        self._stop_if_decided()
         return 1 - float(rates.mean())
 
     def _race(self, entrants: list[Candidate]) -> Race:
@@ -414,7 +430,9 @@ class _Audit:
     def _controls(
         self, winner: Candidate, suspicious: bool
     ) -> tuple[list[Control], list[tuple[float, float]]]:
-        some = torch.arange(min(self.budget.control_examples, len(self.x)), device=self.device)
+        some = torch.arange(
+            min(self.budget.control_examples, len(self.x), self.standing.batch_size), device=self.device
+        )
         found, curve = [], []
         checks = suite(winner.gradient, winner.objective, early_stop=not self.random)
         for done, (name, check) in enumerate(checks.items()):
@@ -451,7 +469,6 @@ class _Audit:
         findings: list[MaskingFinding],
         controls: list[Control],
         curve: list[tuple[float, float]],
-        cut_short: bool,
     ) -> Report:
         n = len(self.x)
         right = min(float(n), float((1 - final.failure_rate.double()).sum()))
@@ -467,7 +484,6 @@ class _Audit:
                 interval=interval,
                 certified_accuracy=certified,
                 controls=controls,
-                cut_short=cut_short,
             ),
             claim=self.claim,
             threat=self._threat_record(),

@@ -57,8 +57,8 @@ class Suspect:
     """One place whose gradient cannot be trusted.
 
     **Fields**
-    - `symptom`: `zero`, `discrete`, `cut`, `wrong`, `saturated`, `vanished`, `underflow`, `non_finite`, `random` or
-      `opaque`.
+    - `symptom`: `zero`, `discrete`, `cut`, `wrong`, `saturated`, `vanished`, `underflow`, `non_finite`, `random`,
+      `opaque`, or `effect`: where a discrete decision comes back into the arithmetic.
     - `group`: name and place under which the operation is found again in another pass.
     - `share`: share of the change of the logits that passes through it, where that was measured.
     - `records`: its operations in the base run.
@@ -219,7 +219,8 @@ def _lost(
                 tuple(records),
             )
         )
-    return _without_echoes(suspects)
+    kept = _without_echoes(suspects)
+    return [*kept, *_effects(base, kept)]
 
 
 def _arrived(r: Record, by_key: dict[float, dict[tuple, Record]]) -> bool:
@@ -280,6 +281,35 @@ def _title(name: str, r: Record) -> str:
     if r.kind == "function":
         return f"{name} (autograd.Function)"
     return name.strip("_") if r.kind != "torch" else f"torch.{name}"
+
+
+def _effects(base: Trace, suspects: list[Suspect]) -> list[Suspect]:
+    """Where a decision made in one line takes effect in another: `dark = x < 0.3` and, later, `where(dark, …)`."""
+    effects = []
+    for s in suspects:
+        if s.symptom != "discrete" or not s.records:
+            continue
+        reached = {s.records[0].index}
+        for r in base.records[s.records[0].index + 1 :]:
+            if not any(v.producer in reached for v in r.inputs):
+                continue
+            reached.add(r.index)
+            if any(v.data.is_floating_point() for v in r.outputs):
+                if r.site.file == s.site.file and r.site.line != s.site.line:
+                    statistics = {"decided_at_line": float(s.site.line)}
+                    effects.append(
+                        replace(
+                            s,
+                            symptom="effect",
+                            operation=_title(r.name, r),
+                            site=r.site,
+                            group=r.group,
+                            statistics=statistics,
+                            records=(r,),
+                        )
+                    )
+                break
+    return effects
 
 
 def _without_echoes(suspects: list[Suspect]) -> list[Suspect]:

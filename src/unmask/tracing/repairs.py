@@ -47,7 +47,7 @@ def propose(analysis: Analysis) -> list[Repair]:
     Smooth stand-ins at each guilty operation, identity across each guilty region, and, for randomness that scales or
     drops neurons, the undefended pass.
     """
-    guilty = [s for s in analysis.suspects if s.symptom not in ("random", "underflow")]
+    guilty = [s for s in analysis.suspects if s.symptom not in ("random", "underflow", "effect")]
     heal = any(s.symptom == "cut" for s in guilty)
     rules, words = _rules(guilty)
     bridges, bridged = _bridges(analysis, guilty)
