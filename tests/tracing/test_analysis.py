@@ -122,3 +122,8 @@ def test_sees_a_lie_in_a_random_network():
     flipped = LOSING["function, flipped"][0]
     analysis = suspects(Wrapped(lambda x: flipped(x + 0.1 * torch.randn_like(x))))
     assert {s.symptom for s in analysis.suspects} == {"random", "wrong"}
+
+
+def test_a_draw_from_the_input_itself_loses_its_gradient():
+    analysis = suspects(Wrapped(lambda x: torch.poisson(20 * x) / 20))
+    assert {s.symptom for s in analysis.suspects} == {"random", "zero"}

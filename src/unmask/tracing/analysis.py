@@ -132,6 +132,9 @@ def _analyse(
         () if deterministic else random_origins(classifier, base, other if controlled else again, x, seed)
     )
     noisy = _drawn(base, other if controlled else again, {o.group for o in origins})
+    if controlled and noisy and follow(base, margin, y).dead_at_input > 0.5:
+        # The only way on leads through a draw, as in `poisson(x)`: then it loses the gradient, too.
+        noisy -= {i for i in noisy if any(v.data.is_floating_point() for v in base.records[i].outputs)}
     lost = _lost(classifier, base, moved, noisy, seed=seed, trust=controlled)
     suspects = [
         *lost,
@@ -196,7 +199,7 @@ def _lost(
         if r.switched_off_at is not None and any(v.edge is not None for v in r.inputs):
             place = r.switched_off_at
             groups["cut", ("no_grad", place.file or place.module, place.line)].append(r)
-    if not any(r.name in EXITS for r in base.records):
+    if not groups and not any(r.name in EXITS for r in base.records):
         for r in base.records:  # it left torch where nobody could see it, in a thread for instance
             if r.index not in noisy and _arrived(r, by_key):
                 groups["cut", r.group].append(r)
