@@ -190,6 +190,12 @@ LOSING = {
         16,
     ),
     "thread": (in_a_thread, {"cut"}, "return pool.submit(", 16),
+    "round in a view": (
+        lambda x: (x * 10).reshape(len(x), 4, 4).transpose(1, 2).round_().div_(10).flatten(1),
+        {"zero"},
+        ".round_()",
+        16,
+    ),
     "vmap": (each, {"zero"}, "return torch.vmap(", 16),
     "ripple": (lambda x: torch.sin(2e3 * x), {"wrong"}, "torch.sin(2e3 * x)", 16),
 }
@@ -205,6 +211,9 @@ HONEST = {
     "filter": lambda x: torch.fft.irfft(0.9 * torch.fft.rfft(x), n=16),
     "square": lambda x: (x - 0.2).clamp_min(0).square(),
     "one period": lambda x: x % 1.0,
+    "written into a view": lambda x: (
+        (x * 1.0).reshape(len(x), 4, 4).transpose(1, 2).mul_(2).clamp_(0, 2).flatten(1)
+    ),
     "row by row": lambda x: torch.vmap(lambda row: row - row.mean())(x),
     "watched": watched,
     "unused draw": lambda x: x + 0 * len(torch.rand(3)),

@@ -566,7 +566,7 @@ def blocked(r: Record, after: Record, *, by_size: bool = False) -> float:
     change = _wide(after.outputs[0].data - made.data)
     notable = (change.abs() > 1e-3 * made.data.abs().double().square().mean().sqrt()) & moved.ne(0)
     grads = local_vjp(made, r.inputs, torch.randn_like(made.data))
-    if grads is None or not notable.any():
+    if grads is None or not notable.any() or grads[0].shape != notable.shape:
         return 0.0
     slope = (change / moved).abs()
     denied = (grads[0].abs().double() < 1e-3 * slope)[notable].double()
@@ -620,7 +620,7 @@ def agreement(r: Record, after: Record, *, probes: int = 8) -> float:
                 return float("nan")
             total: Tensor | float = 0.0
             for grad, (a, b) in zip(grads, pairs, strict=True):
-                if a.data.shape != b.data.shape:
+                if a.data.shape != b.data.shape or grad.shape != a.data.shape:
                     return float("nan")
                 total = total + _rows(_wide(grad).conj() * _wide(b.data - a.data), len(change))
             predicted.append(torch.as_tensor(total).flatten())

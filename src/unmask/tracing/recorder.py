@@ -163,10 +163,15 @@ class Recorder(Interceptor):
             return None
         inputs = [self._value(t) for t in tensors_in((args, kwargs))]
         scalars = tuple(_scalars_in((args, kwargs)))
+        # Written into a view, the gradient goes on to its base: autograd replaces the view's own place in the graph.
+        view = bool(args) and isinstance(args[0], Tensor) and args[0]._is_view()
+        base_edge = _edge(args[0]._base) if view and args[0]._base is not None else None
         result = uncut(name, func, args, kwargs)
         in_place = name in WRITES or (
             bool(args) and isinstance(args[0], Tensor) and (result is args[0] or result is kwargs.get("out"))
         )
+        if in_place and base_edge is not None and inputs[0].edge is not None:
+            inputs[0] = replace(inputs[0], edge=base_edge)
         made = [args[0]] if name in WRITES else list(tensors_in(result))
         index = len(self.records)
         outputs = []
