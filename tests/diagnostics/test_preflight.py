@@ -109,6 +109,15 @@ def test_one_hot_outputs_are_a_label_only_network(base, fly):
     assert "one-hot" in " ".join(result.warnings)
 
 
+def test_votes_are_labels_and_no_probabilities(base, fly):
+    def votes(z):
+        return torch.stack(
+            [nn.functional.one_hot(v.argmax(1), 10).float() for v in (z, -z, z.roll(1, 1))]
+        ).mean(0)
+
+    assert fly(Around(base, behind=votes)).label_only
+
+
 def test_two_classes_go_on_with_a_warning(base, digits, fly):
     result = fly(Around(base, behind=lambda z: z[:, :2]), y=digits[1] % 2)
     assert result.num_classes == 2

@@ -22,6 +22,10 @@ from .modes import check_normalisation, check_precision, check_train_mode
 PROBED = 16  # examples that are asked about repeatedly
 
 
+# Most members of an ensemble whose votes are told from probabilities. Ours.
+BALLOTS = 128
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preflight:
     """What is known about a usable network.
@@ -33,7 +37,8 @@ class Preflight:
     - `gradient_available`: autograd reaches the input without raising; it may still be wrong or zero.
     - `writes_input`: the network changes its input in place; go on with
       `classifier.replace(clones_input=True)`.
-    - `label_only`: every output is exactly one-hot, so only decision-based attacks and repairs can work.
+    - `label_only`: every output is one-hot or an ensemble's shares of votes, so only decision-based attacks
+      and repairs can work.
     - `has_detector`: the network returns a detector score.
     - `clean_accuracy`: share of correct predictions over all given examples, rejected or not.
     - `warnings`: sentences for the user.
@@ -101,7 +106,7 @@ def preflight(
             f"clean accuracy is {accuracy:.1%}, no better than chance: check labels and preprocessing"
         )
     if label_only:
-        warnings.append("outputs are one-hot: the network tells only its label")
+        warnings.append("outputs are one-hot or shares of votes: the network tells only labels")
     if not seedable:
         warnings.append("the network's randomness cannot be seeded: no run of it can be repeated exactly")
     if gradient_error:
@@ -161,7 +166,7 @@ def _check_shape(classifier: Classifier, x: Images, streams: Streams) -> None:
 
 
 def _check_logits(logits: Float[Tensor, "batch classes"]) -> bool:
-    """Refuses what is no logit; returns whether all rows are exactly one-hot."""
+    """Refuses what is no logit; returns whether all rows are one-hot, or shares of a few ballots."""
     nan = int(torch.isnan(logits).any(1).sum())
     infinite = int(torch.isinf(logits).any(1).sum())
     if nan or infinite:
@@ -176,13 +181,18 @@ def _check_logits(logits: Float[Tensor, "batch classes"]) -> bool:
         logits.double().sum(1), torch.ones(len(logits)).to(logits).double(), atol=1e-3
     ):
         return False
-    if bool(((logits == 0) | (logits == 1)).all()):
+    if any(_shares(logits, ballots) for ballots in range(1, BALLOTS + 1)):
         return True
     largest = float(logits.max())
     raise UnusableInput(
         f"the network returns probabilities (rows sum to 1, largest {largest:.3g}); return logits, or "
         "log-probabilities"
     )
+
+
+def _shares(logits: Float[Tensor, "batch classes"], ballots: int) -> bool:
+    """Whether every entry is a whole number of `ballots`-ths: an ensemble's votes, which are labels and no scores."""
+    return bool(((logits * ballots).round() / ballots).sub(logits).abs().le(1e-6 * logits).all())
 
 
 def _check_claim(accuracy: float, examples: int, claim: float) -> None:
