@@ -42,6 +42,8 @@ DRAWS = 8
 BLOCKED = 0.5
 # Half of their elements are dead by design, and come alive under a large move.
 RECTIFIERS = frozenset(("relu", "relu6", "threshold", "hardshrink", "softshrink"))
+# Flat on one side: black pixels below a floor leave it under every move, and have a slope from there on.
+FLOORS = frozenset(("clamp_min", "clamp_max"))
 # Least share of the examples whose gradient must die at one place before it counts. Ours.
 DEAD_SHARE = 0.1
 
@@ -528,6 +530,8 @@ def _misleading(base: Trace, moved: dict[float, Trace], controlled: bool) -> lis
         far = by_key[SCALES[0]].get(r.key)
         if far is not None and saturating and _base_name(r) not in RECTIFIERS:
             stuck = max(stuck, blocked(r, far))
+        if _base_name(r) in FLOORS:
+            stuck = 0.0
         if (cosines and max(cosines.values()) < USELESS) or stuck > BLOCKED:
             groups[r.group].append((r, min(max(cosines.values(), default=1.0), 1 - stuck)))
     suspects = []

@@ -294,6 +294,8 @@ SATURATING: dict[str, Callable[[Tensor], Tensor]] = {
     "arctan": torch.atan,
     "clamp": lambda a: a,
     "clip": lambda a: a,
+    "clamp_min": lambda a: a,
+    "clamp_max": lambda a: a,
     "relu6": functional.softplus,
     "relu": functional.softplus,
     "threshold": functional.softplus,
