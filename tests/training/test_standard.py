@@ -74,9 +74,11 @@ def test_reaches_the_optimum_of_ridge_regressions_cousin():
     assert max(float(g.abs().max()) for g in gradients) < 2e-3
 
 
-def test_interrupted_training_ends_where_whole_training_does(digits, tmp_path):
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_interrupted_training_ends_where_whole_training_does(momentum, digits, tmp_path):
+    recipe = replace(RECIPE, momentum=momentum)
     whole = network()
-    history = RECIPE.fit(whole, digits, None, generator=generator())
+    history = recipe.fit(whole, digits, None, generator=generator())
     assert len(history.epochs) == 4
 
     class Stopped(Exception):
@@ -88,9 +90,9 @@ def test_interrupted_training_ends_where_whole_training_does(digits, tmp_path):
 
     file = tmp_path / "deep" / "checkpoint.safetensors"
     with pytest.raises(Stopped):
-        RECIPE.fit(network(), digits, None, generator=generator(), checkpoint=file, progress=stop)
+        recipe.fit(network(), digits, None, generator=generator(), checkpoint=file, progress=stop)
     resumed = network(7)  # whatever it starts from, the checkpoint replaces it
-    continued = RECIPE.fit(resumed, digits, None, generator=generator(), checkpoint=file)
+    continued = recipe.fit(resumed, digits, None, generator=generator(), checkpoint=file)
     assert [e.loss for e in continued.epochs] == [e.loss for e in history.epochs]
     for name, t in whole.state_dict().items():
         assert torch.equal(t, resumed.state_dict()[name]), name

@@ -111,8 +111,8 @@ class Standard(Trainer):
             groups, history = load_checkpoint(checkpoint)
             network.load_state_dict(groups["network"])
             mean = {name: t.to(device) for name, t in groups["mean"].items()}
-            for n, p in enumerate((*decayed, *others)):
-                optimizer.state[p]["momentum_buffer"] = groups["momentum"][str(n)].to(device)
+            for n, buffer in groups.get("momentum", {}).items():  # there is none without momentum
+                optimizer.state[(*decayed, *others)[int(n)]]["momentum_buffer"] = buffer.to(device)
             generator.set_state(groups["generator"]["state"])
         forward = torch.compile(network) if self.compiled else network
         seed = int(
@@ -125,12 +125,14 @@ class Standard(Trainer):
             history.epochs.append(epoch)
             if checkpoint is not None:
                 momentum = {
-                    str(n): optimizer.state[p]["momentum_buffer"] for n, p in enumerate((*decayed, *others))
+                    str(n): optimizer.state[p]["momentum_buffer"]
+                    for n, p in enumerate((*decayed, *others))
+                    if self.momentum
                 }
                 groups = {
                     "network": network.state_dict(),
                     "mean": mean,
-                    "momentum": momentum if self.momentum else {},
+                    "momentum": momentum,
                     "generator": {"state": generator.get_state()},
                 }
                 save_checkpoint(checkpoint, groups, history)
