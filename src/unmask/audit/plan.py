@@ -132,8 +132,13 @@ def _words(attack: Attack) -> str:
     return f"APGD-{attack.steps}{restarts}"
 
 
-def black_box_steps(budget: Budget, threat: ThreatModel, *, early_stop: bool) -> Iterator[Step]:
-    """For networks whose gradient cannot be repaired, or whose repair may have missed something."""
+def black_box_steps(
+    budget: Budget, threat: ThreatModel, *, early_stop: bool, substitute: bool
+) -> Iterator[Step]:
+    """For networks whose gradient cannot be repaired, or whose repair may have missed something.
+
+    A `substitute` is trained only where no gradient at all was of use: it costs more time than everything else.
+    """
     queries = budget.black_box_queries
     draws = 1 if early_stop else 4
     yield Step("square all", f"Square-{queries}", Square(queries=queries, early_stop=early_stop, draws=draws))
@@ -142,4 +147,5 @@ def black_box_steps(budget: Budget, threat: ThreatModel, *, early_stop: bool) ->
             yield Step("decision", f"RayS-{queries} (labels only)", RayS(queries=queries))
         else:
             yield Step("decision", f"HopSkipJump-{queries} (labels only)", HopSkipJump(queries=queries))
-    yield Step("substitute", "substitute network, transferred", Substitute(early_stop=early_stop))
+    if substitute:
+        yield Step("substitute", "substitute network, transferred", Substitute(early_stop=early_stop))

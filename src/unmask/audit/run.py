@@ -55,6 +55,8 @@ from .target import Target, checkpoint_hash
 WINNERS = 3
 # If the winners leave more than this of the race's examples, gradient-free attacks run on everything. Ours.
 STUBBORN = 0.05
+# A race whose best entrant leaves more than this shows that no gradient is of use. Ours.
+USELESS = 0.5
 # An attack goes on with more targets while it breaks at least this share of what it is given. Ours.
 PAYING = 0.03
 
@@ -371,7 +373,8 @@ class _Audit:
             gained, attacked = self._run(step)
         if suspicious and self.standing.robust_accuracy > STUBBORN:
             self.progress.stage("attack: gradient-free")
-            for step in black_box_steps(self.budget, self.threat, early_stop=early_stop):
+            useless = early_stop and len(race.entrants) > 1 and race.robust() > USELESS
+            for step in black_box_steps(self.budget, self.threat, early_stop=early_stop, substitute=useless):
                 self._run(step)
 
     def _extra(self, attacks: Sequence[Attack]) -> None:
