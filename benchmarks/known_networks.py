@@ -55,7 +55,9 @@ def percent(value):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--examples", type=int, default=100)
     parser.add_argument("--budget", default="standard")
     parser.add_argument("--only", nargs="*", help="names of networks")
@@ -63,10 +65,14 @@ def main():
     options = parser.parse_args()
     data_folder = os.environ.get("UNMASK_DATA")
     if not data_folder or not (Path(data_folder).parent / "models" / "networks.py").exists():
-        raise SystemExit("UNMASK_DATA is not set, or there is no ../models/networks.py beside it: nothing to audit")
+        raise SystemExit(
+            "UNMASK_DATA is not set, or there is no ../models/networks.py beside it: nothing to audit"
+        )
     networks = load_networks(Path(data_folder).parent / "models")
     rows = []
-    columns = "network|kind|eps|published|FGSM/PGD/margin|clean|naive|ours|certified|masking|verdict|s".split("|")
+    columns = "network|kind|eps|published|FGSM/PGD/margin|clean|naive|ours|certified|masking|verdict|s".split(
+        "|"
+    )
     print(f"| {' | '.join(columns)} |")
     print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for name, epsilon, kind, published, measured in NETWORKS:

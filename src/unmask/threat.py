@@ -134,7 +134,9 @@ class L2(ThreatModel):
         # Ball first, then box: the box contains x and is convex, so clamping only shortens the perturbation.
         delta = (x_adv - x).flatten(1)
         length = _norms(delta, 2.0)
-        scale = torch.where(length > self.epsilon, self.epsilon / length.clamp_min(1e-38), torch.ones_like(length))
+        scale = torch.where(
+            length > self.epsilon, self.epsilon / length.clamp_min(1e-38), torch.ones_like(length)
+        )
         return (x + (delta * scale).reshape(x.shape)).clamp_(*self.box)
 
     def steepest_ascent(self, grad: Images) -> Images:

@@ -58,6 +58,8 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(undisturbed, tmp_path, ho
         time.sleep(0.002)
     os.kill(process.pid, how)
     _, err = process.communicate()
+    if process.returncode == 0:
+        pytest.skip("the audit was over before the signal reached it")
     assert process.returncode == (-how if how == signal.SIGKILL else 130)
     if how == signal.SIGINT:
         assert f"unmask audit --resume {broken}" in err

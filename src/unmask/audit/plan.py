@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from ..attacks import APGD, Attack, HopSkipJump, RayS, Square, Substitute, TargetedAPGD, budgets
+from ..attacks import APGD, Attack, HopSkipJump, MomentumPGD, RayS, Square, Substitute, TargetedAPGD, budgets
 from ..attacks.cascade import Stage
 from ..errors import UnusableInput
-from ..gradients import GradientEstimator
+from ..gradients import EOT, GradientEstimator
 from ..objectives import Objective, Targeted, Undetected, cross_entropy
 from ..threat import Linf, ThreatModel
 
@@ -75,6 +75,17 @@ def first_step(
     """A repaired gradient on everything, long enough for steps and staircases."""
     attack = APGD(steps=budget.steps, gradient=gradient, objective=objective, early_stop=early_stop)
     return Step(f"{label}/all", f"APGD-{budget.steps}, {label}", attack)
+
+
+def averaged_step(budget: Budget, label: str, gradient: GradientEstimator, objective: Objective) -> Step:
+    """For random networks: many steps of one draw each, averaged over the steps instead of at a point.
+
+    Measured in `benchmarks/eot_draws.py`: at equal cost stronger than averaging at each point.
+    """
+    single = gradient.inner if isinstance(gradient, EOT) else gradient
+    steps = 4 * budget.steps
+    attack = MomentumPGD(steps=steps, gradient=single, objective=objective, early_stop=False)
+    return Step(f"{label}/momentum", f"momentum PGD-{steps} of single draws, {label}", attack)
 
 
 def cascade(

@@ -31,7 +31,7 @@ from .controls import as_control, examine, suite
 from .evidence import Evidence, hash_images, write_evidence
 from .findings import GradientState, confirmed, describe, gradient_state, unlocated
 from .journal import Journal
-from .plan import Step, black_box_steps, budget_named, cascade, first_step, more_targets
+from .plan import Step, averaged_step, black_box_steps, budget_named, cascade, first_step, more_targets
 from .progress import Progress, Silent
 from .records import (
     AccuracyAtCost,
@@ -204,7 +204,7 @@ class _Audit:
             self.threat,
             seed=self.seed,
             index=self.index,
-            draws=1 if not self.random else max(2, 16 // self.classifier.passes),
+            draws=1 if not self.random else min(16, max(4, 160 // self.classifier.passes)),
             batch_size=self.batch_size,
             journal=self.journal,
             progress=self.progress,
@@ -350,6 +350,8 @@ class _Audit:
             self._run(first_step(self.budget, first.name, first.gradient, first.objective, early_stop))
         for other in others:
             self._run(first_step(self.budget, other.name, other.gradient, other.objective, early_stop))
+        if self.random:
+            self._run(averaged_step(self.budget, first.name, first.gradient, first.objective))
         suspicious = bool(analysis.suspects) or not facts.gradient_available or facts.label_only
         steps = cascade(
             self.budget,
