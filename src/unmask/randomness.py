@@ -94,11 +94,11 @@ class Streams:
         place = torch.arange(1, math.prod(shape) + 1, device=seeds.device) * _GOLDEN
         return _mix(start[:, None] + place).reshape(len(seeds), *shape)
 
-    def uniform(self, *shape: int, device: torch.device | str | None = None) -> Float[Tensor, batch * shape]:
+    def uniform(self, *shape: int, device: torch.device | str | None = None) -> Float[Tensor, "batch *shape"]:
         """Float32 in [0, 1), 24 bits."""
         return _shift_right(self._bits(shape, device), 40).to(torch.float32) * 2.0**-24
 
-    def normal(self, *shape: int, device: torch.device | str | None = None) -> Float[Tensor, batch * shape]:
+    def normal(self, *shape: int, device: torch.device | str | None = None) -> Float[Tensor, "batch *shape"]:
         """Standard normal float32, by Box and Muller (1958)."""
         radius = 1 - self.uniform(*shape, device=device)  # in (0, 1], so that the logarithm is finite
         angle = self.uniform(*shape, device=device)
@@ -106,11 +106,11 @@ class Streams:
 
     def integers(
         self, low: int, high: int, *shape: int, device: torch.device | str | None = None
-    ) -> Int[Tensor, batch * shape]:
+    ) -> Int[Tensor, "batch *shape"]:
         """Integers in [low, high)."""
         return low + _shift_right(self._bits(shape, device), 1) % (high - low)
 
-    def signs(self, *shape: int, device: torch.device | str | None = None) -> Float[Tensor, batch * shape]:
+    def signs(self, *shape: int, device: torch.device | str | None = None) -> Float[Tensor, "batch *shape"]:
         """Minus one or plus one, equally likely."""
         return (1 - 2 * self.integers(0, 2, *shape, device=device)).to(torch.float32)
 
