@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .. import __version__
 from ..attacks import APGD, Attack
@@ -57,6 +58,8 @@ WINNERS = 3
 STUBBORN = 0.05
 # A race whose best entrant leaves more than this shows that no gradient is of use. Ours.
 USELESS = 0.5
+# Linear relaxations of more hidden elements than this take minutes an example. Ours.
+RELAXABLE = 20_000
 # An attack goes on with more targets while it breaks at least this share of what it is given. Ours.
 PAYING = 0.03
 
@@ -560,7 +563,8 @@ class _Audit:
                 network, self.x[left], self.y[left], self.threat, methods=("interval",)
             ).certified
             open_ = left[~proved]
-            if len(open_) and _hidden_elements(network, self.x[:1]) * len(open_) <= self.budget.relaxation:
+            hidden = _hidden_elements(network, self.x[:1]) if len(open_) else 0
+            if len(open_) and hidden <= RELAXABLE and hidden * len(open_) <= self.budget.relaxation:
                 # A pilot first: undefended networks are not worth the wait.
                 for part in (open_[:8], open_[8:]):
                     more = certify(
@@ -622,23 +626,23 @@ class _Audit:
         ]
 
 
-def _hidden_elements(network: nn.Module, x: Tensor) -> int:
-    """Outputs of all layers that bend: what the cost of a linear relaxation grows with, squared."""
+class _Bends(TorchFunctionMode):
+    """Counts the outputs of activations, as modules and as functions alike."""
+
     count = 0
 
-    def add(module: nn.Module, inputs: Any, output: Any) -> None:
-        nonlocal count
-        if isinstance(module, nn.ReLU | nn.Sigmoid | nn.Tanh):
-            count += output[0].numel()
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "").rstrip("_") in ("relu", "sigmoid", "tanh"):
+            self.count += made.numel()
+        return made
 
-    handles = [m.register_forward_hook(add) for m in network.modules()]
-    try:
-        with torch.no_grad():
-            network(x)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return count
+
+def _hidden_elements(network: nn.Module, x: Tensor) -> int:
+    """Outputs of all layers that bend: the cost of a linear relaxation grows with their square."""
+    with torch.no_grad(), _Bends() as bends:
+        network(x.clone())
+    return bends.count
 
 
 class _Decided(Exception):
