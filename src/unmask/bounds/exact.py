@@ -70,7 +70,7 @@ def exact_radius(
     For each class that CROWN cannot exclude: the smallest margin within a radius, by one program; if it is negative,
     the segment from `x` to that point crosses the boundary nearer, and the search goes on inside; if there is none,
     the radius is proved. **Differs** from the paper: the distance is not a variable of the program, because its two
-    constraints per pixel make each relaxation a hundred times larger.
+    constraints per pixel make each relaxation much larger.
     """
     if threat.p not in (1.0, math.inf) or threat.goal != "untargeted":
         raise Unsupported(f"the exact radius is for linf and l1, untargeted; this threat is {threat}")

@@ -17,8 +17,8 @@ from .operations import RELU, Activation, Affine, Interval, MaxPool
 
 # Rows times elements of the widest layer that one backward pass may hold: 256 MB of float64.
 _CHUNK = 2**25
-# Outward slack of a backward pass, relative to the absolute sum that it concretises. Its float64 rounding was below
-# a millionth of this in every test; it is a margin of safety, not a proof.
+# Outward slack of a backward pass, relative to the absolute sum that it concretises. Ours: a margin of safety for
+# float64 rounding, not a proof.
 _SLACK = 1e-9
 
 
