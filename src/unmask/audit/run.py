@@ -245,7 +245,7 @@ class _Audit:
         general = (
             "" if not self.random else "EOT: gradients averaged over as many draws as their noise demands"
         )
-        findings = describe(suspects, {**(winners[0].at if winners else {})}, general or winners[0].name)
+        findings = describe(suspects, winners[0].at, general or winners[0].name)
         findings += unlocated(naive - (1 - float(final.failure_rate.mean())), findings)
         for finding in findings:
             self.progress.finding(finding)

@@ -91,9 +91,7 @@ class Standing:
 
     # --- doing something -------------------------------------------------------------------------------------------
 
-    def attack(
-        self, name: str, recipe: str, attack: Attack, chosen: Tensor, *, start_over: bool = False
-    ) -> Tensor:
+    def attack(self, name: str, recipe: str, attack: Attack, chosen: Tensor) -> Tensor:
         """Runs an attack on the chosen examples, judges its proposals and keeps the worse.
 
         Returns this attack's own failure rates `[len(chosen)]`.

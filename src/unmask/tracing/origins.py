@@ -32,7 +32,7 @@ class Origin:
 
 def random_origins(classifier: Classifier, base: Trace, other: Trace, x: Tensor, seed: int) -> list[Origin]:
     """Compares two runs on the same input. **Cost**: one forward per origin that can be held still."""
-    found: dict[tuple[str, str, int], tuple[Record, bool]] = {}
+    found: dict[tuple[str, str, int], Record] = {}
     draws: list[Origin] = []
     left_torch = False  # a random number already became a Python number: what it steers is a consequence
     for before, after in zip(base.records, other.records, strict=False):
@@ -59,9 +59,9 @@ def random_origins(classifier: Classifier, base: Trace, other: Trace, x: Tensor,
             if before.kind == "source" or (not before.inputs and before.name in ("tensor", "as_tensor")):
                 draws.append(_python_origin(base, before, after))
             else:
-                found.setdefault(before.group, (before, False))
+                found.setdefault(before.group, before)
     origins = {(o.site.file, o.site.line): o for o in draws}
-    for group, (first, _) in found.items():
+    for group, first in found.items():
         held = [r for r in base.records if r.group in found and r.group != group]
         effect = float("nan")
         if len(found) + len(draws) > 1:

@@ -16,7 +16,7 @@ from torch.autograd import Function
 
 from ..types import Outputs
 from .intercept import Interceptor
-from .recorder import CUTS, EXITS, WRITES, group_of, tensors_in, uncut
+from .recorder import EXITS, WRITES, group_of, tensors_in, uncut
 from .sites import module_names, site, stack
 from .surrogates import SATURATING, SMOOTH, Shadow, through
 
@@ -75,8 +75,6 @@ class Keep:
 @dataclass(frozen=True)
 class Redifferentiate:
     """Differentiate what a custom `autograd.Function` computes forwards, instead of the backward it was given."""
-
-    widths: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -416,6 +414,3 @@ def _detached(item: Any) -> Any:
 
 def _first_float(args: tuple[Any, ...]) -> Tensor | None:
     return next((a for a in tensors_in(args) if a.is_floating_point() and a.requires_grad), None)
-
-
-assert not CUTS & set(WRITES)
