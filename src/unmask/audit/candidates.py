@@ -8,8 +8,8 @@ from ..gradients import EOT, Exact, FiniteDifference, Float64, GradientEstimator
 from ..gradients.repaired import Repaired
 from ..objectives import Objective, Undetected, cross_entropy, margin
 from ..threat import Linf, ThreatModel
-from ..tracing.analysis import Analysis
 from ..tracing.repairs import propose
+from ..tracing.suspects import Analysis
 
 Group = tuple[str, str, int]
 

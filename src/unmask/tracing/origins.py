@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ..classifier import Classifier
+from .changes import inputs_differ, same
 from .freezer import logits_with
 from .recorder import EXITS, Record, Trace
 from .sites import Frame, Site
@@ -36,26 +36,26 @@ def random_origins(classifier: Classifier, base: Trace, other: Trace, x: Tensor,
     draws: list[Origin] = []
     left_torch = False  # a random number already became a Python number: what it steers is a consequence
     for before, after in zip(base.records, other.records, strict=False):
-        if before.name in EXITS and before.key == after.key and _inputs_differ(before, after):
+        if before.name in EXITS and before.key == after.key and inputs_differ(before, after):
             left_torch = True
         if before.key != after.key and left_torch:
             break
         if before.key != after.key:
             draws.append(_python_origin(base, before, after))
             break
-        if _inputs_differ(before, after):
+        if inputs_differ(before, after):
             continue
         chosen = [
             (a, b)
             for a, b in zip(before.inputs, after.inputs, strict=True)
             if a.producer < 0 and a.fixed != b.fixed
         ]
-        unknown = [(a, b) for a, b in chosen if not _equal(a.data, b.data)]
+        unknown = [(a, b) for a, b in chosen if not same(a.data, b.data)]
         if left_torch and before.scalars != after.scalars:
             continue
         if before.scalars != after.scalars or unknown:
             draws.append(_python_origin(base, before, after))
-        elif any(not _equal(a.data, b.data) for a, b in zip(before.outputs, after.outputs, strict=False)):
+        elif any(not same(a.data, b.data) for a, b in zip(before.outputs, after.outputs, strict=False)):
             if before.kind == "source" or (not before.inputs and before.name in ("tensor", "as_tensor")):
                 draws.append(_python_origin(base, before, after))
             else:
@@ -76,20 +76,6 @@ def random_origins(classifier: Classifier, base: Trace, other: Trace, x: Tensor,
             (first.site.file, first.site.line), Origin(operation, first.site, group, False, effect)
         )
     return list(origins.values())
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
-
-
-def _inputs_differ(before: Record, after: Record) -> bool:
-    """Whether an operation already got different tensors from operations before it."""
-    if len(before.inputs) != len(after.inputs):
-        return False
-    return any(
-        (a.producer >= 0 or a.from_input) and not _equal(a.data, b.data)
-        for a, b in zip(before.inputs, after.inputs, strict=True)
-    )
 
 
 def _python_origin(base: Trace, before: Record, after: Record) -> Origin:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .analysis import Analysis, Suspect
 from .recorder import COPIES, EXITS, Record, Value
 from .rewrite import (
     INPUT,
@@ -25,6 +24,7 @@ from .rewrite import (
     fitted,
 )
 from .surrogates import SATURATING, SMOOTH
+from .suspects import Analysis, Suspect
 
 # Least correlation between what goes into a region and what comes out for the identity to stand in for it. Ours.
 ALIKE = 0.3

@@ -1,0 +1,67 @@
+"""Operations whose gradient is there but says something else at the scale of an attack."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from .changes import SCALES, twins_of
+from .recorder import Record, Trace
+from .slopes import agreement, blocked, elementwise, zero_everywhere
+from .surrogates import SATURATING
+from .suspects import Group, Suspect, base_name, title
+
+# Below this cosine between predicted and true change, an operation's derivative is useless at an attack's scale. Ours.
+USELESS = 0.35
+# Share of the changing elements without a derivative above which an operation counts as saturated. Ours.
+BLOCKED = 0.5
+# Half of their elements are dead by design, and come alive under a large move.
+RECTIFIERS = frozenset(("relu", "relu6", "threshold", "hardshrink", "softshrink"))
+# Flat on one side: black pixels below a floor leave it under every move, and have a slope from there on.
+FLOORS = frozenset(("clamp_min", "clamp_max"))
+
+
+def misleading(base: Trace, moved: dict[float, Trace], controlled: bool) -> list[Suspect]:
+    """The places whose own slope predicts nothing, or denies a change that was seen."""
+    if not controlled:
+        return []
+    groups: dict[Group, list[tuple[Record, float]]] = defaultdict(list)
+    twins = twins_of(moved)
+    for r in base.records:
+        if r.kind == "torch" and not elementwise(r):
+            continue
+        cosines = {}
+        for scale in SCALES[1:]:
+            after = twins[scale].get(r.key)
+            if after is not None:
+                cosine = agreement(r, after)
+                if cosine == cosine:
+                    cosines[scale] = cosine
+        after = twins[SCALES[1]].get(r.key)
+        saturating = base_name(r) in SATURATING
+        stuck = blocked(r, after, by_size=not saturating) if after is not None and r.kind == "torch" else 0.0
+        far = twins[SCALES[0]].get(r.key)
+        if far is not None and saturating and base_name(r) not in RECTIFIERS:
+            stuck = max(stuck, blocked(r, far))
+        if base_name(r) in FLOORS:
+            stuck = 0.0
+        if (cosines and max(cosines.values()) < USELESS) or stuck > BLOCKED:
+            groups[r.group].append((r, min(max(cosines.values(), default=1.0), 1 - stuck)))
+    suspects = []
+    for group, found in groups.items():
+        first = found[0][0]
+        if first.kind != "hook" and zero_everywhere(first):
+            continue  # already named as lost
+        best = max(cosine for _, cosine in found)
+        symptom = "saturated" if first.kind == "torch" and base_name(first) in SATURATING else "wrong"
+        suspects.append(
+            Suspect(
+                symptom,
+                title(group[0], first),
+                first.site,
+                group,
+                first.kind,
+                statistics={"cosine": best},
+                records=tuple(r for r, _ in found),
+            )
+        )
+    return suspects
