@@ -22,7 +22,8 @@ SAMPLERS = ("multinomial", "bernoulli")
 
 def survival(p: Rows, r: int) -> Rows:
     """Probability that r draws with replacement hit a neuron at least once: 1 - (1 - p)^r, also for tiny p."""
-    return -torch.expm1(r * torch.log1p(-p.clamp_max(1 - 2**-24)))
+    # A last bit below p, so that the slope at p = 1 is finite: cheaper than a clamp, which autograd masks.
+    return -torch.expm1(r * torch.log1p(p * -(1 - 2**-24)))
 
 
 def multinomial_counts(p: Rows, r: int) -> Int[Tensor, "batch width"]:
@@ -69,10 +70,12 @@ class Pruning(nn.Module):
         flat = h.flatten(1)
         r = max(1, round(self.ratio * flat.shape[1]))
         size = flat.abs()
-        p = size / size.sum(1, keepdim=True).clamp_min(1e-30)
+        p = size * size.sum(1, keepdim=True).clamp_min(1e-30).reciprocal()
         q = survival(p, r)
-        keep = self.kept(p.detach(), q.detach(), r)
-        return (flat * keep / torch.where(keep, q, 1.0)).view_as(h)
+        keep = self.kept(p.detach(), q.detach(), r).to(h.dtype)
+        # Products and reciprocals, for autograd walks a division in four passes. 1e-18 is nothing to any q that a
+        # kept neuron has, and where q is 0 the square of the reciprocal stays finite for the backward pass.
+        return (flat * keep * (q + 1e-18).reciprocal()).view_as(h)
 
     def kept(self, p: Rows, q: Rows, r: int) -> Bool[Tensor, "batch width"]:
         """Which neurons survive this pass."""
