@@ -56,6 +56,12 @@ def run(arguments: argparse.Namespace) -> int:
         task = bar.add_task("", total=len(rows))
         for name, (published, measure) in rows.items():
             bar.update(task, description=name, completed=len(done))
+            if hasattr(story, "watch"):  # a row that takes long saves its state and says where it is
+
+                def report(part: int, of: int, name: str = name) -> None:
+                    bar.update(task, description=f"{name}: {part:,} of {of:,}")
+
+                story.watch(out, report)
             if name in done or (arguments.only and arguments.only not in name):
                 continue
             began = time.perf_counter()
