@@ -228,17 +228,65 @@ def test_a_claim_file(engine, folder):
     ("text", "told"),
     [
         ("norm = ", "cannot be read as a claim"),
-        ("targte = 'x.py:f'", "unknown key 'targte'; the keys are target, data, norm"),
+        ("targte = 'x.py:f'", "unknown key 'targte'; the keys are target, checkpoint_hash, passes"),
         ("target = 'a:b'\nnorm = 'linf'\nepsilon = 'large'", "'large' is no number"),
-        ("target = 'a:b'\nnorm = 'linf'\nepsilon = 1\nseed = 'x'", "seed of claim.toml is 'x'; give a int"),
-        ("target = 'a:b'\nnorm = 'l3'\nepsilon = 1", "--norm is 'l3'; give one of linf, l2, l1"),
-        ("target = 'a:b'\nnorm = 'l2'\nepsilon = 1\nbudget = 'huge'", "--budget is 'huge'"),
+        (
+            "target = 'a:b'\nnorm = 'linf'\nepsilon = 1\nseed = 'x'",
+            "seed of claim.toml is 'x'; it should be a valid integer",
+        ),
+        (
+            "target = 'a:b'\nnorm = 'l3'\nepsilon = 1",
+            "norm of claim.toml is 'l3'; it should be 'linf', 'l2' or 'l1'",
+        ),
+        ("target = 'a:b'\nnorm = 'l2'\nepsilon = 1\nbudget = 'huge'", "budget of claim.toml is 'huge'"),
         ("norm = 'l2'\nepsilon = 1", "there is no target"),
+        ("target = 'a:b'\nnorm = 'l2'\nepsilon = 1\nadaptive = false", "adaptive is false; an audit adapts"),
+        (
+            "target = 'a:b'\nnorm = 'l2'\nepsilon = 1\nqueries = 9",
+            "queries is 9; an audit counts its queries",
+        ),
+        (
+            "target = 'a:b'\nnorm = 'l2'\nepsilon = 1\ngoal = 'targeted'",
+            "goal is 'targeted'; an audit counts",
+        ),
+        ("target = 'a:b'\nnorm = 'l2'\nepsilon = 1\nbox = [-1, 1]", "box is [-1.0, 1.0]; audits run on"),
+        ("target = 'a:b'\nnorm = 'l2'\nepsilon = 1\nknowledge = 'scores'", "knowledge is 'scores'"),
     ],
 )
 def test_a_bad_claim_file(folder, capsys, text, told):
     (folder / "claim.toml").write_text(text)
     assert told in one_line(capsys, "audit", "claim.toml")
+
+
+PROMISED = 'target = "nearest_mean.py:linear"\nnorm = "linf"\nepsilon = 0.1\nexamples = 200\n'
+
+
+@pytest.mark.parametrize(
+    ("promise", "told"),
+    [
+        (f'checkpoint_hash = "{"0" * 64}"', "but the weights of nearest_mean.py:linear hash to "),
+        ("clean_accuracy = 0.999", "below the claimed clean_accuracy of 99.9%"),
+        ("false_positive_rate = 0.05", "but the network returns no detector score"),
+    ],
+)
+def test_a_promise_that_is_not_kept(engine, folder, capsys, promise, told):
+    (folder / "claim.toml").write_text(PROMISED + promise)
+    assert told in one_line(capsys, "audit", "claim.toml")
+    assert not engine.calls
+    assert not list(folder.glob("unmask-*"))
+
+
+def test_promises_that_are_kept_are_kept_on_resuming(engine, folder, capsys):
+    engine.raises = KeyboardInterrupt()
+    (folder / "claim.toml").write_text(PROMISED + "clean_accuracy = 0.5\nclaim = 0.99\n")
+    assert main(["audit", "claim.toml", "--out", "here"]) == 130
+    engine.raises = None
+    assert main(["audit", "--resume", "here"]) == 1
+    stored = json.loads((folder / "here" / options.COMMAND).read_text())
+    stored["clean_accuracy"] = 1.0
+    (folder / "here" / options.COMMAND).write_text(json.dumps(stored))
+    capsys.readouterr()
+    assert "claimed clean_accuracy of 100.0%" in one_line(capsys, "audit", "--resume", "here")
 
 
 def test_an_absent_claim_file(folder, capsys):

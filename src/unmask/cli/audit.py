@@ -58,6 +58,7 @@ def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
     # Here, so that a wrong option is told before torch is loaded.
     import torch
 
+    from ..audit.promises import check_checkpoint, check_clean, check_scope
     from ..audit.run import audit
     from ..audit.target import load_target
     from ..data import load
@@ -65,15 +66,19 @@ def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
     from .terminal import TerminalProgress
 
     threat = {"linf": Linf, "l2": L2, "l1": L1}[options["norm"]](epsilon=options["epsilon"])
-    device = _device(options["device"], torch.cuda.is_available())
+    device = choose_device(options["device"], torch.cuda.is_available())
+    claim = opt.as_claim(options)
+    check_scope(claim)
     attacks = [_attack(spec) for spec in options["attack"]]
     target = load_target(options["target"])
+    check_checkpoint(claim.checkpoint_hash, target.checkpoint_hash, target.spec)
     data = load(
         options["data"],
         split=options["split"],
         examples=options["examples"],
         allow_pickle=options["allow_pickle"],
     )
+    check_clean(claim, target.network, data, device=device)
     out = arguments.resume or arguments.out or free_folder(f"unmask-{options['target'].rpartition(':')[2]}")
     resuming = arguments.resume is not None
     if _rank() == 0 and not resuming:
@@ -138,7 +143,8 @@ def _print(arguments: argparse.Namespace, report: Report, files: list[Path]) -> 
     show_report(report, files, console(sys.stderr if arguments.json else sys.stdout))
 
 
-def _device(name: str | None, has_cuda: bool) -> str:
+def choose_device(name: str | None, has_cuda: bool) -> str:
+    """The device asked for, else the best there is. **Raises** `UnusableInput` where it cannot be used."""
     import torch
 
     name = name or ("cuda" if has_cuda else "cpu")

@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from ..errors import UnusableInput, first_line
+from ..audit.claim import Claim, parse_number, read_claim
+from ..errors import UnusableInput
 
 COMMAND = "command.json"
 NORMS = ("linf", "l2", "l1")
 BUDGETS = ("quick", "standard", "thorough")
+# What stands only in a claim file: nobody overrides what an author has promised.
+PROMISES = (
+    "checkpoint_hash",
+    "false_positive_rate",
+    "box",
+    "goal",
+    "knowledge",
+    "queries",
+    "adaptive",
+    "clean_accuracy",
+)
 DEFAULTS: dict[str, Any] = {
-    "target": None,
-    "data": "digits",
-    "norm": None,
-    "epsilon": None,
-    "claim": None,
-    "examples": None,
-    "split": None,
-    "batch_size": 256,
-    "passes": 1,
-    "budget": "standard",
-    "exhaustive": False,
-    "seed": 0,
-    "device": None,
-    "allow_pickle": False,
-    "attack": [],
+    name: None if field.is_required() else field.default
+    for name, field in Claim.model_fields.items()
+    if name not in PROMISES
 }
 
 
@@ -40,17 +38,29 @@ def number(text: str) -> float:
     (0.3, True)
     """
     try:
-        top, slash, bottom = text.partition("/")
-        value = float(top) / float(bottom) if slash else float(top)
-    except (ValueError, ZeroDivisionError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number; give one such as 0.3 or 8/255")
-    return value
+        return parse_number(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def add_options(command: argparse.ArgumentParser) -> None:
     """Adds every option that decides what is audited. Absent ones are None, for other sources to fill."""
+    add_loading_options(command)
+    add = command.add_argument
+    add("--claim", type=number, metavar="ACC", help="the claimed accuracy under attack, for instance 0.83")
+    add("--passes", type=int, metavar="K", help="the defence predicts by the mean over K passes (default: 1)")
+    add("--budget", choices=BUDGETS, help="how much to try (default: standard)")
+    add("--exhaustive", action="store_true", default=None, help="go on when the claim is already decided")
+    add(
+        "--attack",
+        action="append",
+        metavar="FILE:NAME",
+        help="an attack of your own; may be given several times",
+    )
+
+
+def add_loading_options(command: argparse.ArgumentParser) -> None:
+    """Adds those that say which examples, in which ball, with which seed and where. Absent ones are None."""
     add = command.add_argument
     add(
         "--data",
@@ -64,7 +74,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
         metavar="EPS",
         help="its radius in units of the image range, for instance 8/255",
     )
-    add("--claim", type=number, metavar="ACC", help="the claimed accuracy under attack, for instance 0.83")
     add("--examples", type=int, metavar="N", help="the first N examples (default: all)")
     add("--split", metavar="NAME", help="split of the data set (default: test)")
     add(
@@ -73,9 +82,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help="examples per batch (default: 256); halved if memory runs out",
     )
-    add("--passes", type=int, metavar="K", help="the defence predicts by the mean over K passes (default: 1)")
-    add("--budget", choices=BUDGETS, help="how much to try (default: standard)")
-    add("--exhaustive", action="store_true", default=None, help="go on when the claim is already decided")
     add("--seed", type=int, metavar="N", help="seed of all randomness (default: 0)")
     add("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, … (default: cuda if there is one)")
     add(
@@ -83,12 +89,6 @@ def add_options(command: argparse.ArgumentParser) -> None:
         action="store_true",
         default=None,
         help="read pickled data, which runs the code inside",
-    )
-    add(
-        "--attack",
-        action="append",
-        metavar="FILE:NAME",
-        help="an attack of your own; may be given several times",
     )
 
 
@@ -101,7 +101,7 @@ def gather(arguments: argparse.Namespace, resumed: Path | None) -> dict[str, Any
     if target is not None and target.endswith(".toml"):
         options |= claim_file(Path(target))
         target = None
-    given = {name: getattr(arguments, name) for name in DEFAULTS if name != "target"} | {"target": target}
+    given = {name: getattr(arguments, name, None) for name in DEFAULTS} | {"target": target}
     options |= {name: value for name, value in given.items() if value is not None}
     _refuse_nonsense(options)
     return options
@@ -114,36 +114,14 @@ def store(folder: Path, options: dict[str, Any]) -> None:
 
 
 def claim_file(path: Path) -> dict[str, Any]:
-    """Options from a TOML file: keys as on the command line, `epsilon` a number or a fraction ("8/255").
+    """What a claim file states."""
+    claim = read_claim(path)
+    return {name: getattr(claim, name) for name in claim.model_fields_set}
 
-    A target or data file is looked for beside the claim file first.
-    """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UnusableInput(
-            f"{path} cannot be read as a claim ({first_line(error)}); give a TOML file"
-        ) from error
-    options = {}
-    for key, value in content.items():
-        name = key.replace("-", "_")
-        if name not in DEFAULTS:
-            raise UnusableInput(f"{path} has the unknown key {key!r}; the keys are {', '.join(DEFAULTS)}")
-        default = DEFAULTS[name]
-        if name in ("epsilon", "claim"):
-            try:
-                value = number(str(value))
-            except argparse.ArgumentTypeError as error:
-                raise UnusableInput(f"{key} of {path}: {error}") from error
-        elif default is not None and type(value) is not type(default):
-            raise UnusableInput(f"{key} of {path} is {value!r}; give a {type(default).__name__}")
-        options[name] = value
-    for name in ("target", "data"):
-        file, separator, rest = str(options.get(name, "")).partition(":")
-        beside = path.parent / file
-        if file and beside.exists():
-            options[name] = f"{beside}{separator}{rest}"
-    return options
+
+def as_claim(options: dict[str, Any]) -> Claim:
+    """Checked options, promises among them, as one record."""
+    return Claim.model_validate({name: value for name, value in options.items() if value is not None})
 
 
 def _stored(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,247 @@
+"""`claim.toml`: the formal threat model and the concrete claim of a defence, in a file that one command audits."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from textwrap import wrap
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic_core import ErrorDetails
+
+from ..errors import UnusableInput, first_line
+
+
+def parse_number(text: str) -> float:
+    """A finite number, plain or as a fraction. **Raises** `ValueError` with the way out.
+
+    >>> parse_number("0.3"), parse_number("8/255") == 8 / 255
+    (0.3, True)
+    """
+    try:
+        top, slash, bottom = text.partition("/")
+        value = float(top) / float(bottom) if slash else float(top)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{text!r} is no number; give one such as 0.3 or 8/255")
+    return value
+
+
+def _number(value: object) -> object:
+    return parse_number(value) if isinstance(value, str) else value
+
+
+FRACTION = {"type": "string", "pattern": r"^\s*[-+0-9.eE]+\s*(/\s*[-+0-9.eE]+\s*)?$"}
+Radius = Annotated[
+    float,
+    BeforeValidator(_number),
+    Field(ge=0, allow_inf_nan=False),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, FRACTION]}),
+]
+Share = Annotated[
+    float,
+    BeforeValidator(_number),
+    Field(ge=0, le=1),
+    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, FRACTION]}),
+]
+
+
+class Claim(BaseModel):
+    """What a defence's author claims. Keys are those of the command line; every one is honoured or refused.
+
+    The descriptions of the fields are the comments of `unmask claim new` and the text of the published schema.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, title="claim.toml")
+
+    target: str = Field(
+        description="The network: file.py:callable or package.module:callable, called without arguments. "
+        "Input [0, 1] NCHW float32, output logits.",
+        examples=["my_defence.py:network"],
+    )
+    checkpoint_hash: str | None = Field(
+        None,
+        description="SHA-256 over all parameters and buffers, as in report.json; the audit refuses other weights.",
+        pattern=r"^[0-9a-f]{64}$",
+        examples=["0" * 64],
+    )
+    passes: int = Field(
+        1,
+        ge=1,
+        description="A prediction is the mean of the logits over this many forward passes.",
+        examples=[1],
+    )
+    false_positive_rate: Share | None = Field(
+        None,
+        description="Share of clean inputs that the defence's detector rejects, at most; leave out without a detector.",
+        examples=[0.05],
+    )
+    data: str = Field(
+        "digits",
+        description="digits, mnist, cifar10, a Hugging Face data set, or a .npz or .safetensors file.",
+        examples=["cifar10"],
+    )
+    split: str | None = Field(None, description="Split of the data set (default: test).", examples=["test"])
+    examples: int | None = Field(
+        None, ge=1, description="The first so many examples of the split (default: all).", examples=[1000]
+    )
+    allow_pickle: bool = Field(
+        False, description="Read pickled data, which runs the code inside.", examples=[False]
+    )
+    norm: Literal["linf", "l2", "l1"] = Field(
+        description="Norm of the perturbation: linf, l2 or l1.", examples=["linf"]
+    )
+    epsilon: Radius = Field(
+        description="Its radius in units of the image range, as a number or a fraction.", examples=["8/255"]
+    )
+    box: list[float] = Field(
+        [0.0, 1.0],
+        min_length=2,
+        max_length=2,
+        description="Smallest and largest valid pixel. Audits run on [0, 1]: rescaling belongs in the network.",
+        examples=[[0.0, 1.0]],
+    )
+    goal: Literal["untargeted", "targeted"] = Field(
+        "untargeted",
+        description="The adversary's goal: untargeted, any wrong class; targeted, a given one (not audited yet).",
+        examples=["untargeted"],
+    )
+    knowledge: Literal["white-box", "scores", "labels", "transfer"] = Field(
+        "white-box",
+        description="What the adversary knows: white-box, everything but the random draws; scores or labels, only "
+        "the answers to queries; transfer, nothing but the data. Audits are white-box.",
+        examples=["white-box"],
+    )
+    queries: int | None = Field(
+        None,
+        ge=1,
+        description="Queries per image that the adversary may make; leave out for no limit, as audits have none.",
+        examples=[10000],
+    )
+    adaptive: bool = Field(
+        True, description="The adversary may adapt to this defence. Audits always do.", examples=[True]
+    )
+    clean_accuracy: Share | None = Field(
+        None, description="Claimed accuracy when not under attack.", examples=[0.92]
+    )
+    claim: Share | None = Field(None, description="Claimed accuracy under attack.", examples=[0.45])
+    attack: list[str] = Field(
+        [],
+        description="The author's own attacks, file.py:Name, run beside ours.",
+        examples=[["my_attack.py:Mine"]],
+    )
+    budget: Literal["quick", "standard", "thorough"] = Field(
+        "standard",
+        description="How much the audit tries: quick, standard or thorough.",
+        examples=["standard"],
+    )
+    exhaustive: bool = Field(False, description="Go on when the claim is already decided.", examples=[False])
+    seed: int = Field(0, description="Seed of all randomness.", examples=[0])
+    batch_size: int = Field(256, ge=1, description="Examples per batch.", examples=[256])
+    device: str | None = Field(
+        None, description="cpu, cuda, cuda:1, … (default: cuda if there is one).", examples=["cpu"]
+    )
+
+
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "The model": ("target", "checkpoint_hash", "passes", "false_positive_rate"),
+    "The data": ("data", "split", "examples", "allow_pickle"),
+    "The threat model": ("norm", "epsilon", "box", "goal", "knowledge", "queries", "adaptive"),
+    "The claim": ("clean_accuracy", "claim"),
+    "The audit": ("attack", "budget", "exhaustive", "seed", "batch_size", "device"),
+}
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema that `docs/claim.schema.json` publishes."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Claim.model_json_schema()}
+
+
+def read_claim(path: Path) -> Claim:
+    """The claim in a TOML file; keys with dashes or underscores. A file it names is looked for beside it first.
+
+    **Raises** `UnusableInput` with one line: the key, its value, the way out.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UnusableInput(
+            f"{path} cannot be read as a claim ({first_line(error)}); give a TOML file, or have unmask claim new "
+            "write one"
+        ) from error
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        name = key.replace("-", "_")
+        if name in values:
+            raise UnusableInput(f"{path} states {name} twice, with a dash and without; keep one")
+        values[name] = value
+    claim = parse_claim(values, str(path))
+
+    def beside(spec: str) -> str:
+        file, separator, rest = spec.partition(":")
+        found = path.parent / file
+        return f"{found}{separator}{rest}" if file and found.exists() else spec
+
+    places: dict[str, Any] = {"target": beside(claim.target), "attack": [beside(a) for a in claim.attack]}
+    if "data" in claim.model_fields_set:
+        places["data"] = beside(claim.data)
+    stated = claim.model_fields_set
+    return claim.model_copy(update={k: v for k, v in places.items() if k in stated})
+
+
+def parse_claim(values: Mapping[str, Any], where: str) -> Claim:
+    """Validates what stands in `where`. **Raises** `UnusableInput` with one line for the first defect."""
+    try:
+        return Claim.model_validate(dict(values))
+    except ValidationError as error:
+        # A key that is unknown explains one that is missing.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        raise UnusableInput(_line(first, where)) from error
+
+
+def _line(error: ErrorDetails, where: str) -> str:
+    name, problem = str(error["loc"][0]), error["msg"]
+    if error["type"] == "extra_forbidden":
+        keys = ", ".join(Claim.model_fields)
+        return f"{where} has the unknown key {name!r}; the keys are {keys}"
+    example = _example(name)
+    if error["type"] == "missing":
+        return f"there is no {name} in {where}; add for instance {name} = {example}"
+    value = f"{name} of {where} is {error['input']!r}"
+    if error["type"] == "value_error":  # ours, with its own way out
+        return f"{name} of {where}: {problem.removeprefix('Value error, ')}"
+    if name == "checkpoint_hash":
+        return f"{value}; give the 64 hexadecimal digits that report.json and unmask claim new write"
+    if name in ("clean_accuracy", "claim", "false_positive_rate"):
+        return f"{value}; give a share between 0 and 1, for instance {example}"
+    problem = problem[0].lower() + problem[1:].replace(" after validation", "")
+    return f"{value}; {problem.replace('input', 'it', 1)}, for instance {example}"
+
+
+def _example(name: str) -> str:
+    examples = Claim.model_fields[name].examples
+    assert examples
+    return toml_value(examples[0])
+
+
+def toml_value(value: Any) -> str:
+    """A TOML value. JSON's strings, numbers, booleans and lists are TOML's too."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def to_toml(values: Mapping[str, Any]) -> str:
+    """The text of a claim file: every key with its comment, those not in `values` commented out."""
+    lines = ["# A claim about a defence. Audit it with: unmask audit claim.toml", ""]
+    for title, names in SECTIONS.items():
+        lines += [f"# --- {title}", ""]
+        for name in names:
+            lines += [f"# {line}" for line in wrap(Claim.model_fields[name].description or "", 108)]
+            stated = name in values
+            lines.append(f"{name} = {toml_value(values[name])}" if stated else f"# {name} = {_example(name)}")
+            lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
