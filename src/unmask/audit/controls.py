@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..attacks import APGD, FGSM, PGD, Square
 from ..attacks.base import Images, Labels
-from ..classifier import Classifier
+from ..classifier import Classifier, Meter
 from ..diagnostics import (
     BlackBox,
     Diagnostic,
@@ -24,7 +26,10 @@ from ..gradients import EOT, GradientEstimator
 from ..objectives import Objective
 from ..randomness import Streams
 from ..threat import ThreatModel
+from .candidates import Candidate
 from .records import Control
+from .standing import Standing
+from .subject import Subject
 
 
 def suite(gradient: GradientEstimator, objective: Objective, *, early_stop: bool) -> dict[str, Diagnostic]:
@@ -83,3 +88,34 @@ def as_control(name: str, reading: Reading | None, *, suspicious: bool) -> Contr
         explanation=reading.explanation,
         decisive=decisive,
     )
+
+
+def run_controls(
+    subject: Subject, standing: Standing, winner: Candidate, *, suspicious: bool
+) -> tuple[list[Control], list[tuple[float, float]]]:
+    """All controls on a few examples, those in the journal as they were. Returns them and accuracy against epsilon."""
+    few = subject.everyone[: min(subject.budget.control_examples, standing.batch_size)]
+    x, y = subject.x[few], subject.y[few]
+    checks = suite(winner.gradient, winner.objective, early_stop=not subject.random)
+    found, curve = [], []
+    for done, (name, check) in enumerate(checks.items(), 1):
+        key = f"control {name}"
+        entry = subject.journal.get(key) if subject.journal else None
+        if entry is not None:
+            record = entry.record
+            standing.replay(Meter(**record["meter"]))
+        else:
+            before = subject.classifier.meter.snapshot()
+            reading = examine(check, subject.classifier, x, y, subject.threat, subject.streams(key, few))
+            curved = reading if name == "epsilon monotonicity" else None
+            record: dict[str, Any] = {
+                "control": as_control(name, reading, suspicious=suspicious).model_dump(),
+                "curve": list(curved.curve) if curved else [],
+                "meter": vars(subject.classifier.meter.since(before)),
+            }
+            if subject.journal:
+                subject.journal.put(key, record)
+        found.append(Control(**record["control"]))
+        curve += [tuple(point) for point in record["curve"]]
+        subject.progress.update(standing.robust_accuracy, done, len(checks))
+    return found, curve

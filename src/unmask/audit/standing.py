@@ -13,7 +13,7 @@ from torch import Tensor
 from ..attacks import Attack
 from ..attacks.base import Images, Labels
 from ..classifier import Classifier, Meter
-from ..judge import judge
+from ..judge import Judgement, judge
 from ..randomness import Streams
 from ..threat import ThreatModel
 from ..types import per_example
@@ -89,6 +89,23 @@ class Standing:
         order = nearness.argsort(descending=True, stable=True)
         return left[order[: math.ceil(fraction * len(left))]].sort().values
 
+    def judged(self, x_adv: Images, tag: str, draws: int) -> Judgement:
+        """Judges a point of every example on fresh draws; chooses nothing."""
+        streams = self.streams(tag)
+        seen = [
+            judge(
+                self.classifier,
+                x_adv[part],
+                self.x[part],
+                self.y[part],
+                self.threat,
+                draws=draws,
+                generator=streams[part],
+            )
+            for part in torch.arange(len(self.x), device=self.x.device).split(self.batch_size)
+        ]
+        return Judgement(*(torch.cat([getattr(s, f) for s in seen]) for f in Judgement.__dataclass_fields__))
+
     # --- doing something -------------------------------------------------------------------------------------------
 
     def attack(self, name: str, recipe: str, attack: Attack, chosen: Tensor) -> Tensor:
@@ -118,7 +135,7 @@ class Standing:
                     entry.tensors[k].to(self.x.device) for k in ("rate", "margin", "x_adv")
                 )
                 spent, took = Meter(**entry.record["meter"]), entry.record["seconds"]
-                self._add(self.replayed, spent)
+                self.replay(spent)
             else:
                 part = chosen[done : done + self.batch_size]
                 began, meter = time.perf_counter(), self.classifier.meter.snapshot()
@@ -153,6 +170,10 @@ class Standing:
         total = self.classifier.meter.snapshot()
         self._add(total, self.replayed)
         return total
+
+    def replay(self, spent: Meter) -> None:
+        """Counts what an interrupted run had spent before."""
+        self._add(self.replayed, spent)
 
     @staticmethod
     def _add(total: Meter, more: Meter) -> None:

@@ -1,0 +1,127 @@
+"""The attacks of an audit in their order, ever more effort on ever fewer examples, until the claim is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..attacks import APGD, Attack
+from ..diagnostics import Preflight
+from ..objectives import cross_entropy
+from .candidates import Candidate
+from .plan import Step, averaged_step, black_box_steps, cascade, first_step, more_targets
+from .race import Race, run_race
+from .records import clopper_pearson
+from .standing import Standing
+from .subject import Subject
+
+# If the winners leave more than this of the race's examples, gradient-free attacks run on everything. Ours.
+STUBBORN = 0.05
+# A race whose best entrant leaves more than this shows that no gradient is of use. Ours.
+USELESS = 0.5
+# An attack goes on with more targets while it breaks at least this share of what it is given. Ours.
+PAYING = 0.03
+
+
+class _Decided(Exception):
+    """The claim is refuted; nothing more needs to run."""
+
+
+class Campaign:
+    """Runs the plan's attacks; `standing` keeps what they find."""
+
+    def __init__(self, subject: Subject, standing: Standing, facts: Preflight):
+        self.subject, self.standing, self.facts = subject, standing, facts
+
+    def naive(self, clean_rates: Tensor) -> float:
+        """What a standard APGD with cross-entropy and the exact gradient reports."""
+        steps = self.subject.budget.naive_steps
+        recipe = f"naive: APGD-{steps}, cross-entropy, exact gradient"
+        chosen = self.standing.unbroken()
+        rates = clean_rates.clone()
+        if self.facts.gradient_available:
+            attack = APGD(steps=steps, objective=cross_entropy, early_stop=True)
+            try:
+                alone = self.standing.attack("naive", recipe, attack, chosen)
+            except RuntimeError:  # its own backward refuses, as it would for anybody
+                alone = torch.zeros(len(chosen), device=self.subject.device)
+            rates[chosen] = torch.maximum(rates[chosen], alone)
+        return 1 - float(rates.mean())
+
+    def run(self, entrants: list[Candidate], suspicious: bool, extra: Sequence[Attack]) -> Race:
+        """Race, winners on everything, the cascade and the user's own; ends early once the claim is refuted.
+
+        Returns the race: only the exact gradient stands in it if the claim was refuted before.
+        """
+        race = Race.unrun(entrants)
+        try:
+            self._stop_if_decided()
+            race = run_race(self.subject, self.standing, entrants)
+            self._main(race, suspicious or not self.facts.gradient_available or self.facts.label_only)
+            for n, attack in enumerate(extra):
+                self._run(Step(f"extra {n}", f"yours: {type(attack).__name__}", attack))
+        except _Decided:
+            self.subject.progress.note("the claim is refuted; --exhaustive would go on")
+        return race
+
+    def _main(self, race: Race, suspicious: bool) -> None:
+        budget, facts, early_stop = self.subject.budget, self.facts, not self.subject.random
+        first, *others = race.winners()
+        self.subject.progress.stage(f"attack: {first.name}")
+        if first.name != "exact":
+            self._run(first_step(budget, first.name, first.gradient, first.objective, early_stop))
+        for other in others:
+            self._run(first_step(budget, other.name, other.gradient, other.objective, early_stop))
+        if self.subject.random:
+            self._run(averaged_step(budget, first.name, first.gradient, first.objective))
+        steps = cascade(
+            budget,
+            first.name,
+            first.gradient,
+            deterministic=not self.subject.random,
+            detector=facts.has_detector,
+            classes=facts.num_classes,
+        )
+        gained = attacked = 0
+        for step in steps:
+            broke, of = self._run(step)
+            if not step.attack_is_search:
+                gained, attacked = gained + broke, max(attacked, of)
+        # On networks that are easily broken the survivors are few and anywhere: while targets pay, they go on.
+        for step in more_targets(
+            first.name, first.gradient, early_stop=early_stop, classes=facts.num_classes
+        ):
+            if gained < PAYING * attacked:
+                break
+            gained, attacked = self._run(step)
+        if suspicious and self.standing.robust_accuracy > STUBBORN:
+            self.subject.progress.stage("attack: gradient-free")
+            useless = early_stop and len(race.entrants) > 1 and race.repaired > USELESS
+            for step in black_box_steps(
+                budget, self.subject.threat, early_stop=early_stop, substitute=useless
+            ):
+                self._run(step)
+
+    def _run(self, step: Step) -> tuple[int, int]:
+        """Runs a step; returns how many examples it broke, of how many."""
+        chosen = self.standing.unbroken(step.fraction)
+        if not len(chosen):
+            return 0, 0
+        self.standing.attack(step.name, step.recipe, step.attack, chosen)
+        self._stop_if_decided()
+        return self.standing.spent[-1].newly_broken, len(chosen)
+
+    def _stop_if_decided(self) -> None:
+        """Stops once the interval refutes the claim; for random networks on fresh draws, as it will be scored."""
+        claim, n = self.subject.claim, len(self.subject)
+        if claim is None or self.subject.exhaustive:
+            return
+        if clopper_pearson(min(n, self.standing.robust_accuracy * n), n)[1] >= claim:
+            return
+        if self.subject.random:
+            fresh = self.standing.judged(self.standing.x_adv, "decided?", 4).failure_rate
+            if clopper_pearson(min(n, float((1 - fresh).sum())), n)[1] >= claim:
+                return
+        raise _Decided

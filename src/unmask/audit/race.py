@@ -1,0 +1,84 @@
+"""The race: every way of following the gradient runs the same short attack on a few examples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..attacks import APGD
+from ..errors import UnmaskError, first_line
+from .candidates import Candidate
+from .standing import Standing
+from .subject import Subject
+
+# A race is worth its cost only where it can change something; this many winners go on to all examples. Ours.
+WINNERS = 3
+
+
+@dataclass(frozen=True)
+class Race:
+    """How the candidates did: `[candidates, examples]` failure rates."""
+
+    entrants: list[Candidate]
+    rates: Tensor
+
+    @classmethod
+    def unrun(cls, entrants: list[Candidate]) -> Race:
+        """One without a contest: only the first entrant, the exact gradient, stands."""
+        return cls(entrants[:1], torch.zeros(1, 1))
+
+    @property
+    def exact(self) -> float:
+        """Accuracy that the exact gradient leaves."""
+        return float(1 - self.rates[0].mean())
+
+    @property
+    def repaired(self) -> float:
+        """Accuracy that the best of the others leaves; the exact gradient's where there are no others."""
+        accuracy = 1 - self.rates.mean(1)
+        return float(accuracy[1:].min()) if len(accuracy) > 1 else float(accuracy[0])
+
+    def winners(self) -> list[Candidate]:
+        """The best, then whoever breaks what those before did not; at most `WINNERS`."""
+        if len(self.entrants) == 1:
+            return self.entrants
+        chosen: list[int] = []
+        covered = torch.zeros_like(self.rates[0])
+        for _ in range(WINNERS):
+            gains = (self.rates - covered).clamp_min(0).sum(1)
+            best = int(gains.argmax())
+            if chosen and gains[best] < 0.5:
+                break
+            chosen.append(best)
+            covered = torch.maximum(covered, self.rates[best])
+        return [self.entrants[n] for n in chosen]
+
+
+def run_race(subject: Subject, standing: Standing, entrants: list[Candidate]) -> Race:
+    """All candidates on a few examples: those that the naive attack left, as far as there are any."""
+    if len(entrants) == 1:
+        return Race.unrun(entrants)
+    subject.progress.stage("race")
+    left = (standing.rate < 0.5).nonzero()[:, 0]
+    others = (standing.rate >= 0.5).nonzero()[:, 0]
+    some = torch.cat([left, others])[: subject.budget.race_examples].sort().values
+    return Race(entrants, torch.stack([_lap(subject, standing, entrant, some) for entrant in entrants]))
+
+
+def _lap(subject: Subject, standing: Standing, entrant: Candidate, some: Tensor) -> Tensor:
+    attack = APGD(
+        steps=subject.budget.race_steps,
+        gradient=entrant.gradient,
+        objective=entrant.objective,
+        early_stop=not subject.random,
+    )
+    recipe = f"race: APGD-{attack.steps}, {entrant.name}"
+    try:
+        return standing.attack(f"race {entrant.name}", recipe, attack, some)
+    except (UnmaskError, RuntimeError, NotImplementedError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        subject.progress.note(f"{entrant.name} does not run on this network: {first_line(error)[:120]}")
+        return torch.zeros(len(some), device=subject.device)

@@ -1,0 +1,133 @@
+"""What is audited, with which options, and where it is written down."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import __version__
+from ..classifier import Classifier, Meter, Network
+from ..data import Data
+from ..errors import UnmaskError
+from ..randomness import Streams
+from ..threat import ThreatModel
+from .journal import Journal
+from .plan import Budget, budget_named
+from .progress import Progress, Silent
+from .records import ThreatRecord
+from .target import Target, checkpoint_hash
+
+
+@dataclass(kw_only=True)
+class Subject:
+    """One audit's network, examples and options; as `unmask.audit.run.audit` was given them, checked and on the device.
+
+    **Fields** beside the arguments of `audit`:
+    - `x`, `y`, `index`: the examples, on the device.
+    - `spec`, `checkpoint_hash`: how the target was named, and a hash of its parameters.
+    - `journal`: None where nothing is written.
+    """
+
+    classifier: Classifier
+    data: Data
+    threat: ThreatModel
+    claim: float | None
+    budget_name: str
+    exhaustive: bool
+    seed: int
+    batch_size: int
+    device: torch.device
+    out: Path | None
+    progress: Progress
+    spec: str
+    checkpoint_hash: str
+    journal: Journal | None = None
+
+    def __post_init__(self) -> None:
+        if self.claim is not None and not 0 <= self.claim <= 1:
+            raise UnmaskError(f"the claim is {self.claim}; give an accuracy between 0 and 1")
+        self.budget: Budget = budget_named(self.budget_name)
+        self.x, self.y, self.index = (t.to(self.device) for t in (self.data.x, self.data.y, self.data.index))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def random(self) -> bool:
+        """Whether equal inputs may give different outputs; known after preflight."""
+        return not self.classifier.deterministic
+
+    @property
+    def everyone(self) -> Tensor:
+        """Places of all examples."""
+        return torch.arange(len(self), device=self.device)
+
+    def streams(self, tag: str, chosen: Tensor | slice = slice(None)) -> Streams:
+        """Random numbers of the chosen examples for one part of the audit."""
+        return Streams.seeded(self.seed, self.index[chosen], tag)
+
+    def threat_record(self) -> ThreatRecord:
+        """The threat model as the report writes it."""
+        return ThreatRecord.model_validate(
+            {"norm": self.threat.norm, "epsilon": self.threat.epsilon, "goal": self.threat.goal}
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the result: a journal of other settings is not resumed."""
+        return {
+            "target": self.spec,
+            "checkpoint": self.checkpoint_hash,
+            "data": self.data.name,
+            "split": self.data.split,
+            "examples": len(self.data),
+            "norm": self.threat.norm,
+            "epsilon": self.threat.epsilon,
+            "claim": self.claim,
+            "passes": self.classifier.passes,
+            "budget": self.budget_name,
+            "exhaustive": self.exhaustive,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "version": __version__,
+        }
+
+
+def subject_of(
+    target: Target | Classifier | nn.Module | Network,
+    data: Data,
+    threat: ThreatModel,
+    *,
+    passes: int,
+    device: torch.device | str | None,
+    out: str | os.PathLike[str] | None,
+    resume: bool,
+    progress: Progress | None,
+    **options: Any,
+) -> Subject:
+    """Puts the network on the device, behind a classifier with a meter of its own, and opens the journal."""
+    network = target.network if isinstance(target, Target) else target
+    classifier = network if isinstance(network, Classifier) else Classifier(network)
+    if passes != 1 or not isinstance(network, Classifier):
+        classifier = classifier.replace(passes=passes)
+    if device is not None and isinstance(classifier.network, nn.Module):
+        classifier.network.to(device)
+    loaded = isinstance(target, Target)
+    subject = Subject(
+        classifier=classifier.replace(meter=Meter()),
+        data=data,
+        threat=threat,
+        device=torch.device(device) if device is not None else classifier.device,
+        out=Path(out) if out is not None else None,
+        progress=progress or Silent(),
+        spec=target.spec if loaded else type(classifier.network).__name__,
+        checkpoint_hash=target.checkpoint_hash if loaded else checkpoint_hash(classifier.network),
+        **options,
+    )
+    if subject.out is not None:
+        subject.journal = Journal(subject.out / "journal", subject.settings(), resume=resume)
+    return subject
