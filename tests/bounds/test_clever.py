@@ -10,8 +10,9 @@ from scipy.stats import weibull_max
 from tests.bounds.networks import random_network
 from torch import nn
 
-from unmask.bounds.clever import Clever, mark
+from unmask.bounds.clever import Clever
 from unmask.bounds.counterexamples import InPrecision, Ramp, SaturatedSigmoid, Staircase, counterexamples
+from unmask.bounds.marks import mark
 from unmask.bounds.weibull import fit_reverse_weibull
 from unmask.classifier import Classifier
 from unmask.errors import UnusableInput
@@ -175,21 +176,6 @@ def test_unusable_fields(field):
         Clever(**field)
 
 
-def test_mark():
-    good = {"zero_gradient_share": 0.0, "ks_pvalue": 0.5, "masking_found": False}
-    assert mark(0.1, 0.2, **good) == "unrefuted"
-    assert mark(0.1, 0.1, **good) == "refuted"
-    assert mark(0.1, math.inf, **good) == "unrefuted"
-    assert mark(0.0, 0.0, **good) == "unrefuted"
-    assert mark(0.1, 0.2, **{**good, "zero_gradient_share": 0.001}) == "unreliable"
-    assert mark(0.1, 0.2, **{**good, "ks_pvalue": 0.001}) == "unreliable"
-    assert mark(0.1, 0.2, **{**good, "ks_pvalue": math.nan}) == "unrefuted"
-    assert mark(0.1, 0.2, **{**good, "ks_pvalue": None}) == "unrefuted"
-    assert mark(0.1, 0.2, **{**good, "masking_found": True}) == "unreliable"
-    assert mark(math.nan, math.inf, **good) == "unreliable"
-    assert mark(0.1, 0.05, **{**good, "masking_found": True}) == "refuted"
-
-
 def test_staircase_hides_every_slope():
     network = nn.Sequential(Staircase(), linear())
     x = images(3)
@@ -238,12 +224,10 @@ def test_every_counterexample_misleads_and_is_marked(name):
         points = (x[i] + steps[:, None, None, None] * direction).clamp(0, 1)
         fooled = (model(points).argmax(1) != y[i]).nonzero()[:, 0]
         distance = float(steps[fooled[0]]) if len(fooled) else math.inf
-        pvalue = score.fit.ks_pvalue if score.fit else None
-        zeros = score.zero_gradient_share
-        marked = mark(score.score, distance, zero_gradient_share=zeros, ks_pvalue=pvalue, masking_found=False)
+        marked = mark(score, distance).mark
         if score.score >= distance:
             misled += 1
             assert marked == "refuted"
-        if zeros > 0:
+        if score.zero_gradient_share > 0:
             assert marked != "unrefuted"
     assert misled >= 4

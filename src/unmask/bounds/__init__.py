@@ -1,14 +1,23 @@
 """Bounds on robustness: certified from below, estimated in between, exact where the network is small."""
 
+from .bracket import Bracket, Bracketing, Brackets
 from .certified import Certificate, certified_radius, certify, certify_box
-from .clever import Clever, CleverScore, mark
+from .clever import Clever, CleverScore
 from .exact import ExactRadius, exact_radius
+from .marks import Marked, mark
+from .nearest import Nearest, NearestSearch
 
 __all__ = [
+    "Bracket",
+    "Bracketing",
+    "Brackets",
     "Certificate",
     "Clever",
     "CleverScore",
     "ExactRadius",
+    "Marked",
+    "Nearest",
+    "NearestSearch",
     "certified_radius",
     "certify",
     "certify_box",

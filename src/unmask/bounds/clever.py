@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -22,10 +22,6 @@ from .weibull import WeibullFit, fit_reverse_weibull
 
 Images = Float[Tensor, "batch *dims"]
 Labels = Int[Tensor, " batch"]
-Mark = Literal["refuted", "unreliable", "unrefuted"]
-
-# Weng et al. 2018 accept a fit at the 5 % level. At that level one good fit in twenty would be rejected by chance.
-_KS_LEVEL = 0.01
 
 
 @dataclass(frozen=True)
@@ -39,6 +35,7 @@ class CleverScore:
     - `margin`: logit of the true class minus the target's, at the example.
     - `lipschitz`: estimated largest dual norm of the gradient of that difference in the ball.
     - `fit`: the reverse Weibull law of the maxima; None where `degenerate` says why there is none.
+    - `spread`: smallest of the maxima by the largest, in [0, 1]; 0 where all are zero, NaN where one is not finite.
     - `zero_gradient_share`: share of the sampled gradients, over all targets, that are exactly zero everywhere.
     - `capped`: whether the score is the sampling radius itself, so that the distance may be larger.
     - `degenerate`: `zero` (every maximum is zero), `constant` (all maxima are equal: a linear function, or a pool too
@@ -50,6 +47,7 @@ class CleverScore:
     margin: float
     lipschitz: float
     fit: WeibullFit | None
+    spread: float
     zero_gradient_share: float
     capped: bool
     degenerate: Literal["zero", "constant", "misclassified", "nonfinite"] | None
@@ -184,48 +182,20 @@ class Clever:
         self, margin: float, target: int, maxima: np.ndarray, zeros: float, radius: float
     ) -> CleverScore:
         if not (np.isfinite(maxima).all() and math.isfinite(margin)):
-            return CleverScore(math.nan, target, margin, math.nan, None, zeros, False, "nonfinite")
+            return CleverScore(math.nan, target, margin, math.nan, None, math.nan, zeros, False, "nonfinite")
         largest = float(maxima.max())
+        spread = float(maxima.min()) / largest if largest > 0 else 0.0
         if margin <= 0:
-            return CleverScore(0.0, target, margin, largest, None, zeros, False, "misclassified")
+            return CleverScore(0.0, target, margin, largest, None, spread, zeros, False, "misclassified")
         if largest == 0:
-            return CleverScore(radius, target, margin, 0.0, None, zeros, True, "zero")
-        # Equal up to float32 rounding of the gradient.
-        if largest - float(maxima.min()) <= 1e-6 * largest:
-            score = margin / largest
-            return CleverScore(
-                min(score, radius), target, margin, largest, None, zeros, score >= radius, "constant"
-            )
-        fit = fit_reverse_weibull(maxima)
-        if self.pool_factor is not None:
-            fit = WeibullFit(fit.shape, fit.location, fit.scale, fit.ks_statistic, math.nan)
-        score = margin / fit.location
-        return CleverScore(
-            min(score, radius), target, margin, fit.location, fit, zeros, score >= radius, None
-        )
-
-
-def mark(
-    score: float,
-    attack_distance: float,
-    *,
-    zero_gradient_share: float,
-    ks_pvalue: float | None,
-    masking_found: bool,
-) -> Mark:
-    """What a CLEVER score is worth.
-
-    - `refuted`: an adversarial example lies at or inside the score, so it is no lower bound.
-    - `unreliable`: masking was found, a sampled gradient was exactly zero, the law does not fit (p below 1 %), or the
-      score is NaN: its assumptions do not hold.
-    - `unrefuted`: nothing known speaks against it. It is still an estimate.
-
-    `attack_distance` is that of the nearest adversarial example known, +inf for none; a score of 0 claims nothing and
-    is never refuted. `ks_pvalue` is None or NaN where no law was fitted or the maxima repeat.
-    """
-    if score > 0 and attack_distance <= score:
-        return "refuted"
-    bad_fit = ks_pvalue is not None and ks_pvalue < _KS_LEVEL
-    if masking_found or zero_gradient_share > 0 or bad_fit or math.isnan(score):
-        return "unreliable"
-    return "unrefuted"
+            return CleverScore(radius, target, margin, 0.0, None, spread, zeros, True, "zero")
+        fit, lipschitz = None, largest
+        if spread < 1 - 1e-6:  # else equal up to float32 rounding of the gradient: there is no law to fit
+            fit = fit_reverse_weibull(maxima)
+            if self.pool_factor is not None:
+                fit = replace(fit, ks_pvalue=math.nan)
+            lipschitz = fit.location
+        score = margin / lipschitz
+        kind = None if fit else "constant"
+        capped = score >= radius
+        return CleverScore(min(score, radius), target, margin, lipschitz, fit, spread, zeros, capped, kind)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import UnmaskError, UnusableInput
-from . import audit, claim, demo, reproduce, train, verify
+from . import audit, bound, claim, demo, reproduce, train, verify
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 CRASHED = 70  # EX_SOFTWARE of sysexits.h; Python's own 1 would read as "claim refuted"
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"unmask {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (audit, claim, verify, demo, train, reproduce):
+    for command in (audit, bound, claim, verify, demo, train, reproduce):
         command.add_parser(commands)
     return top
 

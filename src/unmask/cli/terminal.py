@@ -73,6 +73,10 @@ class TerminalProgress:
         bound = f"robust accuracy ≤ {words.percent(upper_bound)}"
         self.bar.update(self.task, completed=done, total=total, bound=bound)
 
+    def advance(self, done: int, total: int) -> None:
+        """Moves the bar where there is no upper bound to show."""
+        self.bar.update(self.task, completed=done, total=total, bound="")
+
     def finding(self, finding: MaskingFinding) -> None:
         """Says at once where the gradient is masked."""
         where = Text(f"masked: {words.MECHANISMS[finding.mechanism].lower()}", style="red")

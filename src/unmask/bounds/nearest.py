@@ -1,0 +1,226 @@
+"""The nearest adversarial example that our attacks find, and whether they needed a repaired gradient for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..attacks import APGD, FAB, Attack, HopSkipJump, RayS
+from ..classifier import Classifier
+from ..errors import Unsupported
+from ..gradients import Exact, FiniteDifference, Float64, GradientEstimator
+from ..gradients.repaired import Repaired
+from ..judge import fooled
+from ..objectives import margin
+from ..randomness import Streams
+from ..threat import Linf, ThreatModel
+from ..tracing.analysis import Analysis, Suspect, analyse
+from ..tracing.repairs import propose
+from ..types import per_example
+
+Images = Float[Tensor, "batch *dims"]
+Labels = Int[Tensor, " batch"]
+
+# A repair counts as evidence of masking if it finds a point nearer than this share of the exact gradient's distance
+# on at least that share of the examples. Ours.
+NEARER = 0.8
+OFTEN = 0.25
+# Radii of the attacks with a fixed ball, as shares of the threat's. Ours.
+LADDER = (1.0, 0.5, 0.25, 0.125)
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """Upper bounds of the distance to the decision boundary.
+
+    **Fields**
+    - `x_adv`: shape of `x`; the nearest point that meets the goal, `x` itself where none was found.
+    - `distance`: `[batch]`, float64; +inf where none was found, 0 where `x` meets the goal already.
+    - `exact_distance`: what the exact gradient alone reached.
+    - `zero_at_x`: `[batch]`, whether the exact gradient of the margin at `x` is zero everywhere.
+    - `masking`: where the gradient is masked, in words; empty if no masking was found.
+    """
+
+    x_adv: Images
+    distance: Float[Tensor, " batch"]
+    exact_distance: Float[Tensor, " batch"]
+    zero_at_x: Bool[Tensor, " batch"]
+    masking: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearestSearch:
+    """Attacks along the exact gradient, along every repair that the tracer proposes, and by labels alone.
+
+    FAB looks for the nearest point. Its steps need slopes of the right length, which a repair cannot promise, so APGD,
+    which needs their signs or directions only, climbs the margin in ever smaller balls as well. At last each point is
+    drawn back towards its example.
+
+    **Fields**
+    - `steps`, `restarts`: of FAB, each target class on its own; APGD takes as many steps. A repair gets no restart.
+    - `targets`: classes that FAB aims at, the likeliest first; None for all.
+    - `queries`: forwards of the decision-based attack, on examples that no gradient breaks.
+    - `traced`: examples that are traced in search of masking.
+
+    **Cost**: FAB and four APGDs, once and once more per proposed repair.
+    """
+
+    steps: int = 50
+    restarts: int = 2
+    targets: int | None = 9
+    queries: int = 2000
+    traced: int = 8
+
+    def run(
+        self,
+        classifier: Classifier,
+        x: Images,
+        y: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator | Streams,
+    ) -> Nearest:
+        """Searches the whole box, beyond `threat.epsilon` too; that radius is only the scale at which is traced.
+
+        **Raises** `Unsupported` for a random network: it has no fixed decision boundary.
+        """
+        streams = Streams.of(generator, len(x))
+        few = slice(0, self.traced)
+        analysis = analyse(
+            classifier,
+            x[few],
+            y[few],
+            threat,
+            seed=streams.fork("trace").batch_seed(),
+            generator=streams[few],
+        )
+        if not analysis.deterministic:
+            raise Unsupported(
+                "the network is random, so that no example has a fixed distance; use unmask audit, "
+                "which judges it on fresh draws"
+            )
+        found = _Found(classifier, x, y, _whole_box(threat, x), streams)
+        slope = Exact().estimate(classifier, margin.for_goal(threat.goal), x, y, generator=streams)
+        zero_at_x = (slope.grad.flatten(1) == 0).all(1)
+        self._climb(found, Exact(), "exact", threat)
+        exact_distance = found.distance.clone()
+        suspects = [s for s in analysis.suspects if s.symptom != "underflow"]  # CLEVER uses no cross-entropy
+        for number, gradient in enumerate(_repairs(analysis) if suspects else []):
+            self._climb(found, gradient, f"repaired {number}", threat)
+        if (left := found.distance.isinf()).any():
+            attack: Attack = HopSkipJump(queries=self.queries, early_stop=False)
+            if isinstance(threat, Linf):
+                attack = RayS(queries=self.queries, early_stop=False)
+            if threat.goal == "untargeted":
+                found.offer(attack, "labels", left.nonzero()[:, 0])
+                found.walk_back()
+        return Nearest(
+            found.x_adv,
+            found.distance,
+            exact_distance,
+            zero_at_x & (found.distance > 0),
+            _masking(suspects, exact_distance, found.distance),
+        )
+
+    def _climb(self, found: _Found, gradient: GradientEstimator, tag: str, threat: ThreatModel) -> None:
+        fab = FAB(
+            steps=self.steps,
+            restarts=self.restarts if isinstance(gradient, Exact) else 1,
+            targets=self.targets,
+            one_by_one=True,
+            early_stop=False,
+            gradient=gradient,
+        )
+        found.offer(fab, tag)
+        apgd = APGD(steps=self.steps, objective=margin, gradient=gradient)
+        for share in LADDER:
+            ball = replace(threat, epsilon=share * threat.epsilon)
+            found.offer(apgd, f"{tag} {share}", found.farther(ball.epsilon), ball)
+            found.walk_back()
+
+
+class _Found:
+    """The nearest points so far."""
+
+    def __init__(self, classifier: Classifier, x: Images, y: Labels, threat: ThreatModel, streams: Streams):
+        self.classifier, self.x, self.y, self.threat, self.streams = classifier, x, y, threat, streams
+        self.x_adv = x.clone()
+        wrong = self._meets_goal(x, y)
+        self.distance = torch.where(wrong, 0.0, torch.inf).double()
+
+    def farther(self, distance: float) -> Tensor:
+        """The examples whose nearest point so far is not nearer than this."""
+        return (self.distance >= distance).nonzero()[:, 0]
+
+    def offer(
+        self, attack: Attack, tag: str, chosen: Tensor | None = None, ball: ThreatModel | None = None
+    ) -> None:
+        """Runs an attack on the chosen examples (those not wrong) in a ball (the whole box); keeps what is nearer."""
+        open_ = (self.distance > 0).nonzero()[:, 0] if chosen is None else chosen
+        if not len(open_):
+            return
+        x, y = self.x[open_], self.y[open_]
+        streams = self.streams.fork(tag)[open_]
+        point = attack.run(self.classifier, x, y, ball or self.threat, generator=streams)
+        self._keep(open_, point)
+
+    def walk_back(self, halvings: int = 12) -> None:
+        """Bisection on the way from each point to `x`, by labels alone: a masked margin misleads FAB's own."""
+        some = ((self.distance > 0) & self.distance.isfinite()).nonzero()[:, 0]
+        near, far = torch.zeros_like(self.distance[some]), torch.ones_like(self.distance[some])
+        x, x_adv, y = self.x[some], self.x_adv[some], self.y[some]
+        for _ in range(halvings):
+            middle = (near + far) / 2
+            point = torch.lerp(x, x_adv, per_example(middle, x).to(x.dtype))
+            won = self._meets_goal(point, y)
+            self._keep(some[won], point[won])
+            near, far = torch.where(won, near, middle), torch.where(won, middle, far)
+
+    def _keep(self, chosen: Tensor, point: Images) -> None:
+        length = self.threat.distance(point, self.x[chosen])
+        better = (
+            self._meets_goal(point, self.y[chosen])
+            & self.threat.contains(point, self.x[chosen])
+            & (length < self.distance[chosen])
+        )
+        self.x_adv[chosen[better]] = point[better]
+        self.distance[chosen[better]] = length[better]
+
+    def _meets_goal(self, point: Images, y: Labels) -> Bool[Tensor, " batch"]:
+        if not len(point):
+            return torch.zeros(0, dtype=torch.bool, device=point.device)
+        return fooled(self.classifier.predict(point, generator=self.streams), y, self.threat)
+
+
+def _whole_box(threat: ThreatModel, x: Images) -> ThreatModel:
+    low, high = threat.box
+    corner = torch.full_like(x[:1], low, dtype=torch.float64)
+    return replace(threat, epsilon=float(threat.distance(corner + (high - low), corner)))
+
+
+def _repairs(analysis: Analysis) -> list[GradientEstimator]:
+    """Every proposed rewrite, else float64 and finite differences."""
+    repairs: list[GradientEstimator] = [Repaired(r.rewrite) for r in propose(analysis)]
+    return repairs or [Float64(Exact()), FiniteDifference(samples=16, delta=0.05)]
+
+
+def _masking(suspects: list[Suspect], exact: Tensor, best: Tensor) -> str:
+    """Names the first suspect if its repair brought the examples notably nearer."""
+    open_ = best > 0
+    if not suspects or not open_.any():
+        return ""
+    nearer = best[open_] < NEARER * exact[open_]
+    if float(nearer.double().mean()) < OFTEN:
+        return ""
+    first = suspects[0]
+    return f"masked at {_short(str(first.site))} ({first.operation}: {first.symptom})"
+
+
+def _short(place: str) -> str:
+    """A place relative to the working directory, where it is inside it."""
+    inside = Path(place).is_relative_to(Path.cwd())
+    return str(Path(place).relative_to(Path.cwd())) if inside else place

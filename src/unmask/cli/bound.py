@@ -1,0 +1,229 @@
+"""`unmask bound`: three radii of each example, and what the estimate between the two bounds is worth."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import sys
+from typing import Any
+
+from ..errors import UnusableInput
+from . import options as opt
+
+# Maxima and points per maximum. The last is the paper's; the others are ours.
+BUDGETS = {"quick": (50, 64), "standard": (100, 256), "thorough": (500, 1024)}
+CERTIFICATES = {
+    "none": (),
+    "interval": ("interval",),
+    "crown": ("interval", "crown"),
+    "alpha_crown": ("interval", "crown", "alpha_crown"),
+}
+TARGETS = ("runner-up", "random", "least-likely")
+EXAMPLES = 20
+STYLES = {"refuted": "bold red", "unreliable": "bold yellow", "unrefuted": ""}
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the subcommand."""
+    command = commands.add_parser(
+        "bound",
+        help="certified radius, CLEVER estimate and nearest adversarial example, side by side",
+        description="Brackets the distance to the decision boundary, and marks each CLEVER score: refuted (an "
+        "adversarial example lies inside it), unreliable (its assumptions do not hold) or unrefuted. This runs the "
+        "Python file that TARGET names.",
+    )
+    command.add_argument(
+        "target",
+        nargs="?",
+        metavar="TARGET",
+        help="path/to/file.py:callable, package.module:callable, or claim.toml, which holds the options",
+    )
+    opt.add_loading_options(command)
+    command.add_argument(
+        "--targeted", choices=TARGETS, help="the class to reach (default: untargeted, any other)"
+    )
+    command.add_argument(
+        "--budget",
+        choices=BUDGETS,
+        help="CLEVER's maxima and points for each: 50 x 64, 100 x 256 (default) or the paper's 500 x 1024",
+    )
+    command.add_argument("--batches", type=int, metavar="N_B", help="number of maxima, at least 10")
+    command.add_argument("--samples", type=int, metavar="N_S", help="points per maximum")
+    command.add_argument(
+        "--certify", choices=CERTIFICATES, default="crown", help="certificate (default: crown)"
+    )
+    command.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    command.add_argument("--quiet", action="store_true", help="print the totals only")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 once everything is measured."""
+    with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
+        record = perform(arguments)
+    if arguments.json:
+        print(json.dumps(record, indent=2, allow_nan=False))
+    else:
+        show(record, quiet=arguments.quiet)
+    return 0
+
+
+def perform(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measures and returns what `--json` prints: radii in the norm's own units, null where there is none."""
+    options = opt.gather(arguments, None)
+    batches, samples = BUDGETS[options["budget"]]
+    batches = batches if arguments.batches is None else arguments.batches
+    samples = samples if arguments.samples is None else arguments.samples
+
+    # Here, so that a wrong option is told before torch is loaded.
+    import torch
+
+    from ..audit.target import load_target
+    from ..bounds import Bracketing, Clever
+    from ..classifier import Classifier
+    from ..data import load
+    from ..diagnostics import preflight
+    from ..randomness import Streams
+    from ..threat import threat_model
+    from .audit import choose_device
+    from .terminal import TerminalProgress
+
+    if not options["epsilon"] > 0:
+        raise UnusableInput("--epsilon is 0; give the radius in which CLEVER samples, for instance 0.3")
+    goal = "targeted" if arguments.targeted else "untargeted"
+    threat = threat_model(options["norm"], options["epsilon"], goal=goal)
+    bracketing = Bracketing(
+        clever=Clever(batches=batches, samples=samples),
+        methods=CERTIFICATES[arguments.certify],  # pyright: ignore[reportArgumentType]
+    )
+    device = choose_device(options["device"], torch.cuda.is_available())
+    target = load_target(options["target"])
+    wanted = {name: options[name] for name in ("split", "examples", "allow_pickle")}
+    data = load(options["data"], **wanted)
+    chosen = slice(None if options["examples"] else EXAMPLES)
+    x, y, index = (t[chosen].to(device) for t in (data.x, data.y, data.index))
+    network = target.network
+    classifier = network if isinstance(network, Classifier) else Classifier(network)
+    if isinstance(classifier.network, torch.nn.Module):
+        classifier.network.to(device)
+    streams = Streams.seeded(options["seed"], index, "bound")
+    with TerminalProgress(quiet=arguments.quiet) as progress:
+        progress.stage("preflight")
+        facts = preflight(
+            classifier, x, y, batch_size=options["batch_size"], generator=streams.fork("preflight")
+        )
+        if not facts.deterministic or not facts.seedable or classifier.passes > 1:
+            raise UnusableInput(
+                f"{options['target']} is random, so that no example has a fixed distance; use unmask audit, which "
+                "judges it on fresh draws"
+            )
+        for warning in facts.warnings:
+            progress.note(warning)
+        classifier = classifier.replace(deterministic=True, clones_input=facts.writes_input)
+        aims = _targets(classifier, x, y, arguments.targeted, streams) if arguments.targeted else y
+
+        def told(stage: str, done: int) -> None:
+            if done == 0:
+                progress.stage(stage)
+            else:
+                progress.advance(done, len(x))
+
+        found = bracketing.run(classifier, x, aims, threat, generator=streams, progress=told)
+    certified, clever, attack = found.medians()
+    return {
+        "target": options["target"],
+        "data": data.name,
+        "split": data.split,
+        "threat": {"norm": threat.norm, "epsilon": threat.epsilon, "goal": goal},
+        "seed": options["seed"],
+        "clever": {"batches": batches, "samples": samples},
+        "masking": found.masking,
+        "uncertified": found.uncertified,
+        "counts": found.counts(),
+        "medians": {"certified": certified, "clever": _finite(clever), "attack": _finite(attack)},
+        "examples": [
+            {
+                "index": int(index[i]),
+                "label": int(y[i]),
+                "target": bracket.clever.target,
+                "certified": bracket.certified,
+                "clever": _finite(bracket.clever.score),
+                "attack": _finite(bracket.attack),
+                "mark": bracket.marked.mark,
+                "reason": bracket.marked.reason,
+                "capped": bracket.clever.capped,
+                "degenerate": bracket.clever.degenerate,
+                "zero_gradient_share": bracket.clever.zero_gradient_share,
+                "spread": _finite(bracket.clever.spread),
+                "ks_statistic": bracket.clever.fit and _finite(bracket.clever.fit.ks_statistic),
+                "ks_pvalue": bracket.clever.fit and _finite(bracket.clever.fit.ks_pvalue),
+            }
+            for i, bracket in enumerate(found.examples)
+        ],
+    }
+
+
+def show(record: dict[str, Any], *, quiet: bool = False) -> None:
+    """A row per example, and the totals."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..report import words
+    from .terminal import console, show_table
+
+    out = console(sys.stdout)
+    if not quiet:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for name in ("example", "label", "target", "certified", "CLEVER", "attack"):
+            table.add_column(name, justify="right")
+        table.add_column("mark")
+        table.add_column("because", overflow="fold")
+        for row in record["examples"]:
+            score = _radius(row["clever"]) + ("+" if row["capped"] else "")
+            numbers = (str(row["index"]), str(row["label"]), str(row["target"]))
+            mark = Text(row["mark"], style=STYLES[row["mark"]])
+            radii = (_radius(row["certified"]), score, _radius(row["attack"]))
+            table.add_row(*numbers, *radii, mark, row["reason"])
+        show_table(table, out)
+        out.print()
+    middle, counts, total = record["medians"], record["counts"], len(record["examples"])
+    norm = words.NORMS[record["threat"]["norm"]]
+    out.print(
+        f"Medians ({norm}): certified {_radius(middle['certified'])}, CLEVER {_radius(middle['clever'])}, attack "
+        f"{_radius(middle['attack'])}"
+    )
+    inside = sum(row["mark"] == "refuted" for row in record["examples"])
+    below = sum((row["clever"] or 0) < (row["certified"] or 0) for row in record["examples"])
+    out.print(
+        f"CLEVER on {total} examples: {', '.join(f'{counts[mark]} {mark}' for mark in STYLES)}. It is an estimate, no "
+        f"bound: {inside} scores lie above the nearest adversarial example, {below} below what is proved."
+    )
+    if record["uncertified"]:
+        out.print(f"No certificate: {record['uncertified']}")
+    if record["masking"]:
+        out.print(Text(f"The gradient is {record['masking']}", style="red"))
+
+
+def _targets(classifier: Any, x: Any, y: Any, how: str, streams: Any) -> Any:
+    """The class to reach `[batch]`: the likeliest or least likely other than the predicted one, or a random one."""
+    import torch
+
+    with torch.no_grad():
+        logits = classifier(x, generator=streams.fork("targets")).logits
+    order = logits.argsort(1, descending=True)
+    if how == "runner-up":
+        return order[:, 1]
+    if how == "least-likely":
+        return order[:, -1]
+    place = streams.fork("target").integers(1, logits.shape[1], device=x.device)
+    return order.gather(1, place[:, None])[:, 0]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _radius(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
