@@ -1,11 +1,13 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from tests.tracing.networks import HONEST, LOSING, RANDOM, Wrapped, line_of
 from torch import nn
 
-from unmask.classifier import Classifier
+from unmask.classifier import Classifier, seeded
 from unmask.threat import Linf
 from unmask.tracing.analysis import analyse
+from unmask.tracing.repairs import propose
 
 
 def images(batch=8):
@@ -127,3 +129,70 @@ def test_sees_a_lie_in_a_random_network():
 def test_a_draw_from_the_input_itself_loses_its_gradient():
     analysis = suspects(Wrapped(lambda x: torch.poisson(20 * x) / 20))
     assert {s.symptom for s in analysis.suspects} == {"random", "zero"}
+
+
+class Pruned(nn.Module):
+    """Two layers of stochastic pruning with detached probabilities: drawn by `sample`, divided by what is kept."""
+
+    def __init__(self, sample):
+        super().__init__()
+        generator = torch.Generator().manual_seed(2)
+        self.first = nn.Linear(16, 32)
+        with torch.no_grad():
+            self.first.weight.copy_(torch.randn(32, 16, generator=generator) / 2)
+        self.sample = sample
+        self.second = Wrapped(lambda h: self.prune(torch.relu(h)), 32)
+
+    def prune(self, h):
+        p = h / h.sum(1, keepdim=True).clamp_min(1e-12)
+        q = 1 - (1 - p) ** 32
+        keep = self.sample(p.detach(), q.detach())
+        return h * keep * (q + 1e-18).reciprocal()
+
+    def forward(self, x):
+        return self.second(self.prune(torch.relu(self.first(x.flatten(1)))))
+
+
+def counted(p, q):
+    drawn = torch.multinomial(torch.where(p.sum(1, keepdim=True) > 0, p, 1.0), 32, replacement=True)
+    counts = torch.zeros_like(p).scatter_add_(1, drawn, torch.ones_like(drawn, dtype=p.dtype))
+    return (counts.to(torch.int64) > 0).to(p.dtype)
+
+
+def compared(p, q):
+    return (torch.rand_like(q) < q).to(q.dtype)
+
+
+@pytest.mark.parametrize("sample", [counted, compared])
+def test_what_only_steers_a_draw_is_not_shattered(sample):
+    """No gradient leads through the draw, so that `detach` before it and casts after it lose none."""
+    network = Pruned(sample)
+    analysis = suspects(network)
+    assert {s.symptom for s in analysis.suspects} == {"random"}, [
+        (s.symptom, s.operation, s.site.line) for s in analysis.suspects
+    ]
+    (repair,) = propose(analysis)
+    assert repair.name == "undefended"
+    assert "keeps the dropped neurons" in repair.at[analysis.origins[0].group]
+    # The closed form: the gradient of the same network that drops nothing.
+    x = images().requires_grad_()
+    with seeded(0, x.device):
+        (repaired,) = torch.autograd.grad(repair.rewrite(network)(x)[:, 0].sum(), x)
+    undefended = undefended_gradient(network, x)
+    assert F.cosine_similarity(repaired.flatten(), undefended.flatten(), dim=0) > 0.8
+
+
+def undefended_gradient(network, x):
+    logits = network.second.read_out(torch.relu(torch.relu(network.first(x.flatten(1)))))
+    return torch.autograd.grad(logits[:, 0].sum(), x)[0]
+
+
+def test_a_cut_beside_the_draw_is_still_named():
+    """The same detached probability that also scales the kept neurons carries a gradient of its own."""
+
+    def step(x):
+        p = (x / x.sum(1, keepdim=True)).detach()
+        keep = torch.rand_like(x) < (16 * p).clamp(0.3, 0.9)
+        return keep * p * 16
+
+    assert {s.symptom for s in suspects(Wrapped(step)).suspects} >= {"random", "cut"}

@@ -18,13 +18,13 @@ from ..objectives import margin
 from ..randomness import Streams
 from ..threat import Linf, ThreatModel
 from ..types import per_example
-from .changes import EXCHANGED, SCALES, same
+from .changes import EXCHANGED, SCALES, same, twins_of
 from .flow import follow
 from .losses import lost_gradients
 from .misleading import misleading
 from .origins import random_origins
 from .recorder import record
-from .sampling import drawn
+from .sampling import beside_the_way, drawn
 from .suspects import Analysis, Suspect
 from .vanishing import explained, vanishing_and_exploding
 
@@ -69,14 +69,18 @@ def _analyse(
     origins = (
         () if deterministic else random_origins(classifier, base, other if controlled else again, x, seed)
     )
-    noisy = drawn(base, other if controlled else again, {o.group for o in origins})
-    if controlled and noisy and follow(base, margin, y).dead_at_input > 0.5:
-        # The only way on leads through a draw, as in `poisson(x)`: then it loses the gradient, too.
-        noisy -= {i for i in noisy if any(v.data.is_floating_point() for v in base.records[i].outputs)}
+    twins = twins_of(moved)
+    noisy = drawn(base, other if controlled else again, {o.group for o in origins}, twins)
+    if controlled and noisy:
+        if follow(base, margin, y).dead_at_input > 0.5:
+            # The only way on leads through a draw, as in `poisson(x)`: then it loses the gradient, too.
+            noisy -= {i for i in noisy if any(v.data.is_floating_point() for v in base.records[i].outputs)}
+        else:
+            noisy |= beside_the_way(base, other, noisy, twins)
     lost = lost_gradients(classifier, base, moved, noisy, seed=seed, trust=controlled)
     suspects = [
         *lost,
-        *misleading(base, moved, controlled),
+        *misleading(base, moved, y, controlled),
         *(s for s in vanishing_and_exploding(base, y) if not explained(s, base, moved, lost)),
         *(
             Suspect("random", o.operation, o.site, o.group, statistics={"change_of_logits": o.effect})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from ..objectives import Labels, Objective
 from ..types import Outputs
@@ -50,21 +51,16 @@ def follow(trace: Trace, objective: Objective, y: Labels) -> Flow:
     """Pulls the objective's gradient back through a recorded run. No pass through the network is spent."""
     logits = trace.logits
     batch = len(logits)
-    leaf = logits.detach().requires_grad_()
-    with torch.enable_grad():
-        value = objective(Outputs(leaf), y)
-    (at_logits,) = torch.autograd.grad(value.sum(), leaf)
+    at_logits = _at_logits(logits, objective, y)
     dead_at_logits = float((_largest(at_logits, batch) < DEAD).float().mean())
     if not logits.requires_grad:
         return Flow((), dead_at_logits, 1.0, 0.0)
-    edges = {v.edge: None for r in trace.records for v in r.outputs if v.edge is not None}
-    found = _pull(logits, at_logits, [*edges])
-    arriving = dict(zip(edges, found, strict=True))
+    cotangents = _arriving(trace, at_logits)
     (at_input,) = _pull(logits, at_logits, [trace.x])
     passages = []
     for record in trace.records:
         for value_out in record.outputs:
-            cotangent = arriving.get(value_out.edge) if value_out.edge is not None else None
+            cotangent = cotangents.get(value_out.edge) if value_out.edge is not None else None
             if cotangent is not None:
                 passage = _passage(record, value_out, cotangent, batch)
                 if passage is not None:
@@ -76,6 +72,26 @@ def follow(trace: Trace, objective: Objective, y: Labels) -> Flow:
         float((largest < DEAD).float().mean()),
         float((~torch.isfinite(largest)).float().mean()),
     )
+
+
+def arriving(trace: Trace, objective: Objective, y: Labels) -> dict[GradientEdge, Tensor | None]:
+    """The objective's gradient at each result of a recorded run, by its place in autograd's graph."""
+    if not trace.logits.requires_grad:
+        return {}
+    return _arriving(trace, _at_logits(trace.logits, objective, y))
+
+
+def _at_logits(logits: Tensor, objective: Objective, y: Labels) -> Tensor:
+    leaf = logits.detach().requires_grad_()
+    with torch.enable_grad():
+        value = objective(Outputs(leaf), y)
+    (found,) = torch.autograd.grad(value.sum(), leaf)
+    return found
+
+
+def _arriving(trace: Trace, at_logits: Tensor) -> dict[GradientEdge, Tensor | None]:
+    edges = {v.edge: None for r in trace.records for v in r.outputs if v.edge is not None}
+    return dict(zip(edges, _pull(trace.logits, at_logits, [*edges]), strict=True))
 
 
 def _pull(logits: Tensor, cotangent: Tensor, places: list) -> list[Tensor | None]:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from torch import Tensor
+
+from ..objectives import margin
 from .changes import SCALES, twins_of
+from .flow import arriving
 from .recorder import Record, Trace
 from .slopes import agreement, blocked, elementwise, zero_everywhere
 from .surrogates import SATURATING
@@ -20,12 +24,16 @@ RECTIFIERS = frozenset(("relu", "relu6", "threshold", "hardshrink", "softshrink"
 FLOORS = frozenset(("clamp_min", "clamp_max"))
 
 
-def misleading(base: Trace, moved: dict[float, Trace], controlled: bool) -> list[Suspect]:
+def misleading(base: Trace, moved: dict[float, Trace], y: Tensor, controlled: bool) -> list[Suspect]:
     """The places whose own slope predicts nothing, or denies a change that was seen."""
     if not controlled:
         return []
     groups: dict[Group, list[tuple[Record, float]]] = defaultdict(list)
     twins = twins_of(moved)
+    # What a division by zero gives where the result is multiplied by zero is nobody's harm, before or after a move.
+    gradients = arriving(base, margin, y)
+    for scale in SCALES:
+        gradients |= arriving(moved[scale], margin, y)
     for r in base.records:
         if r.kind == "torch" and not elementwise(r):
             continue
@@ -33,15 +41,19 @@ def misleading(base: Trace, moved: dict[float, Trace], controlled: bool) -> list
         for scale in SCALES[1:]:
             after = twins[scale].get(r.key)
             if after is not None:
-                cosine = agreement(r, after)
+                cosine = agreement(r, after, gradients)
                 if cosine == cosine:
                     cosines[scale] = cosine
         after = twins[SCALES[1]].get(r.key)
         saturating = base_name(r) in SATURATING
-        stuck = blocked(r, after, by_size=not saturating) if after is not None and r.kind == "torch" else 0.0
+        stuck = (
+            blocked(r, after, gradients, by_size=not saturating)
+            if after is not None and r.kind == "torch"
+            else 0.0
+        )
         far = twins[SCALES[0]].get(r.key)
         if far is not None and saturating and base_name(r) not in RECTIFIERS:
-            stuck = max(stuck, blocked(r, far))
+            stuck = max(stuck, blocked(r, far, gradients))
         if base_name(r) in FLOORS:
             stuck = 0.0
         if (cosines and max(cosines.values()) < USELESS) or stuck > BLOCKED:

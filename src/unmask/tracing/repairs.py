@@ -70,8 +70,10 @@ def propose(analysis: Analysis) -> list[Repair]:
     undefended, straight = _undefended(analysis)
     if undefended or straight:
         both = {**rules, **straight}
+        draws = (o.group for o in analysis.origins)
         at = dict.fromkeys(
-            (*straight, *(b.target for b in undefended)), "the undefended pass: nothing dropped"
+            (*straight, *(b.target for b in undefended), *draws),
+            "the undefended pass: the forward keeps the dropped neurons",
         )
         repairs.append(Repair("undefended", Rewrite(both, (*exits, *undefended), heal), {**words, **at}))
         if bridges:
@@ -356,5 +358,5 @@ def _undefended(analysis: Analysis) -> tuple[list[Bridge], dict[Group, Rule]]:
             if best is not None:
                 end, _, slope, fit = best
                 bridges.setdefault(end.group, Bridge(source[0], end.group, slope, source[1], fit=fit))
-            break
+                break
     return list(bridges.values()), straight

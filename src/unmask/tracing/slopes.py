@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from .changes import same
 from .recorder import Record, Value, held
@@ -12,6 +15,10 @@ from .suspects import base_name
 # Sawtooth functions, and all that come back to where they were.
 WRAPPING = frozenset(("remainder", "fmod", "frac", "__mod__", "__rmod__"))
 PERIODIC = WRAPPING | {"sin", "cos", "tan"}
+
+
+# The gradient of a loss at results of operations of several runs, by their place in autograd's graph.
+Arriving = Mapping[GradientEdge, Tensor | None]
 
 
 def local_vjp(output: Value, inputs: list[Value], cotangent: Tensor) -> list[Tensor] | None:
@@ -59,11 +66,22 @@ def elementwise(r: Record) -> bool:
     )
 
 
-def agreement(r: Record, after: Record, *, probes: int = 8) -> float:
+def _heard(output: Value, arriving: Arriving) -> Tensor:
+    """Elements that the loss depends on to first order; all, where its gradient is dead or was cut later."""
+    gradient = arriving.get(output.edge) if output.edge is not None else None
+    everything = torch.ones_like(output.data, dtype=torch.bool)
+    if gradient is None or gradient.shape != output.data.shape:
+        return everything
+    heard = held(gradient) != 0
+    return heard if heard.any() else everything
+
+
+def agreement(r: Record, after: Record, arriving: Arriving, *, probes: int = 8) -> float:
     """Cosine between the change that an operation's own gradient predicts and the change that was seen.
 
     Random cotangents c: `<vjp(c), change of the input>` against `<c, change of the output>`, per example where the
-    first dimension is the batch. NaN where nothing changed or autograd refuses.
+    first dimension is the batch, over the elements that the logits listen to. NaN where nothing changed or autograd
+    refuses.
     """
     generator = torch.Generator().manual_seed(len(r.inputs) + r.index)
     predicted: list[Tensor] = []
@@ -78,11 +96,12 @@ def agreement(r: Record, after: Record, *, probes: int = 8) -> float:
         if before.edge is None or before.data.shape != then.data.shape:
             continue
         change = _wide(then.data - before.data)
+        heard = _heard(before, arriving) & _heard(then, arriving)
         noise = 1e-5 * before.data.abs().double().amax()
-        if not (change.abs() > noise).any() or not torch.isfinite(change).all():
+        if not ((change.abs() > noise) & heard).any() or not torch.isfinite(change).all():
             continue
         for _ in range(probes):
-            c = torch.randint(0, 2, change.shape, generator=generator).to(change) * 2 - 1
+            c = (torch.randint(0, 2, change.shape, generator=generator).to(change) * 2 - 1) * heard
             grads = local_vjp(before, r.inputs, c.to(before.data.dtype))
             if grads is None or len(grads) != len(pairs):
                 return float("nan")
@@ -106,7 +125,7 @@ def agreement(r: Record, after: Record, *, probes: int = 8) -> float:
     return float((p @ s) / size) if size > 0 else 0.0
 
 
-def blocked(r: Record, after: Record, *, by_size: bool = False) -> float:
+def blocked(r: Record, after: Record, arriving: Arriving, *, by_size: bool = False) -> float:
     """Share of the elements that changed although their own derivative, a thousandth of the slope seen, denies it.
 
     `by_size`: the share of the squared change instead: a parabola has no slope at its foot either, but little happens
@@ -120,6 +139,7 @@ def blocked(r: Record, after: Record, *, by_size: bool = False) -> float:
     moved = _wide(after.inputs[0].data - value.data)
     change = _wide(after.outputs[0].data - made.data)
     notable = (change.abs() > 1e-3 * made.data.abs().double().square().mean().sqrt()) & moved.ne(0)
+    notable &= _heard(made, arriving) & _heard(after.outputs[0], arriving)
     grads = local_vjp(made, r.inputs, torch.randn_like(made.data))
     if grads is None or not notable.any() or grads[0].shape != notable.shape:
         return 0.0
