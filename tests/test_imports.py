@@ -17,7 +17,7 @@ STEPS = [
     {"diagnostics", "bounds", "training"},
     {"audit"},
     {"report"},
-    {"cli", "__main__"},
+    {"cli", "testing", "__main__"},
 ]
 LEVEL = {room: n for n, step in enumerate(STEPS) for room in step}
 # These stand side by side and must not know each other.

@@ -1,3 +1,45 @@
-"""Tells real adversarial robustness from gradient masking."""
+"""Tells real adversarial robustness from gradient masking.
+
+What most scripts need stands here; each name is imported when it is first used, for torch takes seconds to load.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .classifier import Classifier as Classifier
+    from .data import Data as Data
+    from .errors import UnmaskError as UnmaskError
+    from .testing import assert_claim as assert_claim
+    from .threat import L1 as L1
+    from .threat import L2 as L2
+    from .threat import Linf as Linf
+    from .threat import ThreatModel as ThreatModel
+    from .types import Outputs as Outputs
 
 __version__ = "0.1.0"
+
+_ROOMS = {
+    "L1": "threat",
+    "L2": "threat",
+    "Linf": "threat",
+    "ThreatModel": "threat",
+    "Classifier": "classifier",
+    "Data": "data",
+    "Outputs": "types",
+    "UnmaskError": "errors",
+    "assert_claim": "testing",
+}
+__all__ = ["__version__", *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'unmask' has no attribute {name!r}; it has {', '.join(_ROOMS)}")
+    return getattr(import_module(f".{_ROOMS[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
