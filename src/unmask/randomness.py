@@ -26,13 +26,13 @@ def _wrap(number: int) -> int:
 
 
 def _shift_right(z: Tensor, bits: int) -> Tensor:
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(z: Tensor) -> Tensor:
-    z = (z ^ _shift_right(z, 30)) * _MIX_1
-    z = (z ^ _shift_right(z, 27)) * _MIX_2
-    return z ^ _shift_right(z, 31)
+    z = _shift_right(z, 30).bitwise_xor_(z).mul_(_MIX_1)
+    z = _shift_right(z, 27).bitwise_xor_(z).mul_(_MIX_2)
+    return _shift_right(z, 31).bitwise_xor_(z)
 
 
 def _tag_number(tag: str) -> int:

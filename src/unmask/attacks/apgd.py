@@ -14,7 +14,7 @@ from ..threat import L1, ThreatModel
 from ..types import per_example
 from .apgd_l1 import ascend_l1
 from .base import GradientAttack, Images, Labels
-from .batch import Batch, Incumbent
+from .batch import Batch, Incumbent, overwrite
 
 _MOMENTUM = 0.75  # the paper's alpha, section 3.1
 
@@ -80,9 +80,8 @@ class APGD(GradientAttack):
         for step in range(self.steps + 1):  # the last estimate scores the last iterate
             est = self.gradient.estimate(classifier, batch.objective, x_adv, batch.y, generator=batch.streams)
             better = est.value > value_best
-            chosen = per_example(better, x_adv)
-            torch.where(chosen, x_adv, x_best, out=x_best)
-            torch.where(chosen, est.grad, grad_best, out=grad_best)
+            overwrite(x_best, x_adv, better)
+            overwrite(grad_best, est.grad, better)
             value_best = torch.where(better, est.value, value_best)
             rises += est.value > value_prev
             value_prev, grad = est.value, est.grad
@@ -111,8 +110,8 @@ class APGD(GradientAttack):
                 value_mark, mark = value_best, step
                 rises = torch.zeros_like(rises)
 
-            ascent = threat.steepest_ascent(grad).mul_(per_example(step_size, x_adv)).add_(x_adv)
-            x_new = threat.project(ascent, batch.x)
+            direction = threat.steepest_ascent(grad)
+            x_new = threat.project(x_adv.addcmul(direction, per_example(step_size, x_adv)), batch.x)
             if step > 0:
                 onwards = torch.sub(x_adv, x_prev).add_(x_adv)  # 2 x_k - x_(k-1)
                 x_new = threat.project(onwards.lerp_(x_new, _MOMENTUM), batch.x)

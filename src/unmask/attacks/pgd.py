@@ -10,9 +10,8 @@ from ..classifier import Classifier
 from ..judge import fooled
 from ..randomness import Streams
 from ..threat import ThreatModel
-from ..types import per_example
 from .base import GradientAttack, Images, Labels
-from .batch import Batch, Incumbent
+from .batch import Batch, Incumbent, overwrite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +63,7 @@ class PGD(GradientAttack):
         for step in range(self.steps + 1):  # the last estimate scores the last iterate
             est = self.gradient.estimate(classifier, batch.objective, x_adv, batch.y, generator=batch.streams)
             better = est.value > value_best
-            torch.where(per_example(better, x_adv), x_adv, x_best, out=x_best)
+            overwrite(x_best, x_adv, better)
             value_best = torch.where(better, est.value, value_best)
             grad = est.grad
             if self.early_stop and (won := fooled(est.outputs, batch.y, threat)).any():
@@ -74,5 +73,5 @@ class PGD(GradientAttack):
                 batch = batch.take(stay)
                 x_adv, grad, x_best, value_best = x_adv[stay], grad[stay], x_best[stay], value_best[stay]
             if step < self.steps:
-                x_adv = threat.project(threat.steepest_ascent(grad).mul_(step_size).add_(x_adv), batch.x)
+                x_adv = threat.project(x_adv.add(threat.steepest_ascent(grad), alpha=step_size), batch.x)
         best.offer(batch.index, x_best, value_best)
