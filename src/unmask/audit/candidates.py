@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..gradients import EOT, Exact, FiniteDifference, Float64, GradientEstimator, LogitScale, Smoothing
 from ..gradients.repaired import Repaired
@@ -24,12 +24,14 @@ class Candidate:
     **Fields**
     - `name`: for people, distinct.
     - `at`: what it does at each suspect, in words.
+    - `passes`: forwards of one estimate.
     """
 
     name: str
     gradient: GradientEstimator
     objective: Objective = margin
     at: dict[Group, str] = field(default_factory=dict)
+    passes: int = 1
 
 
 def candidates(
@@ -37,7 +39,9 @@ def candidates(
 ) -> list[Candidate]:
     """All entrants, the exact gradient first.
 
-    Random networks get every one of them under EOT, whose number of draws follows the noise up to `draws`.
+    Random networks get every one of them under EOT, whose number of draws follows the noise up to `draws` forwards, so
+    that no entrant costs much more than another: the copies that smoothing and finite differences look at are draws
+    too.
     """
     found = [Candidate("exact", Exact())]
     repairs = propose(analysis)
@@ -57,20 +61,23 @@ def candidates(
         # Slopes at one scale that mean nothing may still mean something at the attack's scale.
         sigma = threat.epsilon / 2 if isinstance(threat, Linf) else 0.05
         at = {s.group: "gradients averaged over noisy copies of the input" for s in analysis.suspects}
-        found.append(Candidate("smoothed", Smoothing(Exact(), sigma=sigma, draws=8), at=at))
+        copies = 8
+        found.append(
+            Candidate("smoothed", Smoothing(Exact(), sigma=sigma, draws=copies), at=at, passes=copies + 1)
+        )
         if repairs:
-            found.append(
-                Candidate(
-                    "smoothed, repaired", Smoothing(Repaired(repairs[0].rewrite), sigma=sigma, draws=8), at=at
-                )
-            )
+            repaired = Smoothing(Repaired(repairs[0].rewrite), sigma=sigma, draws=copies)
+            found.append(Candidate("smoothed, repaired", repaired, at=at, passes=copies + 1))
         at = {s.group: "finite differences of the whole network" for s in analysis.suspects}
         delta = threat.epsilon / 4 if isinstance(threat, Linf) else 0.05
-        found.append(Candidate("finite differences", FiniteDifference(samples=16, delta=delta), at=at))
+        directions = FiniteDifference(samples=16, delta=delta)
+        found.append(Candidate("finite differences", directions, at=at, passes=2 * directions.samples + 1))
     if detector:
-        found = [Candidate(c.name, c.gradient, Undetected(c.objective), c.at) for c in found]
+        found = [replace(c, objective=Undetected(c.objective)) for c in found]
     if not deterministic:
         found = [
-            Candidate(f"EOT, {c.name}", EOT(c.gradient, max_draws=draws), c.objective, c.at) for c in found
+            # Two draws at least: EOT goes on only where they differ.
+            replace(c, name=f"EOT, {c.name}", gradient=EOT(c.gradient, max_draws=max(2, draws // c.passes)))
+            for c in found
         ]
     return found
