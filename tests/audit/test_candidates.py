@@ -1,0 +1,48 @@
+"""Entrants of the race."""
+
+import torch
+from tests.fixtures import BROKEN
+
+from unmask.audit.candidates import candidates
+from unmask.classifier import Classifier, Meter
+from unmask.data import load
+from unmask.gradients import EOT
+from unmask.randomness import Streams
+from unmask.threat import Linf
+from unmask.tracing.analysis import analyse
+
+DATA = load("digits", examples=8)
+
+
+def entrants(name, draws):
+    case = next(c for c in BROKEN if c.name == name)
+    classifier = Classifier(case.build())
+    streams = Streams.seeded(0, DATA.index, "trace")
+    threat = Linf(epsilon=case.epsilon)
+    analysis = analyse(classifier, DATA.x, DATA.y, threat, seed=0, generator=streams)
+    found = candidates(analysis, threat, deterministic=not case.random, detector=False, draws=draws)
+    return classifier, found
+
+
+def test_no_entrant_of_a_random_network_costs_much_more_than_another():
+    """Never more than the draws allow, or twice the forwards that one estimate needs anyway."""
+    classifier, found = entrants("quantised_noise", draws=16)
+    assert {c.passes for c in found} == {1, 9, 33}
+    for entrant in found:
+        assert isinstance(entrant.gradient, EOT)
+        counted = classifier.replace(meter=Meter())
+        streams = Streams.seeded(0, DATA.index, entrant.name)
+        entrant.gradient.estimate(counted, entrant.objective, DATA.x, DATA.y, generator=streams)
+        assert counted.meter.forwards <= max(16, 2 * entrant.passes) * len(DATA), entrant.name
+        assert counted.meter.forwards >= entrant.passes * len(DATA), entrant.name
+    assert torch.equal(DATA.x, load("digits", examples=8).x)
+
+
+def test_the_passes_of_an_entrant_are_those_of_one_estimate():
+    classifier, found = entrants("bit_depth", draws=16)
+    assert {c.passes for c in found} == {1, 9, 33}
+    for entrant in found:
+        counted = classifier.replace(meter=Meter())
+        streams = Streams.seeded(0, DATA.index, entrant.name)
+        entrant.gradient.estimate(counted, entrant.objective, DATA.x, DATA.y, generator=streams)
+        assert counted.meter.forwards == entrant.passes * len(DATA), entrant.name
