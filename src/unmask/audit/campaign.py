@@ -11,7 +11,7 @@ from ..attacks import APGD, Attack
 from ..diagnostics import Preflight
 from ..objectives import cross_entropy
 from .candidates import Candidate
-from .plan import Step, averaged_step, black_box_steps, cascade, first_step, more_targets
+from .plan import Step, averaged_steps, black_box_steps, cascade, first_step, more_targets
 from .race import Race, run_race
 from .records import clopper_pearson
 from .standing import Standing
@@ -75,7 +75,8 @@ class Campaign:
         for other in others:
             self._run(first_step(budget, other.name, other.gradient, other.objective, early_stop))
         if self.subject.random:
-            self._run(averaged_step(budget, first.name, first.gradient, first.objective))
+            for step in averaged_steps(budget, first.name, first.gradient, first.objective):
+                self._run(step)
         steps = cascade(
             budget,
             first.name,

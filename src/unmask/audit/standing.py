@@ -18,6 +18,8 @@ from ..randomness import Streams
 from ..threat import ThreatModel
 from ..types import per_example
 from .journal import Journal
+from .memory import BatchSize
+from .processes import Processes
 from .progress import Progress
 
 # A random network's example counts as broken for good at this failure rate on the selection draws. Ours.
@@ -42,6 +44,7 @@ class Standing:
     - `classifier`: the network as deployed; every proposal is judged on it.
     - `draws`: fresh predictions per proposal while choosing; 1 if deterministic. The final score draws again.
     - `seed`, `index`: name each example's random streams, so that neither batch size nor order matters.
+    - `processes`: share the examples of every step; all of them know the whole standing.
     """
 
     def __init__(
@@ -57,16 +60,20 @@ class Standing:
         batch_size: int,
         journal: Journal | None,
         progress: Progress,
+        processes: Processes | None = None,
     ):
         self.classifier, self.x, self.y, self.threat = classifier, x, y, threat
         self.seed, self.index, self.draws = seed, index, draws
-        self.batch_size, self.journal, self.progress = batch_size, journal, progress
+        self.memory = BatchSize(batch_size, "attacks", journal, progress)
+        self.journal, self.progress, self.processes = journal, progress, processes or Processes()
+        self.memory.size = self.processes.first(lambda: self.memory.size)
         self.x_adv = x.clone()
         self.rate = torch.full((len(x),), -1.0, device=x.device)
         self.margin = torch.full((len(x),), -torch.inf, device=x.device)
+        self.seen = torch.zeros(len(x), device=x.device)  # draws behind each rate
         self.spent: list[Spent] = []
         self.track: list[tuple[int, int, float]] = []
-        self.replayed = Meter()
+        self.elsewhere = Meter()  # spent by an interrupted run and by other processes
 
     # --- what is known ---------------------------------------------------------------------------------------------
 
@@ -91,20 +98,30 @@ class Standing:
 
     def judged(self, x_adv: Images, tag: str, draws: int) -> Judgement:
         """Judges a point of every example on fresh draws; chooses nothing."""
-        streams = self.streams(tag)
-        seen = [
-            judge(
-                self.classifier,
-                x_adv[part],
-                self.x[part],
-                self.y[part],
-                self.threat,
-                draws=draws,
-                generator=streams[part],
-            )
-            for part in torch.arange(len(self.x), device=self.x.device).split(self.batch_size)
-        ]
-        return Judgement(*(torch.cat([getattr(s, f) for s in seen]) for f in Judgement.__dataclass_fields__))
+        streams, before = self.streams(tag), self.classifier.meter.snapshot()
+
+        def share() -> tuple[list[Judgement], Meter]:
+            everyone = torch.arange(len(self.x), device=self.x.device)
+            parts = [part for part in self.processes.share(everyone).split(self.memory.size) if len(part)]
+            seen = [
+                judge(
+                    self.classifier,
+                    x_adv[part],
+                    self.x[part],
+                    self.y[part],
+                    self.threat,
+                    draws=draws,
+                    generator=streams[part],
+                )
+                for part in parts
+            ]
+            return seen, self.classifier.meter.since(before)
+
+        found = self.processes.attempt(share)
+        self._spend([meter for _, meter in found])
+        seen = [s for part, _ in found for s in part]
+        names = Judgement.__dataclass_fields__
+        return Judgement(*(torch.cat([getattr(s, f).to(self.x.device) for s in seen]) for f in names))
 
     # --- doing something -------------------------------------------------------------------------------------------
 
@@ -128,32 +145,12 @@ class Standing:
         before, total, seconds, done, number = self.robust_accuracy, Meter(), 0.0, 0, 0
         broken_before = int((self.rate >= 0.5).sum())
         while done < len(chosen):
-            entry = self.journal.get(f"{name}/{number}") if self.journal else None
-            if entry is not None:
-                part = entry.tensors["part"].to(self.x.device)
-                rate, margin, x_adv = (
-                    entry.tensors[k].to(self.x.device) for k in ("rate", "margin", "x_adv")
-                )
-                spent, took = Meter(**entry.record["meter"]), entry.record["seconds"]
-                self.replay(spent)
-            else:
-                part = chosen[done : done + self.batch_size]
-                began, meter = time.perf_counter(), self.classifier.meter.snapshot()
-                try:
-                    x_adv, rate, margin = self._propose(name, part, propose)
-                except torch.OutOfMemoryError:
-                    if self.batch_size == 1:
-                        raise
-                    self.batch_size = max(1, min(self.batch_size, len(part)) // 2)
-                    self.progress.note(f"out of memory: going on with batches of {self.batch_size}")
-                    continue
-                spent, took = self.classifier.meter.since(meter), time.perf_counter() - began
-                if self.journal:
-                    record = {"meter": vars(spent), "seconds": took}
-                    tensors = {"part": part, "rate": rate, "margin": margin, "x_adv": x_adv}
-                    self.journal.put(f"{name}/{number}", record, tensors)
-            self._keep(part, x_adv, rate, margin)
-            rates[done : done + len(part)], margins[done : done + len(part)] = rate, margin
+            part = chosen[done : done + self.memory.size * self.processes.count]
+            found, spent, took = self._round(f"{name}/{number}", name, part, propose)
+            part = found["part"]
+            self._keep(**found)
+            rates[done : done + len(part)] = found["rate"]
+            margins[done : done + len(part)] = found["margin"]
             self._add(total, spent)
             seconds, done, number = seconds + took, done + len(part), number + 1
             self.progress.update(self.robust_accuracy, done, len(chosen))
@@ -165,15 +162,53 @@ class Standing:
             self.spent.append(Spent(recipe, alone, newly, total, seconds))
         return rates, margins
 
+    def _round(
+        self, key: str, name: str, part: Tensor, propose: Callable[[Tensor, Streams], Images]
+    ) -> tuple[dict[str, Tensor], Meter, float]:
+        """One batch of every process, or of the journal: tensors by name, passes, seconds."""
+        device = self.x.device
+        entry = self.processes.first(lambda: self.journal.get(key) if self.journal else None)
+        if entry is not None:
+            spent = Meter(**entry.record["meter"])
+            self.replay(spent)
+            return {k: t.to(device) for k, t in entry.tensors.items()}, spent, entry.record["seconds"]
+        began, before = time.perf_counter(), self.classifier.meter.snapshot()
+        while True:
+            try:
+                mine = self.processes.share(part)
+                found = self.processes.attempt(
+                    lambda: self._propose(name, mine, propose) if len(mine) else {}
+                )
+                break
+            except torch.OutOfMemoryError as error:
+                self.memory.halve(math.ceil(len(part) / self.processes.count), error)
+                part = part[: self.memory.size * self.processes.count]
+        meters = self.processes.gather(self.classifier.meter.since(before))
+        self._spend(meters)
+        spent, took = Meter(), time.perf_counter() - began
+        for meter in meters:
+            self._add(spent, meter)
+        found = [f for f in found if f]
+        tensors = {"part": part, **{k: torch.cat([f[k].to(device) for f in found], -1) for k in found[0]}}
+        if self.journal:
+            self.journal.put(key, {"meter": vars(spent), "seconds": took}, tensors)
+        return tensors, spent, took
+
     def total_meter(self) -> Meter:
         """Everything spent, including what an interrupted run had spent before."""
         total = self.classifier.meter.snapshot()
-        self._add(total, self.replayed)
+        self._add(total, self.elsewhere)
         return total
 
     def replay(self, spent: Meter) -> None:
         """Counts what an interrupted run had spent before."""
-        self._add(self.replayed, spent)
+        self._add(self.elsewhere, spent)
+
+    def _spend(self, meters: list[Meter]) -> None:
+        """Counts what the other processes spent."""
+        for rank, meter in enumerate(meters):
+            if rank != self.processes.rank:
+                self._add(self.elsewhere, meter)
 
     @staticmethod
     def _add(total: Meter, more: Meter) -> None:
@@ -183,15 +218,52 @@ class Standing:
 
     def _propose(
         self, name: str, part: Tensor, propose: Callable[[Tensor, Streams], Images]
-    ) -> tuple[Images, Tensor, Tensor]:
+    ) -> dict[str, Tensor]:
+        """A proposal, what the judge saw of it, and of a random network what two points show on further draws."""
         x, y = self.x[part], self.y[part]
         x_adv = self.threat.settle(propose(part, self.streams(name)[part]), x)
         generator = self.streams(f"{name} judged")[part]
         seen = judge(self.classifier, x_adv, x, y, self.threat, draws=self.draws, generator=generator)
-        return x_adv, seen.failure_rate, seen.margin
+        found = {"x_adv": x_adv, "rate": seen.failure_rate, "margin": seen.margin}
+        if self.classifier.deterministic:
+            return found
+        return {**found, "again": self._again(name, part, x_adv, seen.failure_rate)}
 
-    def _keep(self, part: Tensor, x_adv: Images, rate: Tensor, margin: Tensor) -> None:
-        worse = (rate > self.rate[part]) | ((rate == self.rate[part]) & (margin > self.margin[part]))
+    def _again(self, name: str, part: Tensor, x_adv: Images, rate: Tensor) -> Tensor:
+        """Failure rates `[2, len(part)]` of proposal and incumbent on the same fresh draws; NaN where none is needed.
+
+        Of many proposals judged on a few draws each, the best-looking is the luckiest: whoever looks better than the
+        incumbent must do so twice.
+        """
+        again = torch.full((2, len(part)), torch.nan, device=self.x.device)
+        rows = ((self.rate[part] >= 0) & (rate > self.rate[part])).nonzero()[:, 0]
+        if len(rows):
+            some = part[rows]
+            for n, points in enumerate((x_adv[rows], self.x_adv[some])):
+                generator = self.streams(f"{name} judged again")[some]
+                again[n, rows] = judge(
+                    self.classifier,
+                    points,
+                    self.x[some],
+                    self.y[some],
+                    self.threat,
+                    draws=self.draws,
+                    generator=generator,
+                ).failure_rate
+        return again
+
+    def _keep(
+        self, part: Tensor, x_adv: Images, rate: Tensor, margin: Tensor, again: Tensor | None = None
+    ) -> None:
+        kept, seen = self.rate[part], self.seen[part]
+        draws = torch.full_like(seen, self.draws)
+        if again is not None:
+            met = ~torch.isnan(again[0])
+            rate = torch.where(met, (rate + again[0]) / 2, rate)
+            kept = torch.where(met, (kept * seen + again[1] * self.draws) / (seen + self.draws), kept)
+            seen, draws = seen + met * self.draws, draws + met * self.draws
+        worse = (rate > kept) | ((rate == kept) & (margin > self.margin[part]))
         self.x_adv[part] = torch.where(per_example(worse, x_adv), x_adv, self.x_adv[part])
-        self.rate[part] = torch.where(worse, rate, self.rate[part])
+        self.rate[part] = torch.where(worse, rate, kept)
+        self.seen[part] = torch.where(worse, draws, seen)
         self.margin[part] = torch.where(worse, margin, self.margin[part])
