@@ -9,7 +9,7 @@ from torch import nn
 from unmask.data import Data, load
 from unmask.errors import UnusableInput
 from unmask.training import Standard
-from unmask.training.standard import mirrored, shifted
+from unmask.training.augmentation import mirrored, shifted
 from unmask.zoo import CNN
 
 RECIPE = Standard(epochs=4, batch_size=32, learning_rate=0.1, pad=1, mirror=False)

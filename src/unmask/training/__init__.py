@@ -1,6 +1,26 @@
 """Training recipes, from the undefended network upwards."""
 
+from .adversarial import AdversarialTraining
 from .base import Epoch, History, Trainer
+from .fast import FastTraining
+from .free import FreeTraining
+from .loop import Loop, Seen
+from .run import Run
 from .standard import Standard
+from .trades import TRADES
+from .yopo import YOPO
 
-__all__ = ["Epoch", "History", "Standard", "Trainer"]
+__all__ = [
+    "TRADES",
+    "YOPO",
+    "AdversarialTraining",
+    "Epoch",
+    "FastTraining",
+    "FreeTraining",
+    "History",
+    "Loop",
+    "Run",
+    "Seen",
+    "Standard",
+    "Trainer",
+]

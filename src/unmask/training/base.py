@@ -1,4 +1,4 @@
-"""What every recipe of training has in common: a history, and checkpoints that lose nothing."""
+"""What every recipe of training has in common."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from ..data import Data
-from ..errors import UnusableInput, first_line
 from ..threat import ThreatModel
 
 
@@ -22,24 +20,42 @@ class Epoch:
     """One pass over the training data.
 
     **Fields**
-    - `loss`, `accuracy`: means over the augmented training images as they were seen, accuracy in [0, 1].
-    - `seconds`: wall time.
+    - `loss`, `accuracy`: means over the training images as the recipe saw them (augmented, attacked), accuracy in
+      [0, 1].
+    - `seconds`: wall time, without validation.
+    - `clean_accuracy`, `robust_accuracy`: of the averaged weights on the validation data, in [0, 1]; None where
+      there are none. The robust one is an upper bound by a short attack, for steering, not for reporting.
     """
 
     loss: float
     accuracy: float
     seconds: float
+    clean_accuracy: float | None = None
+    robust_accuracy: float | None = None
 
 
 @dataclass
 class History:
-    """What a training run saw, epoch by epoch, over all resumptions."""
+    """What a training run saw, epoch by epoch, over all resumptions.
+
+    **Fields**
+    - `events`: what a recipe did beside its routine, one sentence each.
+    """
 
     epochs: list[Epoch] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
 
-    def record(self) -> list[dict[str, float]]:
-        """For JSON."""
+    def record(self) -> list[dict[str, Any]]:
+        """The epochs, for JSON."""
         return [asdict(epoch) for epoch in self.epochs]
+
+    @property
+    def best(self) -> int | None:
+        """Index of the first epoch with the largest robust validation accuracy; None where none was measured."""
+        measured = [
+            (e.robust_accuracy, -n) for n, e in enumerate(self.epochs) if e.robust_accuracy is not None
+        ]
+        return -max(measured)[1] if measured else None
 
 
 class Trainer(ABC):
@@ -53,6 +69,7 @@ class Trainer(ABC):
         threat: ThreatModel | None,
         *,
         generator: torch.Generator,
+        validation: Data | None = None,
         checkpoint: Path | None = None,
         progress: Callable[[History], None] | None = None,
     ) -> History:
@@ -60,37 +77,10 @@ class Trainer(ABC):
 
         **Arguments**
         - `threat`: what the network is hardened against; None where the recipe has no adversary.
-        - `generator`: order of the examples and their augmentation.
+        - `generator`: order of the examples, their augmentation, and the attack's randomness.
+        - `validation`: measured after every epoch. With a threat, the weights of the epoch with the best robust
+          accuracy are those that stay.
         - `checkpoint`: written after every epoch; if it is there, training goes on behind it and ends with the
           same weights as an uninterrupted run.
         - `progress`: called after every epoch.
         """
-
-
-def save_checkpoint(path: Path, groups: dict[str, dict[str, Tensor]], history: History) -> None:
-    """Writes named groups of tensors in one safetensors file, whole or not at all."""
-    tensors = {
-        f"{group}/{name}": t.detach().contiguous().clone()
-        for group, part in groups.items()
-        for name, t in part.items()
-    }
-    epochs = [[e.loss, e.accuracy, e.seconds] for e in history.epochs]
-    tensors["history/epochs"] = torch.tensor(epochs, dtype=torch.float64).reshape(-1, 3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".part")
-    save_file(tensors, unfinished)
-    unfinished.replace(path)
-
-
-def load_checkpoint(path: Path) -> tuple[dict[str, dict[str, Tensor]], History]:
-    """The inverse of `save_checkpoint`. **Raises** `UnusableInput` for a file that is not one."""
-    groups: dict[str, dict[str, Tensor]] = {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 (no dict: it has no iterator)
-                group, _, name = key.partition("/")
-                groups.setdefault(group, {})[name] = file.get_tensor(key)
-        rows = groups.pop("history")["epochs"].tolist()
-    except Exception as error:  # safetensors' errors share no base with those of the file system
-        raise UnusableInput(f"{path} is no checkpoint of a training run ({first_line(error)})") from error
-    return groups, History([Epoch(*row) for row in rows])

@@ -1,0 +1,227 @@
+"""The loop that all recipes share: they differ in what they do with one minibatch."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..attacks import PGD, Attack
+from ..classifier import seeded
+from ..data import Data
+from ..errors import UnusableInput
+from ..threat import ThreatModel
+from .augmentation import mirrored, shifted
+from .base import Epoch, History, Trainer
+from .checkpoint import load_checkpoint, save_checkpoint
+from .run import Images, Labels, Run
+from .validation import accuracies
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a recipe saw of a minibatch: its loss, and the logits of the images that it trained on."""
+
+    loss: Float[Tensor, ""]
+    logits: Float[Tensor, "batch classes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loop(Trainer):
+    """SGD with Nesterov momentum, one cycle of the learning rate, averaged weights.
+
+    A recipe is a subclass with a `learn`.
+
+    **Fields**
+    - `epochs`, `batch_size`: the last, incomplete batch of an epoch is left out.
+    - `learning_rate`: at its peak; it rises linearly over `warmup` (a share of all steps) and falls to zero by a
+      cosine.
+    - `momentum`, `weight_decay`: of SGD; gains and biases are not decayed.
+    - `average`: decay per step of the exponential moving average of weights and batch statistics, which is what
+      the network holds in the end.
+    - `pad`: largest shift of the augmentation, in pixels; 0 for none.
+    - `mirror`: also mirror half of the images; wrong for digits and letters.
+    - `validation_attack`: what robust validation accuracy is measured with.
+    - `patience`: stop after this many epochs without a better robust validation accuracy; None for never.
+    - `half`: bfloat16 forward and backward passes, float32 weights.
+    - `compiled`: by `torch.compile`, a minute in advance.
+
+    **Source**: He et al. 2016, arXiv:1512.03385 (augmentation, momentum); Smith & Topin 2019, arXiv:1708.07120
+    (one cycle); Rice et al. 2020, arXiv:2002.11569 (the best epoch stays, for robust accuracy overfits).
+    **Differs**: cosine instead of two linear pieces; label smoothing is left out on purpose, for it masks gradients.
+    The papers train longer, by rates that fall in steps: their numbers of epochs are in `docs/training.md`.
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    learning_rate: float = 0.2
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warmup: float = 0.2
+    average: float = 0.995
+    pad: int = 4
+    mirror: bool = True
+    validation_attack: Attack = PGD(steps=10, rel_step_size=0.25)
+    patience: int | None = None
+    half: bool = False
+    compiled: bool = False
+
+    hardens: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            self.at_least(name, 1)
+        if self.patience is not None:
+            self.at_least("patience", 1)
+
+    def at_least(self, name: str, least: float) -> None:
+        """**Raises** `UnusableInput` for a field that is smaller."""
+        value = getattr(self, name)
+        if not value >= least:
+            raise UnusableInput(f"`{type(self).__name__}` has {name}={value}; give at least {least}")
+
+    @abstractmethod
+    def learn(self, run: Run, x: Images, y: Labels) -> Seen:
+        """All that happens to one minibatch: the attack, the loss, the optimiser's steps."""
+
+    def set_aside(self, run: Run, data: Data) -> Data:
+        """What is left of the training data once the recipe has put some into `run.held_out`."""
+        return data
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps per minibatch."""
+        return 1
+
+    @property
+    def passes(self) -> int:
+        """Passes over the data. A recipe that steps more than once per minibatch makes as many fewer."""
+        return math.ceil(self.epochs / self.updates)
+
+    def fit(
+        self,
+        network: nn.Module,
+        data: Data,
+        threat: ThreatModel | None,
+        *,
+        generator: torch.Generator,
+        validation: Data | None = None,
+        checkpoint: Path | None = None,
+        progress: Callable[[History], None] | None = None,
+    ) -> History:
+        name = type(self).__name__
+        if threat is None and self.hardens:
+            raise UnusableInput(f"`{name}` has no threat model; give one, such as Linf(epsilon=8/255)")
+        if threat is not None and threat.goal != "untargeted":
+            raise UnusableInput(
+                f"the goal is {threat.goal!r}, but labels are what `{name}` learns; leave it out"
+            )
+        network.train()
+        run = self._begin(network, threat, generator)
+        data = self.set_aside(run, data)
+        batches = len(data) // self.batch_size
+        if not batches:
+            raise UnusableInput(
+                f"`{name}` has batch_size={self.batch_size}, but there are {len(data)} examples"
+            )
+        steps = batches * self.passes * self.updates
+        run.rate = lambda step: self.rate(step, steps)
+        history, best = History(), {}
+        if checkpoint is not None and checkpoint.exists():
+            groups, history = load_checkpoint(checkpoint, name)
+            run.restore(groups)
+            run.state = {k: t.to(run.device) for k, t in groups.get("state", {}).items()}
+            run.done = len(history.epochs) * batches * self.updates
+            best = groups.get("best", {})
+            generator.set_state(groups["generator"]["state"])
+        run.events = history.events
+        seed = int(
+            torch.randint(2**62, (), generator=torch.Generator().manual_seed(generator.initial_seed()))
+        )
+        while len(history.epochs) < self.passes and not self._stalled(history):
+            done = len(history.epochs)
+            with seeded(seed + done, run.device):  # dropout and the like of the network itself
+                epoch = self._epoch(run, data, validation, seed)
+            history.epochs.append(epoch)
+            if history.best == done:
+                best = run.weights()["mean"]
+            if checkpoint is not None:
+                groups = {
+                    **run.weights(),
+                    "best": best,
+                    "state": run.state,
+                    "generator": {"state": generator.get_state()},
+                }
+                save_checkpoint(checkpoint, groups, history, name)
+            if progress is not None:
+                progress(history)
+        network.load_state_dict(best or run.averaged.state_dict())
+        network.eval()
+        return history
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of one of all `steps`."""
+        place = (step + 1) / steps
+        if place <= self.warmup:
+            return self.learning_rate * place / self.warmup
+        return self.learning_rate * (1 + math.cos(math.pi * (place - self.warmup) / (1 - self.warmup))) / 2
+
+    def _begin(self, network: nn.Module, threat: ThreatModel | None, generator: torch.Generator) -> Run:
+        decayed = [p for p in network.parameters() if p.ndim > 1]
+        others = [p for p in network.parameters() if p.ndim <= 1]
+        optimizer = torch.optim.SGD(
+            [{"params": decayed, "weight_decay": self.weight_decay}, {"params": others}],
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            nesterov=self.momentum > 0,
+        )
+        return Run(
+            network,
+            optimizer,
+            rate=lambda step: self.learning_rate,
+            decay=self.average,
+            generator=generator,
+            given_threat=threat,
+            half=self.half,
+            compiled=self.compiled,
+        )
+
+    def _stalled(self, history: History) -> bool:
+        best = history.best
+        return (
+            self.patience is not None and best is not None and len(history.epochs) - 1 - best >= self.patience
+        )
+
+    def _epoch(self, run: Run, data: Data, validation: Data | None, seed: int) -> Epoch:
+        began = time.perf_counter()
+        batches = len(data) // self.batch_size
+        total, right = torch.zeros((), device=run.device), torch.zeros((), device=run.device)
+        order = torch.randperm(len(data), generator=run.generator)[: batches * self.batch_size]
+        for part in order.split(self.batch_size):
+            x, y = data.x[part], data.y[part].to(run.device)
+            if self.pad:
+                x = shifted(x, self.pad, generator=run.generator)
+            if self.mirror:
+                x = mirrored(x, generator=run.generator)
+            x = x.to(run.device, memory_format=torch.channels_last)
+            seen = self.learn(run, x, y)
+            with torch.no_grad():
+                total += seen.loss.detach()
+                right += (seen.logits.argmax(1) == y).sum()
+        epoch = Epoch(
+            float(total) / batches, float(right) / (batches * self.batch_size), time.perf_counter() - began
+        )
+        if validation is None:
+            return epoch
+        clean, robust = accuracies(
+            run.averaged, validation, run.given_threat, self.validation_attack, self.batch_size, seed
+        )
+        return Epoch(epoch.loss, epoch.accuracy, epoch.seconds, clean, robust)

@@ -1,0 +1,137 @@
+"""One training run in progress: what a recipe works on, minibatch by minibatch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ..attacks import Attack
+from ..classifier import Classifier
+from ..data import Data
+from ..errors import UnusableInput
+from ..randomness import Streams
+from ..threat import ThreatModel
+from .checkpoint import Groups
+
+Images = Float[Tensor, "batch channels height width"]
+Labels = Int[Tensor, " batch"]
+
+
+@dataclass(eq=False)
+class Run:
+    """The network, its optimiser and its averaged weights.
+
+    **Fields**
+    - `rate`: learning rate of a step, counted from 0.
+    - `decay`: of the averaged weights, per step.
+    - `half`: bfloat16 forward and backward passes, in training and in attacks.
+    - `done`: optimiser steps so far.
+    - `state`: tensors that a recipe carries from one minibatch to the next; in every checkpoint.
+    - `held_out`: what a recipe has set aside from the training data.
+    - `events`: see `History.events`.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    rate: Callable[[int], float]
+    decay: float
+    generator: torch.Generator
+    given_threat: ThreatModel | None = None
+    half: bool = False
+    compiled: bool = False
+    done: int = 0
+    state: dict[str, Tensor] = field(default_factory=dict)
+    held_out: Data | None = None
+    events: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.device = next(self.network.parameters()).device
+        self.averaged = copy.deepcopy(self.network).eval()
+        self._mean = self.averaged.state_dict()  # the same memory, looked up once
+        self.forward = torch.compile(self.network) if self.compiled else self.network
+
+    @property
+    def threat(self) -> ThreatModel:
+        """What the network is hardened against. **Raises** `UnusableInput` where there is none."""
+        if self.given_threat is None:
+            raise UnusableInput(
+                "this recipe hardens against a threat model; give one, such as Linf(epsilon=8/255)"
+            )
+        return self.given_threat
+
+    def logits(self, x: Images) -> Float[Tensor, "batch classes"]:
+        """A forward pass in the mode that the network is in; float32 even where `half` was used inside."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            logits = self.forward(x)
+        return logits.float() if self.half else logits
+
+    def streams(self, batch: int) -> Streams:
+        """Fresh randomness for the examples of a minibatch."""
+        return Streams.of(self.generator, batch)
+
+    def attack(self, attack: Attack, x: Images, y: Labels) -> Images:
+        """Adversarial examples for the network as it is deployed: in eval mode, its batch statistics untouched."""
+        self.network.eval()
+        try:
+            # Whatever is random inside a third-party network draws from the epoch's own seed.
+            classifier = Classifier(self.logits, deterministic=True)
+            return attack.run(classifier, x, y, self.threat, generator=self.streams(len(x)))
+        finally:
+            self.network.train()
+
+    def backward(self, loss: Float[Tensor, ""]) -> None:
+        """Adds the gradient of `loss` to what the next `update` uses."""
+        loss.backward()
+
+    def update(self) -> None:
+        """One step of the optimiser and of the average, with the gradients added since the last one."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(self.done)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.done += 1
+        # An average over all the past would remember the first weights: short at first, then as asked for.
+        decay = min(self.decay, self.done / (self.done + 9))
+        with torch.no_grad():
+            for name, t in self.network.state_dict().items():
+                if t.is_floating_point():
+                    self._mean[name].lerp_(t, 1 - decay)
+                else:
+                    self._mean[name].copy_(t)
+
+    def descend(self, loss: Float[Tensor, ""]) -> None:
+        """One step down this loss."""
+        self.backward(loss)
+        self.update()
+
+    def weights(self) -> Groups:
+        """Network, averaged weights and momentum: what a step back restores. Copies."""
+        momentum = {
+            str(n): state["momentum_buffer"]
+            for n, p in enumerate(self._parameters())
+            if (state := self.optimizer.state.get(p)) and state.get("momentum_buffer") is not None
+        }
+        groups = {
+            "network": self.network.state_dict(),
+            "mean": self.averaged.state_dict(),
+            "momentum": momentum,
+        }
+        return {group: {k: t.detach().clone() for k, t in part.items()} for group, part in groups.items()}
+
+    def restore(self, groups: Groups) -> None:
+        """The inverse of `weights`."""
+        self.network.load_state_dict(groups["network"])
+        self.averaged.load_state_dict(groups["mean"])
+        parameters = self._parameters()
+        for p in parameters:
+            self.optimizer.state[p].pop("momentum_buffer", None)
+        for n, buffer in groups.get("momentum", {}).items():  # there is none before the first step
+            self.optimizer.state[parameters[int(n)]]["momentum_buffer"] = buffer.to(self.device, copy=True)
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
