@@ -1,7 +1,7 @@
 """Gradient estimators: the axis on which an attack adapts to a defence."""
 
 from .base import Estimate, Exact, GradientEstimator
-from .bpda import BPDA
+from .bpda import BPDA, StraightThrough
 from .eot import EOT
 from .finite_difference import FiniteDifference
 from .float64 import Float64
@@ -18,4 +18,5 @@ __all__ = [
     "GradientEstimator",
     "LogitScale",
     "Smoothing",
+    "StraightThrough",
 ]

@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..classifier import Classifier, Network
 from ..errors import Unsupported
 from ..objectives import Objective
 from ..randomness import Streams
 from ..types import Outputs
-from .base import Estimate, GradientEstimator, Images
+from .base import Estimate, Exact, GradientEstimator, Images
 
 
 def _straight_through(true: Tensor, substitute: Tensor) -> Tensor:
     """Exactly `true` in the forward pass, `substitute` in the backward pass."""
     return true + (substitute - substitute.detach())
+
+
+class StraightThrough(nn.Module):
+    """A transformation with its own values and somebody else's slope: BPDA of one part of a network.
+
+    `Transformed(StraightThrough(g), f)` is the lecture's special case: the gradient of f, taken at g(x), with g
+    taken for the identity on the way back.
+
+    **Arguments**
+    - `true`: g; it runs without autograd.
+    - `smooth`: a differentiable stand-in for it with results of the same shape, or None for the identity.
+
+    **Raises** `Unsupported` where the stand-in's results have another shape than those of `true`.
+    """
+
+    def __init__(self, true: Callable[[Tensor], Tensor], smooth: Callable[[Tensor], Tensor] | None = None):
+        super().__init__()
+        self.true = true
+        self.smooth = smooth
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The values of `true(x)`, exactly."""
+        with torch.no_grad():
+            value = self.true(x)
+        slope = x if self.smooth is None else self.smooth(x)
+        if slope.shape != value.shape:
+            raise Unsupported(
+                f"the transformation makes {list(value.shape)} of {list(x.shape)}, its stand-in "
+                f"{list(slope.shape)}; give `smooth` a function with results of the same shape"
+            )
+        return _straight_through(value, slope)
 
 
 @dataclass(frozen=True)
@@ -31,13 +63,17 @@ class BPDA(GradientEstimator):
     **Fields**
     - `surrogate`: a differentiable network from the same inputs to the same logits, or None for the
       classifier's own.
+    - `same_values`: promises that the surrogate's logits are the network's, as those of a network with
+      `StraightThrough` parts are, so that one forward pass serves for both.
 
-    **Cost**: one forward of the network, one forward and one backward of the surrogate, each counted.
+    **Cost**: one forward of the network, one forward and one backward of the surrogate, each counted; the first
+    is saved by `same_values`.
     **Raises** `Unsupported` when there is no surrogate, or when its logits have another shape.
     **Source**: Athalye, Carlini & Wagner 2018, arXiv:1802.00420, section 4.1.2.
     """
 
     surrogate: Network | None = None
+    same_values: bool = False
 
     def estimate(
         self,
@@ -53,6 +89,9 @@ class BPDA(GradientEstimator):
             raise Unsupported(
                 "`BPDA` needs a surrogate; this classifier has none. Use `classifier.with_surrogate(f)`."
             )
+        if self.same_values:
+            through = classifier.replace(network=surrogate)
+            return Exact().estimate(through, objective, x, y, generator=generator)
         streams = Streams.of(generator, len(x))
         x = x.detach()
         with torch.no_grad():
