@@ -7,17 +7,43 @@ from .noise import InputNoise, WeightNoise
 from .resizing import CropEnsemble, RandomResizePad
 from .sap import SAP
 from .smoothing import RandomizedSmoothing, SmoothedCertificate
+from .transforms import (
+    JPEG,
+    BitDepth,
+    Composed,
+    KWinners,
+    LowRank,
+    Median,
+    NonLocalMeans,
+    PixelDeflection,
+    Preprocessing,
+    Reformer,
+    Thermometer,
+    TotalVariation,
+)
 
 __all__ = [
+    "JPEG",
     "SAP",
+    "BitDepth",
+    "Composed",
     "CropEnsemble",
     "Defense",
     "InputNoise",
+    "KWinners",
+    "LowRank",
+    "Median",
+    "NonLocalMeans",
+    "PixelDeflection",
     "PixelDrop",
+    "Preprocessing",
     "RandomMember",
     "RandomResizePad",
     "RandomizedSmoothing",
+    "Reformer",
     "SmoothedCertificate",
     "TestTimeDropout",
+    "Thermometer",
+    "TotalVariation",
     "WeightNoise",
 ]

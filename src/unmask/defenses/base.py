@@ -18,21 +18,30 @@ class Defense(ABC):
 
 
 def randomised(classifier: Classifier, network: nn.Module, passes: int) -> Classifier:
-    """`classifier` with a random network, whose undefended self serves as the surrogate for BPDA and transfer."""
+    """`classifier` with a random network, whose undefended self serves as the surrogate for BPDA and transfer.
+
+    The undefended self is the surrogate that `classifier` has already, where another defence gave it one.
+    """
     return classifier.replace(
-        network=network.train(_mode(classifier.network)),
+        network=network.train(mode_of(classifier.network)),
         passes=passes,
         deterministic=False,
-        surrogate=classifier.network,
+        surrogate=undefended(classifier),
     )
 
 
-def _mode(network: Network) -> bool:
+def undefended(classifier: Classifier) -> Network:
+    """What an attacker differentiates: the classifier's surrogate, else its network."""
+    return classifier.network if classifier.surrogate is None else classifier.surrogate
+
+
+def mode_of(network: Network) -> bool:
+    """Whether it is in train mode."""
     return isinstance(network, nn.Module) and network.training
 
 
 class Transformed(nn.Module):
-    """A network behind a random transformation of its input."""
+    """A network behind a transformation of its input."""
 
     def __init__(self, transform: nn.Module, network: Network):
         super().__init__()
