@@ -6,18 +6,36 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from .errors import ModelFailed, UnmaskError
 from .randomness import Streams
-from .types import Outputs
+from .threat import ThreatModel
+from .types import Outputs, SelfCertificate
 
 Images = Float[Tensor, "batch *dims"]
 Network = Callable[[Tensor], "Tensor | Outputs"]
+
+
+class Certify(Protocol):
+    """Proves what it can about the deployed predictions (`passes` included) of the classifier that offers it."""
+
+    def __call__(
+        self,
+        classifier: Classifier,
+        x: Images,
+        y: Int[Tensor, " batch"],
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator | Streams,
+    ) -> SelfCertificate:
+        """**Raises** `Unsupported` for a threat model that it says nothing about."""
+        ...
 
 
 @dataclass
@@ -65,6 +83,7 @@ class Classifier:
     - `surrogate`: a differentiable stand-in for backward passes (BPDA) or for transfer, or None.
     - `deterministic`: True promises that equal inputs give equal outputs; then no seeds are set around a call.
     - `clones_input`: pass a copy, for networks that write into their input.
+    - `certificate`: for a defence that can prove its own robustness; an audit quotes it as the lower bound.
 
     **Raises** `ModelFailed` with one line when the network raises or returns something else than logits.
     """
@@ -77,6 +96,7 @@ class Classifier:
         surrogate: Network | None = None,
         deterministic: bool = False,
         clones_input: bool = False,
+        certificate: Certify | None = None,
         meter: Meter | None = None,
     ):
         if passes < 1:
@@ -86,11 +106,14 @@ class Classifier:
         self.surrogate = surrogate
         self.deterministic = deterministic
         self.clones_input = clones_input
+        self.certificate = certificate
         self.meter = Meter() if meter is None else meter
 
     def replace(self, **changes: object) -> Classifier:
-        """A classifier with other fields that shares this one's meter."""
-        names = ("network", "passes", "surrogate", "deterministic", "clones_input", "meter")
+        """A classifier with other fields that shares this one's meter. Another network loses the certificate."""
+        names = ("network", "passes", "surrogate", "deterministic", "clones_input", "certificate", "meter")
+        if "network" in changes:
+            changes.setdefault("certificate", None)
         return Classifier(**{**{k: getattr(self, k) for k in names}, **changes})  # type: ignore[arg-type]
 
     def with_surrogate(self, surrogate: Network) -> Classifier:

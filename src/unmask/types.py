@@ -32,6 +32,22 @@ class Outputs:
         return Outputs(self.logits.detach(), None if score is None else score.detach())
 
 
+@dataclass(frozen=True)
+class SelfCertificate:
+    """What a defence can prove about its own deployed predictions, whatever attacks it.
+
+    **Fields**
+    - `rate`: `[batch]`, in [0, 1]: lower bounds of the probability, over the draws of one deployed prediction, that
+      an example is right at every allowed input; 0 where nothing is proved.
+    - `alpha`: probability that any of these bounds is wrong; 0 for a proof without sampling.
+    - `words`: what was proved and by whom, in one sentence.
+    """
+
+    rate: Float[Tensor, " batch"]
+    alpha: float
+    words: str
+
+
 def per_example(values: Tensor, like: Tensor) -> Tensor:
     """Views `[batch]` as `[batch, 1, …]` so that it broadcasts over `like`.
 

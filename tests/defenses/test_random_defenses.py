@@ -70,7 +70,7 @@ def every(small):
         PixelDrop(rate=0.4),
         TestTimeDropout(rate=0.4),
         RandomMember(others=others),
-        RandomizedSmoothing(passes=4),
+        RandomizedSmoothing(sigma=3.0, passes=4),
     ]
 
 

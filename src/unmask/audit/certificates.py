@@ -14,11 +14,28 @@ from .subject import Subject
 RELAXABLE = 20_000
 
 
-def certified_share(subject: Subject, left: Tensor) -> float | None:
-    """Share of all examples that a bound proves robust; None where no bound applies to the network.
+def certified_share(subject: Subject, left: Tensor) -> tuple[float | None, str | None]:
+    """Share of all examples that a bound proves robust, and which bound; None where none applies to the network.
 
-    `left` are the places of those that no attack broke.
+    `left` are the places of those that no attack broke. A defence's own certificate bounds each example's rate of
+    right predictions, broken or not, and the share is their mean.
     """
+    own = subject.classifier.certificate
+    if own is not None:
+        subject.progress.stage("bounds")
+        try:
+            streams = subject.streams("certificate")
+            proof = own(subject.classifier, subject.x, subject.y, subject.threat, generator=streams)
+        except UnmaskError as error:
+            subject.progress.note(f"the defence's own certificate does not apply: {error}")
+            return None, None
+        return float(proof.rate.double().mean()), proof.words
+    share = _relaxed(subject, left)
+    return share, None if share is None else "interval and linear bounds of the network"
+
+
+def _relaxed(subject: Subject, left: Tensor) -> float | None:
+    """As `certified_share`, for a network without randomness and without a certificate of its own."""
     network, threat = subject.classifier.network, subject.threat
     if subject.random or not isinstance(network, nn.Module) or subject.classifier.passes > 1:
         return None

@@ -66,7 +66,7 @@ class Outcome:
         subject, n = self.subject, len(self.subject)
         right = min(float(n), float((1 - self.final.failure_rate.double()).sum()))
         interval = clopper_pearson(right, n)
-        certified = certified_share(subject, (self.final.failure_rate == 0).nonzero()[:, 0])
+        certified, certificate = certified_share(subject, (self.final.failure_rate == 0).nonzero()[:, 0])
         return Report(
             schema=1,
             verdict=verdict(
@@ -96,6 +96,7 @@ class Outcome:
             exhaustive=subject.exhaustive,
             stochastic=subject.random,
             warnings=list(self.facts.warnings),
+            certificate=certificate,
             accuracy_against_epsilon=[AccuracyAtEpsilon(epsilon=e, accuracy=a) for e, a in self.curve],
             accuracy_against_cost=self._track(),
             gradient_histogram=_histogram(self.state.elements),
@@ -161,8 +162,9 @@ class Outcome:
             versions=versions,
             device=str(subject.device),
             seed=subject.seed,
-            batch_size=subject.batch_size,
+            batch_size=self.standing.memory.size,
             checkpoint_hash=subject.checkpoint_hash,
+            processes=subject.processes.count,
         )
 
     def _track(self) -> list[AccuracyAtCost]:

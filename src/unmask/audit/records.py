@@ -182,6 +182,7 @@ class Report(Record):
     exhaustive: bool = False
     stochastic: bool = False
     warnings: list[str] = []
+    certificate: str | None = None
     accuracy_against_epsilon: list[AccuracyAtEpsilon] = []
     accuracy_against_cost: list[AccuracyAtCost] = []
     gradient_histogram: GradientHistogram | None = None

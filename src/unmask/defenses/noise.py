@@ -13,12 +13,15 @@ from ..errors import Unsupported, UnusableInput
 from .base import Defense, Transformed, randomised
 
 
-class _Noise(nn.Module):
+class Noise(nn.Module):
+    """Adds independent Gaussian noise of standard deviation `sigma`."""
+
     def __init__(self, sigma: float):
         super().__init__()
         self.sigma = sigma
 
     def forward(self, x: Tensor) -> Tensor:
+        """A noisy copy."""
         return x + self.sigma * torch.randn_like(x)
 
 
@@ -42,7 +45,7 @@ class InputNoise(Defense):
 
     def wrap(self, classifier: Classifier) -> Classifier:
         """As `Defense.wrap`."""
-        return randomised(classifier, Transformed(_Noise(self.sigma), classifier.network), self.passes)
+        return randomised(classifier, Transformed(Noise(self.sigma), classifier.network), self.passes)
 
 
 class _NoisyWeights(nn.Module):

@@ -56,7 +56,10 @@ def verdict_sentence(report: Report) -> str:
     if report.verdict == "refuted":
         return f"The claim of {claim} does not hold. {bound}"
     if report.verdict == "certified":
-        return f"The claim of {claim} is proved: {percent(report.certified_accuracy)} are certified. {bound}"
+        by = f" by {report.certificate}" if report.certificate else ""
+        return (
+            f"The claim of {claim} is proved: {percent(report.certified_accuracy)} are certified{by}. {bound}"
+        )
     if report.verdict == "inconclusive":
         failed = [c.name for c in report.controls if c.decisive and c.passed is False]
         why = f"the control “{failed[0]}” failed" if failed else "the run was cut short"

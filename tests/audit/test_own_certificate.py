@@ -1,0 +1,75 @@
+"""Randomised smoothing, told by nothing but its own certificate, comes out certified; a claim above it does not."""
+
+from pathlib import Path
+
+import pytest
+
+from unmask.audit.certificates import certified_share
+from unmask.audit.run import audit
+from unmask.audit.subject import subject_of
+from unmask.audit.target import load_target
+from unmask.data import load
+from unmask.threat import L2
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "smoothed_network.py"
+
+
+@pytest.fixture(scope="module")
+def smoothed():
+    return load_target(f"{EXAMPLE}:network")
+
+
+def report_on(smoothed, claim, passes):
+    data = load("digits", examples=10)
+    return audit(smoothed, data, L2(epsilon=0.2), claim=claim, budget="quick", passes=passes)
+
+
+def test_the_bound_of_an_audit_is_the_defences_own(smoothed):
+    data = load("digits", examples=10)
+    options = {"claim": None, "budget_name": "quick", "exhaustive": False, "seed": 0, "batch_size": 64}
+    subject = subject_of(
+        smoothed,
+        data,
+        L2(epsilon=0.2),
+        passes=1,
+        device=None,
+        out=None,
+        resume=False,
+        progress=None,
+        **options,
+    )
+    share, words = certified_share(subject, subject.everyone[:0])
+    # 100 votes of the example's own `passes`; a smaller ball, a larger share.
+    assert share is not None
+    assert 0.7 < share <= 1
+    assert words is not None
+    assert "votes of 100" in words
+    subject.threat = L2(epsilon=0.4)
+    further, _ = certified_share(subject, subject.everyone)
+    assert further is not None
+    assert further < share
+    subject.classifier = subject.classifier.replace(certificate=None)
+    assert certified_share(subject, subject.everyone) == (None, None)
+
+
+@pytest.mark.slow
+def test_a_claim_below_the_certified_accuracy_is_certified(smoothed):
+    report = report_on(smoothed, 0.7, passes=20)
+    assert report.verdict == "certified"
+    assert report.stochastic
+    assert report.passes == 20
+    assert report.certified_accuracy is not None
+    assert 0.7 <= report.certified_accuracy <= report.robust_accuracy
+    assert report.certificate is not None
+    assert "Cohen" in report.certificate
+    assert "0.999" in report.certificate
+    assert not [finding for finding in report.masking if finding.mechanism == "shattered"]
+
+
+@pytest.mark.slow
+def test_a_claim_above_it_is_not(smoothed):
+    report = report_on(smoothed, 0.98, passes=1)
+    assert report.verdict == "not_refuted"
+    assert report.certified_accuracy is not None
+    # One vote is worth less than twenty, and so is what is proved about it.
+    assert 0.5 < report.certified_accuracy < 0.98
