@@ -16,7 +16,9 @@ from unmask.attacks import (
     PGD,
     Attack,
     CarliniWagner,
+    ConfidenceSweep,
     HopSkipJump,
+    JointPGD,
     MomentumPGD,
     RayS,
     Square,
@@ -56,6 +58,7 @@ CASES = {
     "FGSM": Case(FGSM(), 1, 1),
     "FGSM-random": Case(FGSM(random_start=True, rel_step_size=2.0), 1, 1, slack={"l2": 1.5, "l1": 1.5}),
     "PGD": Case(PGD(), 41, 41),
+    "PGD-last": Case(PGD(last=True, early_stop=False), 40, 40),
     "PGD-margin-restarts": Case(PGD(objective=margin, restarts=2, early_stop=False), 82, 82),
     "APGD": Case(APGD(), 103, 103),
     "APGD-dlr-restarts": Case(APGD(objective=dlr, restarts=2, steps=50), 106, 106),
@@ -66,7 +69,12 @@ CASES = {
         FAB(steps=10, restarts=2, targets=2, early_stop=False), 1 + 2 * (10 * 3 + 5), 2 * 10 * 2
     ),
     "CarliniWagner": Case(CarliniWagner(steps=100, searches=7), 707, 707, norms=("l2",)),
+    "ConfidenceSweep": Case(ConfidenceSweep(confidences=(0.0, 5.0)), 2 * 41 + 2, 2 * 41),
     "HopSkipJump": Case(HopSkipJump(queries=1500), 1500, 0, ("l2", "l1"), {"l2": 1.5, "l1": 4.0}),
+    "JointPGD-selective": Case(JointPGD(), 101, 101, slack={"linf": 1.1, "l1": 1.2}),
+    "JointPGD-orthogonal": Case(
+        JointPGD(rule="orthogonal", random_start=True), 202, 202, slack={"linf": 1.1, "l1": 1.2}
+    ),
     "MomentumPGD": Case(MomentumPGD(), 60, 60),
     "MomentumPGD-all-steps": Case(MomentumPGD(early_stop=False), 60, 60),
     "RayS": Case(RayS(queries=1500), 1500, 0, ("linf",), {"linf": 1.03}),

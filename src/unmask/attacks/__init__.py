@@ -3,9 +3,12 @@
 from .apgd import APGD
 from .base import Attack, GradientAttack
 from .carlini_wagner import CarliniWagner
+from .confidence_sweep import ConfidenceSweep
 from .fab import FAB
+from .feature_matching import FeatureMatching
 from .fgsm import FGSM
 from .hop_skip_jump import HopSkipJump
+from .joint_pgd import JointPGD
 from .momentum import MomentumPGD
 from .pgd import PGD
 from .rays import RayS
@@ -21,8 +24,11 @@ __all__ = [
     "PGD",
     "Attack",
     "CarliniWagner",
+    "ConfidenceSweep",
+    "FeatureMatching",
     "GradientAttack",
     "HopSkipJump",
+    "JointPGD",
     "MomentumPGD",
     "RayS",
     "Square",
