@@ -49,8 +49,8 @@ class TRADES(Loop):
 
     **Fields**
     - `beta`: the paper's 1/lambda; larger is more robust and less accurate.
-    - `attack`: the inner maximiser; its objective is replaced by the divergence. Without a random start it goes
-      nowhere.
+    - `attack`: the inner maximiser; its objective is replaced by the divergence. Without a random start its
+      first step follows rounding errors, for there is no slope at the example.
 
     **Cost**: that of `attack`, and three forwards and two backwards, per example and epoch.
     **Source**: Zhang et al. 2019, arXiv:1901.08573, equation 5; beta 6 in their CIFAR-10 experiments.
