@@ -16,6 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..classifier import Classifier
+from ..defenses import Composed
+from ..defenses.names import parse
 from ..errors import UnmaskError, UnusableInput
 
 
@@ -45,8 +48,27 @@ def find(spec: str) -> tuple[Any, Path | None]:
 def build(spec: str) -> tuple[Any, Path | None]:
     """Calls what `spec` names, without arguments; an `nn.Module` instance is taken as it is.
 
-    **Raises** `UnusableInput` where it is not callable, needs arguments, or raises.
+    Behind the name, defences of ours may be put in front of the network: `file.py:callable + jpeg(quality=75)`. An
+    image goes through the first one first.
+
+    **Raises** `UnusableInput` where it is not callable, needs arguments, or raises; or there is no such defence.
     """
+    bare, *defences = spec.split(" + ")
+    built, source = _called(bare)
+    return (_defended(built, bare, defences) if defences else built), source
+
+
+def _defended(built: Any, spec: str, defences: list[str]) -> Classifier:
+    """A classifier behind defences by name."""
+    if not isinstance(built, nn.Module | Classifier):
+        raise UnusableInput(
+            f"{spec} returned a {type(built).__name__}; return a torch.nn.Module to put {defences[0]} in front of"
+        )
+    classifier = built if isinstance(built, Classifier) else Classifier(built)
+    return Composed([parse(text) for text in defences]).wrap(classifier)
+
+
+def _called(spec: str) -> tuple[Any, Path | None]:
     found, source = find(spec)
     if isinstance(found, nn.Module):
         return found, source

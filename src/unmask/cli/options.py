@@ -52,6 +52,12 @@ def add_options(command: argparse.ArgumentParser) -> None:
     add("--budget", choices=BUDGETS, help="how much to try (default: standard)")
     add("--exhaustive", action="store_true", default=None, help="go on when the claim is already decided")
     add(
+        "--defense",
+        action="append",
+        metavar="NAME(…)",
+        help='put a defence in front of TARGET, for instance "jpeg(quality=75)"; may be given several times',
+    )
+    add(
         "--attack",
         action="append",
         metavar="FILE:NAME",
@@ -103,6 +109,8 @@ def gather(arguments: argparse.Namespace, resumed: Path | None) -> dict[str, Any
         target = None
     given = {name: getattr(arguments, name, None) for name in DEFAULTS} | {"target": target}
     options |= {name: value for name, value in given.items() if value is not None}
+    for defence in getattr(arguments, "defense", None) or ():
+        options["target"] = f"{options['target']} + {defence.strip()}"
     _refuse_nonsense(options)
     return options
 
