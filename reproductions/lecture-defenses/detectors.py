@@ -1,0 +1,254 @@
+"""Detectors at a fixed false-positive rate: against plain PGD, and against attacks that know of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+
+from unmask.attacks import APGD, PGD, Attack, ConfidenceSweep, FeatureMatching, JointPGD
+from unmask.audit.records import clopper_pearson
+from unmask.classifier import Classifier
+from unmask.data import Data, load
+from unmask.defenses.detectors import (
+    AnyOf,
+    BayesianUncertainty,
+    BinaryDetector,
+    Detection,
+    Detector,
+    Divergence,
+    FeatureSqueezing,
+    KernelDensity,
+    Layers,
+    LocalDimension,
+    Mahalanobis,
+    ReconstructionError,
+    suspicion,
+    threshold_at,
+)
+from unmask.judge import judge
+from unmask.objectives import Undetected, margin
+from unmask.randomness import Streams
+
+Row = dict[str, Any]
+RATE = 0.05  # of false positives
+CALIBRATION = 300  # clean test images, behind the attacked ones, on which each threshold is set
+
+
+@dataclass
+class Setting:
+    """A network and the images around it. Only images that it gets right are attacked."""
+
+    bench: Any
+    seed: int
+    network: nn.Module
+    fitted: int
+
+    @cached_property
+    def train(self) -> Data:
+        """What the detectors are made of."""
+        return load(self.bench.data.name, split="train", examples=self.fitted)
+
+    @cached_property
+    def attacked(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, labels and places of the attacked ones."""
+        x, y = self.bench.data.x[: 2 * self.bench.attacked], self.bench.data.y[: 2 * self.bench.attacked]
+        with torch.no_grad():
+            right = (self.network(x).argmax(1) == y).nonzero()[:, 0][: self.bench.attacked]
+        return x[right], y[right], right
+
+    @cached_property
+    def clean(self) -> Tensor:
+        """Those on which the thresholds are set."""
+        start = 2 * self.bench.attacked
+        return self.bench.data.x[start : start + CALIBRATION]
+
+    @cached_property
+    def known(self) -> Tensor:
+        """The adversarial images that a defender thinks of: PGD on some of the training images."""
+        x, y = self.train.x[:500], self.train.y[:500]
+        streams = Streams.seeded(self.seed, self.train.index[:500], "known")
+        plain = Classifier(self.network, deterministic=True)
+        return PGD(steps=20, early_stop=False).run(plain, x, y, self.bench.threat, generator=streams)
+
+    def generator(self) -> torch.Generator:
+        """Randomness that belongs to no image."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+def detectors(setting: Setting) -> dict[str, Callable[[], Detector]]:
+    """How each is made."""
+    net, x, y = setting.network, setting.train.x, setting.train.y
+    coder = setting.bench.networks["reformer"]
+
+    def magnet() -> Detector:
+        parts = [
+            ReconstructionError(coder, p=1.0),
+            Divergence(net, coder),
+            Divergence(net, coder, temperature=40.0),
+        ]
+        scores = [suspicion(part, setting.clean, generator=setting.generator()) for part in parts]
+        held = [threshold_at(each, RATE / len(parts)) for each in scores]
+        return AnyOf(list(zip(parts, held, strict=True)), setting.clean)
+
+    return {
+        "kernel density": lambda: KernelDensity(net, x, y),
+        "Bayesian uncertainty": lambda: BayesianUncertainty(net),
+        "Mahalanobis": lambda: Mahalanobis(net, x, y, x_adv=setting.known),
+        "local dimension": lambda: LocalDimension(net, x[:400], x_adv=setting.known[:200]),
+        "MagNet's detectors": magnet,
+        "feature squeezing": lambda: FeatureSqueezing(net),
+        "learned, on images": lambda: BinaryDetector(x[:500], setting.known, generator=setting.generator()),
+        "learned, on the last hidden layer": lambda: BinaryDetector(
+            x[:500], setting.known, layers=Layers(net), generator=setting.generator()
+        ),
+    }
+
+
+def rows(story: Any) -> dict[str, tuple[str, Callable[[], Row]]]:
+    """One row for each detector, on digits or MNIST; and other people's MagNet, where it is at hand."""
+    bench = story.benches[0]
+    setting = Setting(bench, story.seed, bench.networks["plain"], 1000 if story.quick else 1500)
+    table: dict[str, tuple[str, Callable[[], Row]]] = {}
+    for name, make in detectors(setting).items():
+        table[f"{bench.name}, detector: {name}"] = (
+            "plain PGD detected, adaptive attacks not",
+            lambda make=make: row(setting, make()),
+        )
+    if not story.quick and MAGNET.is_file():
+        table["MNIST, detector: MagNet as others trained it"] = (
+            "falls to a joint attack (Carlini & Wagner 2017, arXiv:1711.08478)",
+            lambda: other_peoples_magnet(story),
+        )
+    return table
+
+
+def adaptive(setting: Setting, detector: Detector) -> dict[str, Attack]:
+    """The attacks that know of the detector. None stops at the first success of a random one."""
+    stop = not isinstance(detector, BayesianUncertainty)
+    steps = 2 * setting.bench.steps
+    hidden = Layers(setting.network)
+    return {
+        "high confidence": ConfidenceSweep(
+            inner=PGD(steps=steps // 2, early_stop=stop), confidences=(0.0, 5.0, 15.0, 40.0)
+        ),
+        "weighted sum": APGD(steps=steps, objective=Undetected(margin), early_stop=stop),
+        "selective": JointPGD(steps=steps, early_stop=stop),
+        "orthogonal": JointPGD(rule="orthogonal", steps=steps, early_stop=stop),
+        "feature matching": FeatureMatching(
+            features=lambda x: hidden(x)[1][0], guides=setting.train.x[:300], steps=steps, early_stop=stop
+        ),
+    }
+
+
+def row(setting: Setting, detector: Detector) -> Row:
+    """How often each attack fools classifier and detector, and how well the detector tells its points apart."""
+    defence = Detection.at(RATE, detector, setting.clean, generator=setting.generator())
+    random = isinstance(detector, BayesianUncertainty)
+    plain = Classifier(setting.network, deterministic=True)
+    guarded = defence.wrap(plain.replace(deterministic=not random))
+    seen = guarded  # by the attacks
+    if isinstance(detector, FeatureSqueezing):
+        twin = Detection(detector=detector.differentiable(), threshold=defence.threshold)
+        seen = twin.wrap(plain)
+    x, y, places = setting.attacked
+    threat = setting.bench.threat
+
+    def streams(tag: str) -> Streams:
+        return Streams.seeded(setting.seed, places, tag)
+
+    def judged(x_adv: Tensor, tag: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Rate at which both are fooled, the score, and whether the classifier alone is fooled."""
+        both = judge(guarded, x_adv, x, y, threat, draws=8, generator=streams(f"judge {tag}")).failure_rate
+        alone = judge(plain, x_adv, x, y, threat, generator=streams(tag)).failure_rate
+        return both, suspicion(detector, x_adv, generator=setting.generator()), alone > 0
+
+    naive = PGD(steps=setting.bench.steps, early_stop=False)
+    success, scores, wrong = judged(naive.run(plain, x, y, threat, generator=streams("pgd")), "pgd")
+    rates = {"plain PGD": float(success.mean())}
+    lowest = torch.where(wrong, scores, torch.inf)  # of the misclassified points of each image
+    best = success.clone()
+    for name, attack in adaptive(setting, detector).items():
+        found = attack.run(seen, x, y, threat, generator=streams(name))
+        success, score, fools = judged(found, name)
+        rates[name] = float(success.mean())
+        best = torch.maximum(best, success)
+        lowest = torch.where(fools, torch.minimum(lowest, score), lowest)
+    clean = suspicion(detector, setting.clean, generator=setting.generator())
+    detected = float((scores[wrong] > defence.threshold).float().mean()) if wrong.any() else float("nan")
+    caught = lowest[lowest.isfinite()]
+    total = float(best.sum())
+    return {
+        "table": __name__,
+        "what": "share of images on which classifier and detector are fooled",
+        "value": total / len(x),
+        "interval": list(clopper_pearson(total, len(x))),
+        "images": len(x),
+        "false_positive_rate": RATE,
+        "success": rates,
+        "detected_pgd": detected,
+        "detected_adaptive": float((caught > defence.threshold).float().mean())
+        if len(caught)
+        else float("nan"),
+        "area_pgd": area(clean, scores[wrong]),
+        "area_adaptive": area(clean, caught),
+        "scores": {
+            name: s.tolist() for name, s in (("clean", clean), ("pgd", scores[wrong]), ("adaptive", caught))
+        },
+        "threshold": defence.threshold,
+    }
+
+
+def area(clean: Tensor, adversarial: Tensor) -> float:
+    """Under the ROC curve: 1 where every adversarial image is more suspicious than every clean one."""
+    if not len(adversarial):
+        return float("nan")
+    label = [0] * len(clean) + [1] * len(adversarial)
+    return float(roc_auc_score(label, torch.cat([clean, adversarial]).double().numpy()))
+
+
+MAGNET = Path(os.environ.get("UNMASK_DATA", ""), "..", "models", "networks.py").resolve()
+
+
+class _Scores(Detector):
+    """Both reconstruction errors of a network that hands them out as `scores`."""
+
+    def __init__(self, magnet: nn.Module, which: int):
+        super().__init__()
+        self.magnet, self.which = magnet, which
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.magnet.scores(x)[self.which]  # type: ignore[operator]
+
+
+def other_peoples_magnet(story: Any) -> Row:
+    """Reformer and both detectors of the networks beside the data."""
+    spec = importlib.util.spec_from_file_location("other_peoples_networks", MAGNET)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    network = module.mnist_magnet()
+    setting = Setting(story.benches[0], story.seed, network, 500)
+    parts: list[Detector] = [_Scores(network, 0), _Scores(network, 1)]
+    held = [threshold_at(suspicion(p, setting.clean, generator=setting.generator()), RATE / 2) for p in parts]
+    return row(setting, AnyOf(list(zip(parts, held, strict=True)), setting.clean))
+
+
+def describe(row: Row) -> str:
+    """One cell of the table."""
+    low, high = (100 * v for v in row["interval"])
+    ways = ", ".join(f"{name} {100 * rate:.0f} %" for name, rate in row["success"].items())
+    return (
+        f"of plain PGD's {100 * row['detected_pgd']:.0f} % detected, AUC {row['area_pgd']:.2f}; adaptive: "
+        f"{100 * row['detected_adaptive']:.0f} %, AUC {row['area_adaptive']:.2f}; **both fooled "
+        f"{100 * row['value']:.0f} %** [{low:.0f}, {high:.0f}] ({ways})"
+    )
