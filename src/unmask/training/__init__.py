@@ -5,7 +5,9 @@ from .base import Epoch, History, Trainer
 from .fast import FastTraining
 from .free import FreeTraining
 from .loop import Loop, Seen
+from .pretraining import Pretraining
 from .run import Run
+from .selftraining import SelfTraining
 from .standard import Standard
 from .trades import TRADES
 from .yopo import YOPO
@@ -19,8 +21,10 @@ __all__ = [
     "FreeTraining",
     "History",
     "Loop",
+    "Pretraining",
     "Run",
     "Seen",
+    "SelfTraining",
     "Standard",
     "Trainer",
 ]
