@@ -5,6 +5,7 @@ import json
 import pytest
 from safetensors.torch import load_file
 
+from unmask.audit.target import load_target
 from unmask.cli.main import main
 from unmask.data import load
 from unmask.zoo import CNN
@@ -33,6 +34,52 @@ def test_goes_on_behind_its_checkpoint(tmp_path, capsys):
     assert main([*WORDS, "--epochs", "2", "--out", str(tmp_path)]) == 0
     assert "epoch 1 of 2" not in capsys.readouterr().err
     assert len(json.loads((tmp_path / "train.json").read_text())["epochs"]) == 2
+
+
+def test_every_recipe_trains(tmp_path, capsys):
+    common = "--examples 200 --batch-size 32 --epochs 2 --epsilon 0.1 --arch mlp".split()
+    extra = {
+        "pgd": "--steps 2 --step-size 0.5 --validation 40 --patience 5 --tensorboard",
+        "fgsm": "--norm l2",
+        "free": "--replays 2",
+        "yopo": "--full 2 --inner 2",
+        "trades": "--beta 1 --steps 2",
+        "pretraining": "--source digits --source-epochs 1 --steps 2",
+        "selftraining": "--labels 60 --teacher-epochs 2 --beta 1 --steps 2",
+    }
+    for name, words in extra.items():
+        out = tmp_path / name
+        assert main(["train", name, *common, *words.split(), "--out", str(out)]) == 0
+        printed = capsys.readouterr()
+        record = json.loads((out / "train.json").read_text())
+        assert 0 <= record["robust_test_accuracy"] <= record["test_accuracy"] <= 1
+        assert "withstand a short PGD" in printed.out
+        for word in words.split()[::2]:
+            assert word in record["command"] or word == "--tensorboard"
+        assert main(["train", name, *common, *words.split(), "--out", str(out)]) == 0  # all is there already
+        assert json.loads((out / "train.json").read_text())["epochs"] == record["epochs"]
+        capsys.readouterr()
+    assert list((tmp_path / "pgd" / "tensorboard").glob("events*"))
+    target = load_target(f"{tmp_path / 'trades' / 'network.py'}:network").network
+    assert target(load("digits", examples=2).x).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("pgd", "--epsilon is missing"),
+        ("pgd --epsilon 0.1 --beta 2", "--beta is 2.0, but pgd has none; it is for trades"),
+        ("pretraining --epsilon 0.1", "--source is missing"),
+        ("selftraining --epsilon 0.1 --labels 5000", "--labels is 5000"),
+        ("standard --validation 5000", "--validation is 5000"),
+        ("free --epsilon 0.1 --replays 0", "replays=0"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_line(words, message, tmp_path, capsys):
+    assert main(["train", *words.split(), "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
 
 
 def test_unusable_options_are_one_line(tmp_path, capsys):

@@ -6,115 +6,192 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UnusableInput
+from .options import NORMS, number
+from .recipes import ONLY, RECIPES, add_recipe_options, build, check
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from ..training import History
+
 ARCHITECTURES = ("mlp", "cnn", "resnet20", "preact_resnet18")
-RECIPES = ("standard",)
+ROBUST_EXAMPLES = 1000  # of the test split, for the short attack at the end
 
 
 def add_parser(commands: Any) -> None:
     """Adds the subcommand."""
+    listed = "; ".join(f"{name}: {what}" for name, what in RECIPES.items())
     command = commands.add_parser(
         "train",
-        help="train a network",
-        description="Trains a network and writes network.safetensors, train.json and a checkpoint to DIR. If "
-        "DIR holds a checkpoint, training goes on behind it.",
+        help="train a network, hardened or not",
+        description="Trains a network and writes network.safetensors, network.py (a target for unmask audit), "
+        "train.json and a checkpoint to DIR. If DIR holds a checkpoint, training goes on behind it. Recipes: "
+        f"{listed}.",
     )
     add = command.add_argument
-    add("recipe", choices=RECIPES, metavar="RECIPE", help=f"one of {', '.join(RECIPES)}")
+    add("recipe", choices=tuple(RECIPES), metavar="RECIPE", help=f"one of {', '.join(RECIPES)}")
     add("--data", default="digits", metavar="DATA", help="digits (default), mnist, cifar10, or as for audit")
     add("--arch", default="cnn", choices=ARCHITECTURES, help="architecture (default: cnn)")
-    add("--epochs", type=int, default=20, metavar="N", help="passes over the data (default: 20)")
-    add("--batch-size", type=int, default=128, metavar="N", help="examples per step (default: 128)")
-    add("--learning-rate", type=float, default=0.2, metavar="RATE", help="at its peak (default: 0.2)")
+    add("--norm", choices=NORMS, default="linf", help="norm of the perturbation (default: linf)")
+    add("--epsilon", type=number, metavar="EPS", help="its radius, for instance 8/255")
+    add("--epochs", type=int, metavar="N", help="passes over the data (default: 20)")
+    add("--batch-size", type=int, metavar="N", help="examples per step (default: 128)")
+    add("--learning-rate", type=float, metavar="RATE", help="at its peak (default: 0.2)")
     add("--examples", type=int, metavar="N", help="train on the first N examples (default: all)")
+    add("--pad", type=int, metavar="N", help="random shift in pixels (default: 4 in colour, else 1)")
+    add("--average", type=float, metavar="A", help="decay of the weights' moving average (default: 0.995)")
+    add_recipe_options(command)
     add(
-        "--pad",
+        "--validation",
         type=int,
-        default=None,
         metavar="N",
-        help="random shift in pixels (default: 4 in colour, else 1)",
+        help="hold the last N training examples out and measure on them after every epoch; with an epsilon the "
+        "best epoch's weights stay (default: 0)",
     )
+    add("--patience", type=int, metavar="N", help="stop after N epochs without better robust accuracy")
+    add("--tensorboard", action="store_true", help="write curves to DIR/tensorboard")
     add("--half", action="store_true", help="bfloat16 passes: faster where the processor has it")
     add("--compile", action="store_true", help="torch.compile: faster after a minute; needs a C++ compiler")
     add("--seed", type=int, default=0, metavar="N", help="seed of all randomness (default: 0)")
-    add("--device", default=None, metavar="DEVICE", help="cpu, cuda, … (default: cuda if there is one)")
+    add("--device", metavar="DEVICE", help="cpu, cuda, … (default: cuda if there is one)")
     add("--out", type=Path, required=True, metavar="DIR", help="folder to write")
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains, measures on the test split, writes."""
+    check(arguments)
     import torch
     from safetensors.torch import save_file
 
+    from ..attacks import PGD
     from ..data import load
-    from ..training import Standard
+    from ..threat import threat_model
+    from ..training import tensorboard
+    from ..training.validation import accuracies
     from .terminal import console
 
     err = console(sys.stderr)
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    threat = None if arguments.epsilon is None else threat_model(arguments.norm, arguments.epsilon)
     data = load(arguments.data, split="train", examples=arguments.examples)
-    classes, channels = int(data.y.max()) + 1, data.x.shape[1]
-    colour = channels == 3
-    trainer = Standard(
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate,
-        pad=(4 if colour else 1) if arguments.pad is None else arguments.pad,
-        mirror=colour,
-        half=arguments.half,
-        compiled=arguments.compile,
-    )
+    data, validation = split_off(data, arguments.validation)
+    shape, classes = list(data.x.shape[1:]), int(data.y.max()) + 1
+    trainer, seen = build(arguments, shared_fields(arguments, colour=shape[0] == 3), data)
     with torch.random.fork_rng([]):
         torch.manual_seed(arguments.seed)
-        network = architecture(arguments.arch, data.x.shape[1:], classes)
+        network = architecture(arguments.arch, shape, classes)
     network.to(device=device).to(memory_format=torch.channels_last)  # pyright: ignore
+    write_curves = tensorboard(arguments.out / "tensorboard") if arguments.tensorboard else None
+    total = total_passes(trainer)
 
-    def progress(history: Any) -> None:
-        last = history.epochs[-1]
-        err.print(
-            f"epoch {len(history.epochs)} of {trainer.epochs}: loss {last.loss:.4f}, training accuracy "
-            f"{100 * last.accuracy:.2f} %, {last.seconds:.0f} s"
+    with progress_bar(err, total) as bar:
+
+        def progress(history: History) -> None:
+            line = describe(history, total)
+            bar.update(bar.task_ids[0], completed=len(history.epochs), description=line.partition(": ")[2])
+            err.print(line)
+            if write_curves is not None:
+                write_curves(history)
+
+        history = trainer.fit(
+            network,
+            seen,
+            threat,
+            generator=torch.Generator().manual_seed(arguments.seed),
+            validation=validation,
+            checkpoint=arguments.out / "checkpoint.safetensors",
+            progress=progress,
         )
-
-    history = trainer.fit(
-        network,
-        data,
-        None,
-        generator=torch.Generator().manual_seed(arguments.seed),
-        checkpoint=arguments.out / "checkpoint.safetensors",
-        progress=progress,
-    )
+    for event in history.events:
+        err.print(event)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: t.cpu().contiguous() for name, t in network.state_dict().items()},
         arguments.out / "network.safetensors",
     )
+    target = arguments.out / "network.py"
+    target.write_text(target_file(arguments.arch, shape, classes), encoding="utf-8")
     test = load(arguments.data, split="test")
-    with torch.no_grad():
-        right = sum(
-            int((network(x.to(device)).argmax(1).cpu() == y).sum())
-            for x, y in zip(test.x.split(500), test.y.split(500), strict=True)
-        )
+    clean, _ = accuracies(network, test, None, PGD(), 500, arguments.seed)
+    few, _ = split_off(test, max(len(test) - ROBUST_EXAMPLES, 0))
+    attack = PGD(steps=20, rel_step_size=0.125)
+    robust = None if threat is None else accuracies(network, few, threat, attack, 500, arguments.seed)[1]
     record = {
         "command": command_line(arguments),
-        "test_accuracy": right / len(test),
+        "test_accuracy": clean,
         "test_examples": len(test),
+        "threat": None if threat is None else {"norm": threat.norm, "epsilon": threat.epsilon},
+        "robust_test_accuracy": robust,
+        "robust_test_examples": None if robust is None else len(few),
+        "robust_test_attack": None if robust is None else repr(attack),
         "parameters": sum(p.numel() for p in network.parameters()),
         "torch": torch.__version__,
         "device": device,
         "epochs": history.record(),
+        "events": history.events,
     }
     (arguments.out / "train.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print(f"clean accuracy {100 * right / len(test):.2f} % of {len(test)} test images")
+    print(f"clean accuracy {100 * clean:.2f} % of {len(test)} test images")
+    if robust is not None and threat is not None:
+        print(
+            f"at most {100 * robust:.2f} % of {len(few)} withstand a short PGD; for a number to report: unmask audit "
+            f"{target}:network --data {arguments.data} --norm {threat.norm} --epsilon {threat.epsilon:g}"
+        )
     print(arguments.out / "network.safetensors")
     return 0
+
+
+def shared_fields(arguments: argparse.Namespace, *, colour: bool) -> dict[str, Any]:
+    """The fields that every recipe has, as far as they are given."""
+    names = ("epochs", "batch_size", "learning_rate", "average", "patience")
+    fields = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    pad = (4 if colour else 1) if arguments.pad is None else arguments.pad
+    return fields | {"pad": pad, "mirror": colour, "half": arguments.half, "compiled": arguments.compile}
+
+
+def split_off(data: Any, count: int | None) -> tuple[Any, Any]:
+    """All but the last `count` examples, and those; None in their place where there are none."""
+    if not count:
+        return data, None
+    if not 0 < count < len(data):
+        raise UnusableInput(f"--validation is {count} of {len(data)} examples; give fewer")
+    rest = len(data) - count
+    pair = (slice(rest), slice(rest, None))
+    return tuple(replace(data, x=data.x[s], y=data.y[s], index=data.index[s]) for s in pair)  # type: ignore[return-value]
+
+
+def total_passes(trainer: Any) -> int:
+    """Epochs that a progress bar counts up to: of both phases of pretraining, of the student of self-training."""
+    if hasattr(trainer, "before"):
+        return trainer.before.passes + trainer.after.passes
+    return getattr(trainer, "student", trainer).passes
+
+
+def progress_bar(err: Any, total: int) -> Any:
+    """A bar over the epochs, with the last accuracies; nothing where standard error is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    bar = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+    bar.add_task("", total=total)
+    return bar
+
+
+def describe(history: History, total: int) -> str:
+    """One line about the last epoch."""
+    last = history.epochs[-1]
+    words = [f"loss {last.loss:.4f}", f"training accuracy {100 * last.accuracy:.2f} %"]
+    if last.clean_accuracy is not None:
+        words.append(f"clean {100 * last.clean_accuracy:.2f} %")
+    if last.robust_accuracy is not None:
+        words.append(f"robust {100 * last.robust_accuracy:.2f} %")
+    return f"epoch {len(history.epochs)} of {total}: {', '.join(words)}, {last.seconds:.0f} s"
 
 
 def architecture(name: str, shape: Sequence[int], classes: int) -> nn.Module:
@@ -129,12 +206,32 @@ def architecture(name: str, shape: Sequence[int], classes: int) -> nn.Module:
     return {"resnet20": ResNet20, "preact_resnet18": PreActResNet18}[name](channels=channels, classes=classes)
 
 
+def target_file(name: str, shape: Sequence[int], classes: int) -> str:
+    """A Python file whose `network` loads the weights beside it: what `unmask audit` takes."""
+    return f'''"""The network that `unmask train` wrote beside this file."""
+
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from unmask.cli.train import architecture
+
+
+def network():
+    """In eval mode."""
+    built = architecture({name!r}, {list(shape)}, {classes})
+    built.load_state_dict(load_file(Path(__file__).with_name("network.safetensors")))
+    return built.eval()
+'''
+
+
 def command_line(arguments: argparse.Namespace) -> str:
     """The exact command, for whoever wants the same weights."""
-    if arguments.recipe not in RECIPES:
-        raise UnusableInput(f"the recipe is {arguments.recipe!r}; choose one of {', '.join(RECIPES)}")
     words = ["unmask train", arguments.recipe]
-    for name in ("data", "arch", "epochs", "batch_size", "learning_rate", "examples", "pad", "seed"):
+    names = ["data", "arch", "epochs", "batch_size", "learning_rate", "examples", "pad", "average", *ONLY]
+    if arguments.epsilon is not None:
+        names += ["norm", "epsilon"]
+    for name in (*names, "validation", "patience", "seed"):
         value = getattr(arguments, name)
         if value is not None:
             words.append(f"--{name.replace('_', '-')} {value}")

@@ -9,6 +9,7 @@ from .pretraining import Pretraining
 from .run import Run
 from .selftraining import SelfTraining
 from .standard import Standard
+from .tensorboard import tensorboard
 from .trades import TRADES
 from .yopo import YOPO
 
@@ -27,4 +28,5 @@ __all__ = [
     "SelfTraining",
     "Standard",
     "Trainer",
+    "tensorboard",
 ]

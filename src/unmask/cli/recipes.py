@@ -1,0 +1,133 @@
+"""From the options of `unmask train` to a recipe."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UnusableInput
+from .options import number
+
+if TYPE_CHECKING:
+    from ..data import Data
+    from ..training import Trainer
+
+RECIPES = {
+    "standard": "no adversary",
+    "pgd": "adversarial training, Madry et al. 2018",
+    "fgsm": "one step from a random start and a guard, Wong et al. 2020",
+    "free": "the same pass moves weights and images, Shafahi et al. 2019",
+    "yopo": "most steps through the first layer only, Zhang D. et al. 2019",
+    "trades": "clean loss plus beta times instability, Zhang H. et al. 2019",
+    "pretraining": "adversarially on --source, then on the data, Hendrycks et al. 2019",
+    "selftraining": "--labels known, the others named by a teacher, Carmon et al. 2019",
+}
+# Options that only some recipes know, and what these call them.
+ONLY = {
+    "steps": ("pgd", "trades", "pretraining", "selftraining"),
+    "step_size": ("pgd", "fgsm", "free", "yopo", "trades", "pretraining", "selftraining"),
+    "replays": ("free",),
+    "full": ("yopo",),
+    "inner": ("yopo",),
+    "beta": ("trades", "selftraining"),
+    "source": ("pretraining",),
+    "source_epochs": ("pretraining",),
+    "labels": ("selftraining",),
+    "teacher_epochs": ("selftraining",),
+}
+
+
+def add_recipe_options(command: argparse.ArgumentParser) -> None:
+    """Adds what some recipes know and others do not. Absent ones are None: the recipe's own default."""
+    add = command.add_argument
+    add("--steps", type=int, metavar="N", help="of the inner attack (default: 10)")
+    add("--step-size", type=number, metavar="S", help="of the attack, as a fraction of epsilon")
+    add("--replays", type=int, metavar="M", help="free: steps on each minibatch (default: 8)")
+    add("--full", type=int, metavar="M", help="yopo: whole passes per minibatch (default: 5)")
+    add("--inner", type=int, metavar="N", help="yopo: steps through the first layer per pass (default: 3)")
+    add("--beta", type=number, metavar="B", help="trades, selftraining: weight of robustness (default: 6)")
+    add("--source", metavar="DATA", help="pretraining: what to pretrain on")
+    add("--source-epochs", type=int, metavar="N", help="pretraining: passes over it (default: 20)")
+    add("--labels", type=int, metavar="N", help="selftraining: only the first N labels are known")
+    add("--teacher-epochs", type=int, metavar="N", help="selftraining: passes of the teacher (default: 20)")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """**Raises** `UnusableInput` for what is missing, or of no use to the recipe."""
+    recipe = arguments.recipe
+    for name, recipes in ONLY.items():
+        value, option = getattr(arguments, name), f"--{name.replace('_', '-')}"
+        if value is not None and recipe not in recipes:
+            raise UnusableInput(f"{option} is {value}, but {recipe} has none; it is for {', '.join(recipes)}")
+    if arguments.epsilon is None and recipe != "standard":
+        raise UnusableInput(
+            f"--epsilon is missing; {recipe} hardens against one, for instance --epsilon 8/255"
+        )
+    for name, needed in (("source", "pretraining"), ("labels", "selftraining")):
+        if recipe == needed and getattr(arguments, name) is None:
+            raise UnusableInput(f"--{name} is missing; {recipe} cannot do without")
+
+
+def build(arguments: argparse.Namespace, shared: dict[str, Any], data: Data) -> tuple[Trainer, Data]:
+    """The recipe, and the part of `data` that it sees labels of.
+
+    **Arguments**
+    - `shared`: fields of every `Loop`: batch size, augmentation and the like.
+    """
+    from .. import training
+
+    if arguments.recipe == "standard":
+        return training.Standard(**shared), data
+    if arguments.recipe == "fgsm":
+        attack = training.FastTraining().attack
+        return training.FastTraining(**shared, attack=_stepped(attack, arguments)), data
+    if arguments.recipe in ("free", "yopo"):
+        fields = {"replays": arguments.replays, "full": arguments.full, "inner": arguments.inner}
+        fields = _given(fields | {"rel_step_size": arguments.step_size})
+        recipe = training.FreeTraining if arguments.recipe == "free" else training.YOPO
+        return recipe(**shared, **fields), data
+    attack = _stepped(training.AdversarialTraining().attack, arguments)
+    if arguments.recipe == "pgd":
+        return training.AdversarialTraining(**shared, attack=attack), data
+    if arguments.recipe == "trades":
+        return training.TRADES(**shared, **_given({"beta": arguments.beta}), attack=attack), data
+    if arguments.recipe == "pretraining":
+        from ..data import load
+
+        source = load(arguments.source, split="train")
+        tuned = {"epochs": 5, "learning_rate": 0.02} | shared
+        before = shared | _given({"epochs": arguments.source_epochs})
+        before.pop("learning_rate", None)
+        if arguments.source_epochs is None:
+            before.pop("epochs", None)
+        recipe = training.Pretraining(
+            source=source,
+            before=training.AdversarialTraining(**before, attack=attack),
+            after=training.AdversarialTraining(**tuned, attack=attack),
+        )
+        return recipe, data
+    if not 0 < arguments.labels < len(data):
+        raise UnusableInput(f"--labels is {arguments.labels}; give a number below the {len(data)} examples")
+    known = slice(arguments.labels)
+    teacher = shared | _given({"epochs": arguments.teacher_epochs})
+    if arguments.teacher_epochs is None:
+        teacher.pop("epochs", None)
+    recipe = training.SelfTraining(
+        unlabelled=data.x[arguments.labels :],
+        teacher=training.Standard(**teacher),
+        student=training.TRADES(**shared, **_given({"beta": arguments.beta}), attack=attack),
+        labelled_share=0.5,
+    )
+    return recipe, replace(data, x=data.x[known], y=data.y[known], index=data.index[known])
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _stepped(attack: Any, arguments: argparse.Namespace) -> Any:
+    fields = {"rel_step_size": arguments.step_size}
+    if hasattr(attack, "steps"):
+        fields["steps"] = arguments.steps
+    return replace(attack, **_given(fields))
