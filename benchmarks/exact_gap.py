@@ -2,8 +2,10 @@
 
     UNMASK_DATA=<data folder> python benchmarks/exact_gap.py [--network mnist_fc_20] [--examples 20] [--first 0]
 
-Ratio of each attack's nearest adversarial example to the *proved lower bound* of the mixed-integer program, so the
-ratio includes what the program left open. FAB gives a distance; TargetedAPGD gives one by bisection on epsilon.
+Ratio of each attack's nearest adversarial example to the *proved lower bound* of the mixed-integer program, over the
+examples that it solved, so the ratio includes its tolerance of 0.1 %. Three attacks, each going on from the one before:
+FAB on every class; the walk through linear regions from there; the same walk from FAB aimed at each of the five
+likeliest classes on its own.
 """
 
 from __future__ import annotations
@@ -17,34 +19,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from unmask.attacks import FAB, PGD, Attack, TargetedAPGD
-from unmask.bounds import exact_radius
+from unmask.attacks import FAB
+from unmask.bounds import exact_radius, walk_regions
 from unmask.classifier import Classifier
-from unmask.objectives import Targeted, margin
 from unmask.randomness import Streams
 from unmask.threat import Linf
 
 
-def by_bisection(
-    attack: Attack, door: Classifier, x: Tensor, y: Tensor, start: Tensor, halvings: int
+def aimed(
+    network: nn.Module, door: Classifier, x: Tensor, y: Tensor, best: Tensor, classes: int = 5
 ) -> Tensor:
-    """Nearest distance `[batch]` at which the attack still succeeds, from `start` downwards."""
-    best = start.clone()
-    for i in range(len(x)):
-        low = 0.0
-        for halving in range(halvings):
-            epsilon = (low + float(best[i])) / 2 if halving > 2 else float(best[i]) * (0.99 - 0.02 * halving)
-            threat = Linf(epsilon=epsilon)
-            streams = Streams.seeded(halving, torch.tensor([i]))
-            point = attack.run(door, x[i : i + 1], y[i : i + 1], threat, generator=streams)
-            if door.predict(point, generator=streams).logits.argmax(1) != y[i]:
-                best[i] = threat.distance(point, x[i : i + 1])[0]
-            else:
-                low = max(low, epsilon)
-            if low > 0.999 * float(best[i]):
-                break
+    """The walk from targeted FAB's points that are not much farther than the best so far, for each class."""
+    threat, best = Linf(epsilon=1.0), best.clone()
+    ranked = network(x).argsort(1, descending=True)
+    for rank in range(1, classes + 1):
+        fab = FAB(steps=60, early_stop=False)
+        streams = Streams.seeded(rank, torch.arange(len(x)))
+        point = fab.run(door, x, ranked[:, rank], Linf(epsilon=1.0, goal="targeted"), generator=streams)
+        near = threat.distance(point, x) < 1.3 * threat.distance(best, x)
+        near = (near & (network(point).argmax(1) != y)).nonzero()[:, 0]
+        point = walk_regions(network, x[near], y[near], point[near], threat)
+        closer = threat.distance(point, x[near]) < threat.distance(best[near], x[near])
+        best[near[closer]] = point[closer]
     return best
 
 
@@ -79,31 +77,45 @@ def main() -> None:
     door = Classifier(network, deterministic=True)
     streams = Streams.seeded(0, torch.arange(len(x)))
 
-    fab = FAB(restarts=3, one_by_one=True, early_stop=False)
     whole = Linf(epsilon=1.0)
+    fab = FAB(restarts=3, one_by_one=True, early_stop=False)
+    began = time.perf_counter()
     point = fab.run(door, x, y, whole, generator=streams)
-    distances = {"FAB": whole.distance(point, x).masked_fill(network(point).argmax(1) == y, 1.0)}
-    pgd = PGD(steps=40, rel_step_size=0.1, objective=margin)
-    distances["PGD from FAB"] = by_bisection(pgd, door, x, y, distances["FAB"], 14)
-    apgd = TargetedAPGD(steps=100, objective=Targeted())
-    distances["TargetedAPGD from these"] = by_bisection(apgd, door, x, y, distances["PGD from FAB"], 14)
+    points, seconds = {"FAB": point}, {"FAB": time.perf_counter() - began}
+    for name, better in (
+        ("walk from FAB", lambda p: walk_regions(network, x, y, p, whole)),
+        ("walks from aimed FAB", lambda p: aimed(network, door, x, y, p)),
+    ):
+        began = time.perf_counter()
+        point = better(point)
+        points[name], seconds[name] = point, time.perf_counter() - began
+    distances = {
+        name: whole.distance(p, x).masked_fill(network(p).argmax(1) == y, 1.0) for name, p in points.items()
+    }
     best = torch.stack(list(distances.values())).amin(0)
-    start = time.perf_counter()
-    exact = exact_radius(network, x, y, whole, upper=best, time_limit=options.seconds)
-    seconds = time.perf_counter() - start
+    exact = []
+    for i in range(len(x)):
+        part = slice(i, i + 1)
+        exact += exact_radius(network, x[part], y[part], whole, upper=best[part], time_limit=options.seconds)
+        print(
+            f"example {i}: {exact[-1].lower_bound:.5f} of {best[i]:.5f}, {exact[-1].seconds:.0f} s",
+            flush=True,
+        )
     proved = torch.tensor([e.lower_bound for e in exact], dtype=torch.float64)
-    closed = proved >= 0.998 * best
-    gaps = torch.tensor([e.gap for e in exact])
-    print(
-        f"{options.network}: {len(x)} examples, program {seconds:.0f} s, {int((gaps < 2e-3).sum())} solved to 0.2 %, "
-        f"{int(closed.sum())} of the attacks' best distances proved optimal to 0.2 %"
+    # Where nothing nearer than the attacks' best was found, the program's own radius is infinite and its gap 0 or 1.
+    solved = proved >= 0.998 * torch.minimum(
+        best, torch.tensor([e.radius for e in exact], dtype=torch.float64)
     )
-    solved = gaps < 2e-3
+    print(
+        f"{options.network}: {len(x)} examples, program {sum(e.seconds for e in exact):.0f} s, {int(solved.sum())} "
+        f"solved to 0.2 % in {options.seconds:.0f} s each, {int((proved >= 0.998 * best).sum())} of the attacks' best "
+        "distances proved optimal to 0.2 %"
+    )
     for name, distance in distances.items():
         ratio = (distance / proved)[solved]
         print(
             f"{name} / exact on the solved: median {ratio.median():.4f}, 90 % {ratio.quantile(0.9):.4f}, "
-            f"worst {ratio.max():.4f}"
+            f"worst {ratio.max():.4f}; {seconds[name]:.0f} s"
         )
 
 

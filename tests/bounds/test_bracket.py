@@ -42,7 +42,7 @@ def bracket(network, x, y, threat, how=QUICK):
 
 
 def score(value, **changes):
-    fit = WeibullFit(3.0, 1.0, 1.0, 0.05, 0.5)
+    fit = WeibullFit(3.0, 1.0, 1.0, 1.0, 0.05, 0.5)
     fields = {"target": 1, "margin": 1.0, "lipschitz": 1.0, "fit": fit, "zero_gradient_share": 0.0}
     fields["spread"] = 0.3
     return CleverScore(value, **{**fields, "capped": False, "degenerate": None, **changes})
@@ -61,13 +61,13 @@ def test_rules_of_the_marks():
         (mark(score(0.1), 0.2, zero_at_x=True), "at the example"),
         (mark(score(0.1), 0.2, masking="masked at a.py:3"), "a.py:3"),
         (mark(score(math.nan), math.inf), "not finite"),
-        (mark(score(0.1, fit=WeibullFit(3.0, 1.0, 1.0, 0.3, 0.001)), 0.2), "p = 0.001"),
+        (mark(score(0.1, fit=WeibullFit(3.0, 1.0, 1.0, 1.0, 0.3, 0.001)), 0.2), "p = 0.001"),
     ):
         assert doubtful.mark == "unreliable"
         assert reason in doubtful.reason
-    assert mark(score(0.1, fit=WeibullFit(3.0, 1.0, 1.0, 0.3, math.nan)), 0.2).mark == "unrefuted"
+    assert mark(score(0.1, fit=WeibullFit(3.0, 1.0, 1.0, 1.0, 0.3, math.nan)), 0.2).mark == "unrefuted"
     assert mark(score(0.1, fit=None), 0.2).mark == "unrefuted"
-    repeating = score(0.1, fit=WeibullFit(3.0, 1.0, 1.0, 0.3, 1e-9), spread=0.9)
+    repeating = score(0.1, fit=WeibullFit(3.0, 1.0, 1.0, 1.0, 0.3, 1e-9), spread=0.9)
     assert mark(repeating, 0.2).mark == "unrefuted"
 
 

@@ -4,6 +4,7 @@ from .bracket import Bracket, Bracketing, Brackets
 from .certified import Certificate, certified_radius, certify, certify_box
 from .clever import Clever, CleverScore
 from .exact import ExactRadius, exact_radius
+from .linear_regions import walk_regions
 from .marks import Marked, mark
 from .nearest import Nearest, NearestSearch
 
@@ -23,4 +24,5 @@ __all__ = [
     "certify_box",
     "exact_radius",
     "mark",
+    "walk_regions",
 ]

@@ -34,7 +34,8 @@ class CleverScore:
     - `target`: the class with the smallest score.
     - `margin`: logit of the true class minus the target's, at the example.
     - `lipschitz`: estimated largest dual norm of the gradient of that difference in the ball.
-    - `fit`: the reverse Weibull law of the maxima; None where `degenerate` says why there is none.
+    - `fit`: the reverse Weibull law of the maxima; None where `degenerate` says why there is none. Where it does not
+      fit at all, `lipschitz` is the largest norm seen.
     - `spread`: smallest of the maxima by the largest, in [0, 1]; 0 where all are zero, NaN where one is not finite.
     - `zero_gradient_share`: share of the sampled gradients, over all targets, that are exactly zero everywhere.
     - `capped`: whether the score is the sampling radius itself, so that the distance may be larger.
@@ -142,9 +143,11 @@ class Clever:
                 points = threat.random_start(x[i].expand(count, *x.shape[1:]), generator=own)
                 label = source[i].expand(count)
                 for t, grad in enumerate(self._slopes(classifier, points, label, targets[i], own)):
-                    flat = grad.flatten(1).double()
-                    norms[i, t, start : start + count] = torch.linalg.vector_norm(flat, threat.dual_p, dim=1)
-                    zeros[i] += (flat == 0).all(1).sum()
+                    flat = grad.flatten(1)
+                    norms[i, t, start : start + count] = torch.linalg.vector_norm(
+                        flat, threat.dual_p, dim=1, dtype=torch.float64
+                    )
+            zeros[i] = (norms[i] == 0).sum()  # in float64 no norm of a float32 gradient underflows
         if self.pool_factor is None:
             maxima = norms.reshape(*targets.shape, self.batches, self.samples).amax(3)
         else:
@@ -194,7 +197,7 @@ class Clever:
             fit = fit_reverse_weibull(maxima)
             if self.pool_factor is not None:
                 fit = replace(fit, ks_pvalue=math.nan)
-            lipschitz = fit.location
+            lipschitz = fit.end_point
         score = margin / lipschitz
         kind = None if fit else "constant"
         capped = score >= radius

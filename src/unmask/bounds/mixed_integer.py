@@ -21,7 +21,7 @@ from .operations import RELU, Interval
 Matrix = Any  # SciPy's sparse arrays have no common base that its stubs know
 
 
-def _affine_form(graph: Graph, place: int, rows: Tensor) -> tuple[dict[int, np.ndarray], np.ndarray]:
+def affine_form(graph: Graph, place: int, rows: Tensor) -> tuple[dict[int, np.ndarray], np.ndarray]:
     """`rows` `[specs, *shape]` of a node, as matrices on the ReLUs and the input before it, and an offset `[specs]`."""
     waiting = {place: rows[None]}
     matrices: dict[int, np.ndarray] = {}
@@ -91,7 +91,7 @@ class Program:
         parent = self.graph.nodes[here].parents[0]
         shape = self.graph.nodes[parent].shape
         width = len(low)
-        matrices, offset = _affine_form(
+        matrices, offset = affine_form(
             self.graph, parent, torch.eye(width, dtype=torch.float64).reshape(width, *shape)
         )
         active = self._new(np.zeros(width), np.maximum(high, 0))
@@ -124,7 +124,7 @@ class Program:
 
     def smallest(self, row: Tensor, time_limit: float) -> tuple[bool, Tensor | None]:
         """Whether the solver finished, and the point with the smallest `row . logits <= 0` that it found."""
-        matrices, offset = _affine_form(self.graph, len(self.graph.nodes) - 1, row[None])
+        matrices, offset = affine_form(self.graph, len(self.graph.nodes) - 1, row[None])
         terms, offset = self._terms(matrices, offset)
         rows = [*self.rows, (terms, np.full(1, -np.inf), -offset)]
         blocks = [_placed(terms, self.count) for terms, _, _ in rows]
