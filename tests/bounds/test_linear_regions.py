@@ -51,8 +51,9 @@ def test_nearer_than_fab_and_no_nearer_than_the_optimum(kind, programs):
     assert ((found >= 0) & (found <= 1)).all()
     assert (after <= before).all()
     assert (after < before * 0.9999).any()
-    for i, exact in enumerate(exact_radius(network, x, y, BOX)):
-        assert exact.lower_bound * (1 - 1e-5) <= after[i] <= exact.radius * (1.05 if programs > 10 else 1.5)
+    if kind == "mlp_relu":  # the program takes minutes on the other one
+        for i, exact in enumerate(exact_radius(network, x, y, BOX)):
+            assert exact.lower_bound * (1 - 1e-5) <= after[i] <= exact.radius * 1.05
 
 
 def test_what_is_not_adversarial_stays():

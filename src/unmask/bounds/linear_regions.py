@@ -143,7 +143,7 @@ class _Pieces:
             value = sum((m @ values[place] for place, m in matrices.items()), offset)
             active = pattern[first : first + len(offset)]
             first += len(offset)
-            rows.append(slope)
+            rows.append(np.asarray(slope))
             offsets.append(value)
             slopes[here], values[here] = active[:, None] * slope, active * value
         slope = sum(m @ slopes[place] for place, m in self.last[0].items())
