@@ -10,6 +10,7 @@ from .run import Run
 from .selftraining import SelfTraining
 from .standard import Standard
 from .tensorboard import tensorboard
+from .toy import RobustAndWeakFeatures
 from .trades import TRADES
 from .yopo import YOPO
 
@@ -23,6 +24,7 @@ __all__ = [
     "History",
     "Loop",
     "Pretraining",
+    "RobustAndWeakFeatures",
     "Run",
     "Seen",
     "SelfTraining",
