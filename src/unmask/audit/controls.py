@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from ..attacks import APGD, FGSM, PGD, Square
 from ..attacks.base import Images, Labels
 from ..classifier import Classifier, Meter
@@ -16,6 +18,7 @@ from ..diagnostics import (
     NullAttack,
     OneStep,
     Planted,
+    RandomnessGain,
     RandomNoise,
     Reading,
     Repeatability,
@@ -27,6 +30,7 @@ from ..objectives import Objective
 from ..randomness import Streams
 from ..threat import ThreatModel
 from .candidates import Candidate
+from .memory import BatchSize
 from .records import Control
 from .standing import Standing
 from .subject import Subject
@@ -52,6 +56,7 @@ def suite(gradient: GradientEstimator, objective: Objective, *, early_stop: bool
         "gradient against finite difference, exact": GradientCheck(),
         "gradient share, exact": GradientShare(),
         "repeatability": Repeatability(),
+        "randomness against none": RandomnessGain(attack=pgd),
     }
 
 
@@ -66,6 +71,8 @@ def examine(
     """Runs one control; None where it does not apply to this network."""
     try:
         return diagnostic.examine(classifier, x, y, threat, generator=streams)
+    except torch.OutOfMemoryError:
+        raise
     except (UnmaskError, RuntimeError, NotImplementedError):
         return None
 
@@ -94,8 +101,8 @@ def run_controls(
     subject: Subject, standing: Standing, winner: Candidate, *, suspicious: bool
 ) -> tuple[list[Control], list[tuple[float, float]]]:
     """All controls on a few examples, those in the journal as they were. Returns them and accuracy against epsilon."""
-    few = subject.everyone[: min(subject.budget.control_examples, standing.batch_size)]
-    x, y = subject.x[few], subject.y[few]
+    memory = BatchSize(standing.memory.size, "controls", subject.journal, subject.progress)
+    meter = subject.classifier.meter
     checks = suite(winner.gradient, winner.objective, early_stop=not subject.random)
     found, curve = [], []
     for done, (name, check) in enumerate(checks.items(), 1):
@@ -105,13 +112,19 @@ def run_controls(
             record = entry.record
             standing.replay(Meter(**record["meter"]))
         else:
-            before = subject.classifier.meter.snapshot()
-            reading = examine(check, subject.classifier, x, y, subject.threat, subject.streams(key, few))
+            before = meter.snapshot()
+
+            def on(size: int, check: Diagnostic = check, key: str = key) -> Reading | None:
+                few = slice(min(subject.budget.control_examples, size))
+                x, y, streams = subject.x[few], subject.y[few], subject.streams(key, few)
+                return examine(check, subject.classifier, x, y, subject.threat, streams)
+
+            reading = memory.fitting(on, min(subject.budget.control_examples, len(subject)), meter)
             curved = reading if name == "epsilon monotonicity" else None
             record: dict[str, Any] = {
                 "control": as_control(name, reading, suspicious=suspicious).model_dump(),
                 "curve": list(curved.curve) if curved else [],
-                "meter": vars(subject.classifier.meter.since(before)),
+                "meter": vars(meter.since(before)),
             }
             if subject.journal:
                 subject.journal.put(key, record)

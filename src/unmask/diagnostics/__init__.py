@@ -10,6 +10,7 @@ from .one_step import OneStep
 from .planted import Planted
 from .preflight import Preflight, preflight
 from .random_noise import RandomNoise, RandomPoints
+from .randomness_gain import RandomnessGain
 from .repeatability import Repeatability
 from .unbounded import Unbounded
 
@@ -25,6 +26,7 @@ __all__ = [
     "Preflight",
     "RandomNoise",
     "RandomPoints",
+    "RandomnessGain",
     "Reading",
     "Repeatability",
     "Unbounded",
