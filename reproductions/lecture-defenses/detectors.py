@@ -115,8 +115,9 @@ def detectors(setting: Setting) -> dict[str, Callable[[], Detector]]:
 
 
 def rows(story: Any) -> dict[str, tuple[str, Callable[[], Row]]]:
-    """One row for each detector, on digits or MNIST; one for all, by an attack that knows of none; and other people's
-    MagNet, where it is at hand.
+    """One row for each detector, on digits or MNIST, and other people's MagNet, where it is at hand.
+
+    One more row holds all of them against an attack that knows of none.
     """
     bench = story.benches[0]
     setting = Setting(bench, story.seed, bench.networks["plain"], 1000 if story.quick else 1500)
