@@ -43,6 +43,8 @@ def gradient_state(classifier: Classifier, x: Tensor, y: Labels, *, generator: S
     for objective in (cross_entropy, margin):
         try:
             grad = Exact().estimate(classifier, objective, x, y, generator=generator).grad.flatten(1)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError:  # autograd refuses: no gradient is as good as a dead one
             grad = torch.zeros_like(x).flatten(1)
         finite = torch.isfinite(grad).all(1)

@@ -19,6 +19,7 @@ from .campaign import Campaign
 from .candidates import candidates
 from .controls import run_controls
 from .findings import GradientState, confirmed, describe, gradient_state, unlocated
+from .memory import BatchSize
 from .outcome import Outcome
 from .progress import Progress
 from .race import Race
@@ -78,7 +79,8 @@ def audit(
     progress = subject.progress
 
     progress.stage("preflight")
-    facts = _preflight(subject)
+    facts = subject.processes.first(lambda: _preflight(subject))
+    subject.batch_size = subject.processes.first(lambda: subject.batch_size)
     subject.classifier = subject.classifier.replace(
         deterministic=facts.deterministic and facts.seedable, clones_input=facts.writes_input
     )
@@ -98,7 +100,11 @@ def audit(
         detector=facts.has_detector,
         draws=subject.budget.draws,
     )
-    race = campaign.run(entrants, bool(analysis.suspects), extra_attacks)
+    # Each process traced for itself, for a repair does not travel; where they disagree, they run what all have.
+    names = subject.processes.gather([entrant.name for entrant in entrants])
+    entrants = [entrant for entrant in entrants if all(entrant.name in known for known in names)]
+    suspicious = subject.processes.first(lambda: bool(analysis.suspects))
+    race = campaign.run(entrants, suspicious, extra_attacks)
 
     progress.stage("final judgement")
     draws = 1 if not subject.random else max(8, 64 // subject.classifier.passes)
@@ -106,57 +112,66 @@ def audit(
     clean = standing.judged(subject.x, "final clean", draws)
     findings = _findings(subject, analysis, state, race, naive, 1 - float(final.failure_rate.mean()))
     progress.stage("controls")
-    controls, curve = run_controls(subject, standing, race.winners()[0], suspicious=bool(findings))
-    outcome = Outcome(
-        subject, standing, facts, state, naive, clean, final, draws, findings, controls, curve, began
-    )
-    report = outcome.report()
-    outcome.write_evidence()
-    return report
+
+    def conclude() -> Report:
+        controls, curve = run_controls(subject, standing, race.winners()[0], suspicious=bool(findings))
+        outcome = Outcome(
+            subject, standing, facts, state, naive, clean, final, draws, findings, controls, curve, began
+        )
+        report = outcome.report()
+        outcome.write_evidence()
+        return report
+
+    return subject.processes.first(conclude)
 
 
 def _preflight(subject: Subject) -> Preflight:
-    while True:
-        try:
-            return preflight(
-                subject.classifier,
-                subject.x,
-                subject.y,
-                claim=subject.claim,
-                box=subject.threat.box,
-                batch_size=subject.batch_size,
-                generator=subject.streams("preflight"),
-            )
-        except torch.OutOfMemoryError:
-            if subject.batch_size == 1:
-                raise
-            subject.batch_size = max(1, min(subject.batch_size, len(subject)) // 2)
-            subject.progress.note(f"out of memory: going on with batches of {subject.batch_size}")
+    def with_batches_of(size: int) -> Preflight:
+        return preflight(
+            subject.classifier,
+            subject.x,
+            subject.y,
+            claim=subject.claim,
+            box=subject.threat.box,
+            batch_size=size,
+            generator=subject.streams("preflight"),
+        )
+
+    memory = BatchSize(subject.batch_size, "preflight", subject.journal, subject.progress)
+    facts = memory.fitting(with_batches_of, len(subject), subject.classifier.meter)
+    subject.batch_size = memory.size
+    return facts
 
 
 def _trace(subject: Subject) -> tuple[Analysis, GradientState]:
     """Traces at most eight correctly classified examples, and looks at the gradient of at most 32."""
-    seen = slice(min(64, subject.batch_size))
-    with torch.no_grad():
-        logits = subject.classifier(subject.x[seen], generator=subject.streams("pick", seen)).logits
-    right = (logits.argmax(1) == subject.y[seen]).nonzero()[:, 0]
-    some = (right if len(right) >= 4 else subject.everyone[:8])[:8]
-    analysis = analyse(
-        subject.classifier,
-        subject.x[some],
-        subject.y[some],
-        subject.threat,
-        seed=subject.seed,
-        generator=subject.streams("trace", some),
-    )
-    more = right[: min(32, subject.batch_size)] if len(right) >= 4 else some
-    state = gradient_state(
-        subject.classifier,
-        subject.x[more],
-        subject.y[more],
-        generator=subject.streams("gradient", more),
-    )
-    return analysis, state
+
+    def with_batches_of(size: int) -> tuple[Analysis, GradientState]:
+        seen = slice(min(64, size))
+        with torch.no_grad():
+            logits = subject.classifier(subject.x[seen], generator=subject.streams("pick", seen)).logits
+        right = (logits.argmax(1) == subject.y[seen]).nonzero()[:, 0]
+        some = (right if len(right) >= 4 else subject.everyone[:8])[: min(8, size)]
+        analysis = analyse(
+            subject.classifier,
+            subject.x[some],
+            subject.y[some],
+            subject.threat,
+            seed=subject.seed,
+            generator=subject.streams("trace", some),
+        )
+        more = right[: min(32, size)] if len(right) >= 4 else some
+        state = gradient_state(
+            subject.classifier,
+            subject.x[more],
+            subject.y[more],
+            generator=subject.streams("gradient", more),
+        )
+        return analysis, state
+
+    memory = BatchSize(subject.batch_size, "trace", subject.journal, subject.progress)
+    memory.size = subject.processes.first(lambda: memory.size)
+    return memory.fitting(with_batches_of, min(64, len(subject)), subject.classifier.meter)
 
 
 def _standing(subject: Subject) -> Standing:
@@ -171,6 +186,7 @@ def _standing(subject: Subject) -> Standing:
         batch_size=subject.batch_size,
         journal=subject.journal,
         progress=subject.progress,
+        processes=subject.processes,
     )
 
 

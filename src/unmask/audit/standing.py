@@ -100,7 +100,7 @@ class Standing:
         """Judges a point of every example on fresh draws; chooses nothing."""
         streams, before = self.streams(tag), self.classifier.meter.snapshot()
 
-        def share() -> tuple[list[Judgement], Meter]:
+        def share() -> tuple[list[dict[str, Tensor]], Meter]:
             everyone = torch.arange(len(self.x), device=self.x.device)
             parts = [part for part in self.processes.share(everyone).split(self.memory.size) if len(part)]
             seen = [
@@ -115,13 +115,13 @@ class Standing:
                 )
                 for part in parts
             ]
-            return seen, self.classifier.meter.since(before)
+            return [{k: t.cpu() for k, t in vars(s).items()} for s in seen], self.classifier.meter.since(
+                before
+            )
 
         found = self.processes.attempt(share)
         self._spend([meter for _, meter in found])
-        seen = [s for part, _ in found for s in part]
-        names = Judgement.__dataclass_fields__
-        return Judgement(*(torch.cat([getattr(s, f).to(self.x.device) for s in seen]) for f in names))
+        return Judgement(**_joined([s for seen, _ in found for s in seen], self.x.device))
 
     # --- doing something -------------------------------------------------------------------------------------------
 
@@ -173,23 +173,22 @@ class Standing:
             self.replay(spent)
             return {k: t.to(device) for k, t in entry.tensors.items()}, spent, entry.record["seconds"]
         began, before = time.perf_counter(), self.classifier.meter.snapshot()
-        while True:
-            try:
-                mine = self.processes.share(part)
-                found = self.processes.attempt(
-                    lambda: self._propose(name, mine, propose) if len(mine) else {}
-                )
-                break
-            except torch.OutOfMemoryError as error:
-                self.memory.halve(math.ceil(len(part) / self.processes.count), error)
-                part = part[: self.memory.size * self.processes.count]
+
+        def shared(size: int) -> tuple[Tensor, list[dict[str, Tensor]]]:
+            some = part[: size * self.processes.count]
+            mine = self.processes.share(some)
+            return some, self.processes.attempt(
+                lambda: self._propose(name, mine, propose) if len(mine) else {}
+            )
+
+        largest_share = math.ceil(len(part) / self.processes.count)
+        part, found = self.memory.fitting(shared, largest_share, self.classifier.meter)
         meters = self.processes.gather(self.classifier.meter.since(before))
         self._spend(meters)
         spent, took = Meter(), time.perf_counter() - began
         for meter in meters:
             self._add(spent, meter)
-        found = [f for f in found if f]
-        tensors = {"part": part, **{k: torch.cat([f[k].to(device) for f in found], -1) for k in found[0]}}
+        tensors = {"part": part, **_joined([f for f in found if f], device)}
         if self.journal:
             self.journal.put(key, {"meter": vars(spent), "seconds": took}, tensors)
         return tensors, spent, took
@@ -225,9 +224,9 @@ class Standing:
         generator = self.streams(f"{name} judged")[part]
         seen = judge(self.classifier, x_adv, x, y, self.threat, draws=self.draws, generator=generator)
         found = {"x_adv": x_adv, "rate": seen.failure_rate, "margin": seen.margin}
-        if self.classifier.deterministic:
-            return found
-        return {**found, "again": self._again(name, part, x_adv, seen.failure_rate)}
+        if not self.classifier.deterministic:
+            found["again"] = self._again(name, part, x_adv, seen.failure_rate)
+        return {k: t.cpu() for k, t in found.items()}
 
     def _again(self, name: str, part: Tensor, x_adv: Images, rate: Tensor) -> Tensor:
         """Failure rates `[2, len(part)]` of proposal and incumbent on the same fresh draws; NaN where none is needed.
@@ -267,3 +266,8 @@ class Standing:
         self.rate[part] = torch.where(worse, rate, kept)
         self.seen[part] = torch.where(worse, draws, seen)
         self.margin[part] = torch.where(worse, margin, self.margin[part])
+
+
+def _joined(parts: list[dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
+    """Tensors of several parts of the examples, one behind the other; `again` counts examples in its second axis."""
+    return {k: torch.cat([p[k] for p in parts], int(k == "again")).to(device) for k in parts[0]}

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from .. import __version__
 from ..classifier import Classifier, Meter, Network
 from ..data import Data
-from ..errors import UnmaskError
+from ..errors import UnmaskError, UnusableInput
 from ..randomness import Streams
 from ..threat import ThreatModel
+from .evidence import hash_images
 from .journal import Journal
 from .plan import Budget, budget_named
+from .processes import Processes
 from .progress import Progress, Silent
 from .records import ThreatRecord
 from .target import Target, checkpoint_hash
@@ -30,6 +32,7 @@ class Subject:
     **Fields** beside the arguments of `audit`:
     - `x`, `y`, `index`: the examples, on the device.
     - `spec`, `checkpoint_hash`: how the target was named, and a hash of its parameters.
+    - `processes`: which share the examples; `out`, `journal` and `progress` are those of the first one.
     - `journal`: None where nothing is written.
     """
 
@@ -46,6 +49,7 @@ class Subject:
     progress: Progress
     spec: str
     checkpoint_hash: str
+    processes: Processes
     journal: Journal | None = None
 
     def __post_init__(self) -> None:
@@ -117,6 +121,9 @@ def subject_of(
     if device is not None and isinstance(classifier.network, nn.Module):
         classifier.network.to(device)
     loaded = isinstance(target, Target)
+    processes = Processes.current()
+    if processes.rank > 0:
+        out, progress = None, None
     subject = Subject(
         classifier=classifier.replace(meter=Meter()),
         data=data,
@@ -124,10 +131,27 @@ def subject_of(
         device=torch.device(device) if device is not None else classifier.device,
         out=Path(out) if out is not None else None,
         progress=progress or Silent(),
+        processes=processes,
         spec=target.spec if loaded else type(classifier.network).__name__,
         checkpoint_hash=target.checkpoint_hash if loaded else checkpoint_hash(classifier.network),
         **options,
     )
-    if subject.out is not None:
-        subject.journal = Journal(subject.out / "journal", subject.settings(), resume=resume)
+    _refuse_other_subjects(subject)
+
+    def opened() -> None:
+        if subject.out is not None:
+            subject.journal = Journal(subject.out / "journal", subject.settings(), resume=resume)
+
+    processes.first(opened)
     return subject
+
+
+def _refuse_other_subjects(subject: Subject) -> None:
+    """All processes must work on the same network and examples."""
+    seen = subject.processes.gather((subject.checkpoint_hash, hash_images(subject.x)))
+    for name, values in zip(("network", "data"), zip(*seen, strict=True), strict=True):
+        if len(set(values)) > 1:
+            raise UnusableInput(
+                f"the {subject.processes.count} processes have {len(set(values))} different versions of the {name}; "
+                "make your callable return the same every time, for instance by a fixed seed"
+            )

@@ -78,7 +78,8 @@ def preflight(
     # Copies go in throughout, whatever the caller chose: `x` must survive a network that writes into its
     # input.
     classifier = classifier.replace(deterministic=False, clones_input=True)
-    probe, labels, some = x[:PROBED], y[:PROBED], streams[:PROBED]
+    few = slice(min(PROBED, batch_size))
+    probe, labels, some = x[few], y[few], streams[few]
     _check_shape(classifier, probe, some)
     check_train_mode(classifier, probe, streams=some)
 
@@ -291,6 +292,8 @@ def _gradient_error(classifier: Classifier, x: Images, y: Labels, streams: Strea
         if not _reaches(logits, leaf):
             return "the network cuts the graph (detach, no_grad, or a trip through another library)"
         Exact().estimate(classifier, margin, x, y, generator=streams.fork("gradient"))
+    except torch.OutOfMemoryError:
+        raise
     except ModelFailed as error:
         return str(error)
     except Exception as error:  # a user's own backward may raise anything
