@@ -44,8 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Audits, writes the folder, prints the outcome, and returns the exit status."""
     with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
         report, files = perform(arguments)
-    if _rank() == 0:
-        _print(arguments, report, files)
+    if _rank() > 0:
+        return 0  # the first process answers for all
+    _print(arguments, report, files)
     return report.exit_status
 
 
@@ -58,6 +59,7 @@ def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
     # Here, so that a wrong option is told before torch is loaded.
     import torch
 
+    from ..audit.processes import of_torchrun
     from ..audit.promises import check_checkpoint, check_clean, check_scope
     from ..audit.run import audit
     from ..audit.target import load_target
@@ -85,7 +87,7 @@ def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
         _refuse_used(out)
         opt.store(out, options)
     arguments.resumable = out
-    with TerminalProgress(quiet=arguments.quiet) as progress:
+    with of_torchrun(), TerminalProgress(quiet=arguments.quiet or _rank() > 0) as progress:
         report = audit(
             target,
             data,
@@ -148,6 +150,8 @@ def choose_device(name: str | None, has_cuda: bool) -> str:
     import torch
 
     name = name or ("cuda" if has_cuda else "cpu")
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
