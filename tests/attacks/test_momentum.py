@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from unmask.attacks import PGD, MomentumPGD
+from unmask.attacks.momentum import flipped
 from unmask.classifier import Classifier
-from unmask.gradients import EOT
+from unmask.errors import UnusableInput
+from unmask.gradients import EOT, Exact
 from unmask.objectives import margin
 from unmask.randomness import Streams
 from unmask.threat import Linf
@@ -59,3 +61,51 @@ def test_one_draw_a_step_beats_many_draws_at_few_points(sigma):
     right = torch.distributions.Normal(0.0, 1.0).cdf(network.w.detach().abs() * 60**0.5 / sigma)
     ideal = float(((2 * right - 1) * network.w.detach().abs()).sum() / network.w.detach().abs().sum())
     assert ours > ideal - 0.35
+
+
+def test_flipped_is_the_share_of_the_slope_with_another_sign():
+    before = torch.tensor([[1.0, -1.0, 2.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    after = torch.tensor([[3.0, 1.0, 4.0], [1.0, 2.0, 0.0], [0.0, 0.0, 0.0]])
+    assert flipped(before, after).tolist() == [0.125, 1.0, 0.0]
+
+
+def draws_a_step(sigma, **options):
+    """Mean number of draws at a point."""
+    x = torch.full((N, 1, 8, 8), 0.5)
+    classifier = Classifier(NoisyLinear(sigma))
+    attack = MomentumPGD(objective=margin, early_stop=False, steps=20, max_draws=8, **options)
+    streams = Streams.seeded(0, torch.arange(N))
+    attack.run(classifier, x, torch.zeros(N, dtype=torch.int64), Linf(epsilon=0.1), generator=streams)
+    return classifier.meter.forwards / N / 20
+
+
+def test_draws_follow_the_noise_and_the_memory_counts():
+    # Silent: the first step draws twice, to see that nothing changes; no other step does.
+    assert draws_a_step(0.0) == pytest.approx(21 / 20)
+    quiet, loud = draws_a_step(0.5), draws_a_step(20.0)
+    assert 21 / 20 <= quiet < 1.2
+    assert quiet < loud < 8
+    assert draws_a_step(20.0, flips=0.02) > loud
+    assert draws_a_step(20.0, flips=1.0) == 1
+
+
+def test_an_example_draws_for_itself():
+    """Its own noise, so that equality can be exact, whoever else is in the batch."""
+
+    class Own(Exact):
+        def estimate(self, classifier, objective, x, y, *, generator):
+            est = super().estimate(classifier, objective, x, y, generator=generator)
+            return type(est)(est.value, est.grad + 3 * generator.normal(*x.shape[1:]), est.outputs)
+
+    classifier = Classifier(NoisyLinear(0.0), deterministic=True)
+    x, y = torch.full((6, 1, 8, 8), 0.5), torch.zeros(6, dtype=torch.int64)
+    attack = MomentumPGD(objective=margin, gradient=Own(), early_stop=False, steps=8, max_draws=6)
+    some = torch.tensor([1, 4])
+    whole = attack.run(classifier, x, y, Linf(epsilon=0.1), generator=Streams.seeded(0, torch.arange(6)))
+    part = attack.run(classifier, x[some], y[some], Linf(epsilon=0.1), generator=Streams.seeded(0, some))
+    torch.testing.assert_close(whole[some], part, rtol=0, atol=0)
+
+
+def test_a_bad_number_of_draws_is_named():
+    with pytest.raises(UnusableInput, match="max_draws=0"):
+        MomentumPGD(max_draws=0)

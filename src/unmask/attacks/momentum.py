@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from ..classifier import Classifier
+from ..errors import UnusableInput
 from ..judge import fooled
 from ..randomness import Streams
 from ..threat import ThreatModel
@@ -28,8 +31,12 @@ class MomentumPGD(GradientAttack):
     - `rel_step_size`: length of the first step as a fraction of `threat.epsilon`; it falls linearly to zero.
     - `decay`: weight of the past in the running mean.
     - `random_start`: start at a random point of the ball instead of at `x`.
+    - `max_draws`, `flips`: with more than one, an example is estimated again at the same point, up to so often,
+      as long as the last estimate changed the sign of the running mean in more than a share `flips` of it, pixels
+      weighed by their slope. What was drawn at the points before counts: where the memory has settled, one draw
+      is enough.
 
-    **Cost**: at most `steps` estimates per example.
+    **Cost**: at most `steps * max_draws` estimates per example.
     **Source**: Dong et al. 2018, arXiv:1710.06081 (momentum). **Differs**: gradients enter with their own length
     instead of an L1 norm of one; shrinking steps; a random start. `benchmarks/eot_draws.py` compares.
     """
@@ -38,6 +45,12 @@ class MomentumPGD(GradientAttack):
     rel_step_size: float = 0.25
     decay: float = 0.9
     random_start: bool = True
+    max_draws: int = 1
+    flips: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.max_draws < 1:
+            raise UnusableInput(f"`MomentumPGD` has max_draws={self.max_draws}; give at least 1")
 
     def run(
         self,
@@ -55,8 +68,11 @@ class MomentumPGD(GradientAttack):
         x_adv = threat.random_start(x, generator=batch.streams) if self.random_start else x.clone()
         mean = torch.zeros_like(x)
         for step in range(self.steps):
-            est = self.gradient.estimate(classifier, batch.objective, x_adv, batch.y, generator=batch.streams)
-            mean = mean.lerp(est.grad, 1 - self.decay)
+            streams = batch.streams if self.max_draws == 1 else batch.streams.spawn("draws")
+            est = self.gradient.estimate(classifier, batch.objective, x_adv, batch.y, generator=streams)
+            before, mean = mean, mean.lerp(est.grad, 1 - self.decay)
+            if self.max_draws > 1:
+                self._draw_again(classifier, batch, x_adv, before, mean, streams)
             if self.early_stop and (won := fooled(est.outputs, batch.y, threat)).any():
                 stay = best.fooled(batch, won, x_adv)
                 if not len(stay):
@@ -67,3 +83,34 @@ class MomentumPGD(GradientAttack):
         else:
             best.offer(batch.index, x_adv, torch.zeros(len(batch), device=x.device))
         return threat.settle(best.x, x)
+
+    def _draw_again(
+        self,
+        classifier: Classifier,
+        batch: Batch,
+        x_adv: Images,
+        before: Images,
+        mean: Images,
+        streams: Streams,
+    ) -> None:
+        """Estimates again where `mean`, which was `before`, is not settled; writes into `mean`."""
+        left, part = torch.arange(len(batch), device=x_adv.device), streams
+        for _ in range(self.max_draws - 1):
+            stay = (flipped(before, mean[left]) > self.flips).nonzero()[:, 0]
+            if not len(stay):
+                return
+            left, part, before = left[stay], part[stay], mean[left[stay]]
+            objective, y = batch.objective.take(left), batch.y[left]
+            est = self.gradient.estimate(classifier, objective, x_adv[left], y, generator=part)
+            mean[left] = before.lerp(est.grad, 1 - self.decay)
+
+
+def flipped(before: Images, after: Images) -> Float[Tensor, " batch"]:
+    """Share of `after` whose sign is not that of `before`, elements weighed by their size; 0 where it is all zero.
+
+    It is what a step by signs along `before` would have lost of the slope, of a most of one.
+    """
+    size = after.abs()
+    return (size * (before.sign() != after.sign())).flatten(1).sum(1) / size.flatten(1).sum(1).clamp_min(
+        1e-45
+    )
