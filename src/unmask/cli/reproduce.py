@@ -23,7 +23,7 @@ def add_parser(commands: Any) -> None:
         "reproduce",
         help="a paper's figures beside ours",
         description="Runs reproductions/NAME/run.py of a checkout of unmask, row by row, and writes "
-        "results.json and table.md to DIR. Rows that DIR already holds are not run again.",
+        "results.json, table.md and its figures to DIR. Rows that DIR already holds are not run again.",
     )
     command.add_argument("name", metavar="NAME", help="folder below reproductions/, for instance sap")
     command.add_argument(
@@ -69,6 +69,9 @@ def run(arguments: argparse.Namespace) -> int:
             done[name] = {**row, "published": published, "seconds": time.perf_counter() - began}
             save(out, settings, done, list(rows), module)
             err.print(f"{name}: {module.describe(row)}, {done[name]['seconds']:.0f} s")
+    if hasattr(module, "plots"):
+        for name, figure in module.plots(done).items():
+            figure.savefig(out / name, dpi=150)
     print((out / "table.md").read_text(encoding="utf-8"), end="")
     return 0
 
