@@ -1,0 +1,199 @@
+"""CLEVER calls fragile models robust: staircase, ramp, saturated sigmoids, precision; and our marks notice.
+
+Every row of the table is one function below. `unmask reproduce clever` runs them; each is saved as it ends.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import nn
+
+from unmask.bounds import Bracketing, Brackets, Clever, NearestSearch
+from unmask.bounds.counterexamples import InPrecision, Ramp, SaturatedSigmoid, Staircase
+from unmask.classifier import Classifier
+from unmask.data import load
+from unmask.errors import UnusableInput
+from unmask.randomness import Streams
+from unmask.threat import L2, Linf, ThreatModel
+from unmask.training import Standard
+from unmask.zoo import CNN
+
+Row = dict[str, Any]
+# Shares of a step that rise; 0.2 is the paper's figure.
+WIDTHS = (0.5, 0.2, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+GAINS = (10.0, 100.0, 1e3, 1e5, 1e7)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured: images, maxima and points of CLEVER, its radius for each norm, and the attacks' steps."""
+
+    images: int
+    batches: int
+    samples: int
+    linf: float
+    l2: float
+    steps: int
+
+
+FULL = Scale(10, 30, 64, 0.1, 2.0, 20)
+QUICK = Scale(4, 20, 32, 0.3, 2.0, 12)
+
+
+class Story:
+    """The fragile network, the images, and every model that hides its slope.
+
+    **Arguments**
+    - `quick`: a small CNN on digits, trained in seconds; else `mnist_lenet5` of the folder `models` beside the one
+      that UNMASK_DATA names.
+    """
+
+    def __init__(self, quick: bool, seed: int):
+        self.scale = QUICK if quick else FULL
+        self.seed = seed
+        self.network = _digits_network() if quick else _mnist_network()
+        data = load("digits" if quick else "mnist", split="test", examples=4 * self.scale.images)
+        with torch.no_grad():
+            right = (self.network(data.x).argmax(1) == data.y).nonzero()[:, 0][: self.scale.images]
+        self.x, self.y, self.index = data.x[right], data.y[right], data.index[right]
+
+    def bracket(self, model: nn.Module, threat: ThreatModel) -> Row:
+        """Median CLEVER score and attack distance, how many scores lie at or above it, and how those are marked."""
+        scale = self.scale
+        bracketing = Bracketing(
+            clever=Clever(batches=scale.batches, samples=scale.samples),
+            search=NearestSearch(steps=scale.steps, restarts=1, targets=4),
+            methods=(),
+        )
+        streams = Streams.seeded(self.seed, self.index, "clever")
+        classifier = Classifier(model, deterministic=True)
+        found = bracketing.run(classifier, self.x, self.y, threat, generator=streams)
+        return _row(found)
+
+    def linf(self) -> ThreatModel:
+        return Linf(epsilon=self.scale.linf)
+
+    def l2(self) -> ThreatModel:
+        return L2(epsilon=self.scale.l2)
+
+    def behind(self, *layers: nn.Module) -> nn.Module:
+        """The network behind something."""
+        return nn.Sequential(*layers, self.network).eval()
+
+
+def _row(found: Brackets) -> Row:
+    right = [b for b in found.examples if b.attack > 0]
+    misled = [b for b in right if b.clever.score >= b.attack]
+    return {
+        "clever": median(b.clever.score for b in right) if right else None,
+        "attack": median(b.attack for b in right) if right else None,
+        "zero_gradients": sum(b.clever.zero_gradient_share for b in right) / max(len(right), 1),
+        "misled": len(misled),
+        "misled_unmarked": sum(b.marked.mark == "unrefuted" for b in misled),
+        "marks": found.counts(),
+        "masking": bool(found.masking),
+        "images": len(right),
+    }
+
+
+def _digits_network() -> nn.Module:
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        network = CNN(8, widths=(8, 16), hidden=32)
+    recipe = Standard(epochs=6, batch_size=32, learning_rate=0.1, pad=0, mirror=False)
+    recipe.fit(network, load("digits", split="train"), None, generator=torch.Generator().manual_seed(0))
+    return network.eval()
+
+
+def _mnist_network() -> nn.Module:
+    folder = os.environ.get("UNMASK_DATA")
+    file = Path(folder or "", "..", "models", "networks.py")
+    if not folder or not file.is_file():
+        raise UnusableInput(
+            "the full reproduction needs mnist_lenet5 of models/networks.py beside the folder that UNMASK_DATA names; "
+            "set it, or give --quick"
+        )
+    spec = importlib.util.spec_from_file_location("other_peoples_networks", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.mnist_lenet5()
+
+
+def rows(story: Story) -> dict[str, tuple[str, Callable[[], Row]]]:
+    """Name of each row, what the report says, and how to measure ours."""
+    robust = "robust, though it is not"
+    linf, l2 = story.linf(), story.l2()
+    table: dict[str, tuple[str, Callable[[], Row]]] = {}
+
+    def measure(model: Callable[[], nn.Module], threat: ThreatModel) -> Row:
+        return story.bracket(model(), threat)
+
+    def add(name: str, published: str, model: Callable[[], nn.Module], *threats: ThreatModel) -> None:
+        for threat in threats or (linf, l2):
+            table[f"{name}, {threat.norm}"] = (published, partial(measure, model, threat))
+
+    add("the network itself", "-", lambda: story.network)
+    add("staircase, c = 255", robust, lambda: story.behind(Staircase()))
+    for width in WIDTHS:
+        said = "as delta shrinks, no gradient is seen" if width < 0.2 else "-"
+        add(f"ramp, delta = {width:g}", said, lambda width=width: story.behind(Ramp(width=width)), linf)
+    for gain in GAINS:
+        add(
+            f"sigmoid, gain {gain:g}",
+            "may saturate to machine zero",
+            lambda gain=gain: story.behind(SaturatedSigmoid(gain)),
+            linf,
+        )
+    for gain in (1e5, 1e7):
+        for dtype in (torch.float32, torch.float64):
+            add(
+                f"sigmoid, gain {gain:g}, {str(dtype).removeprefix('torch.')}",
+                "not Lipschitz on a digital computer",
+                lambda gain=gain, dtype=dtype: InPrecision(story.behind(SaturatedSigmoid(gain)), dtype),
+                linf,
+            )
+    return table
+
+
+def describe(row: Row) -> str:
+    """One cell of the table."""
+    if row["clever"] is None:
+        return "every image is misclassified already"
+    marks = row["marks"]
+    return (
+        f"CLEVER {row['clever']:.3g}, attack {row['attack']:.3g}; {row['misled']} misled, {row['misled_unmarked']} of "
+        f"them unmarked; {marks['refuted']} refuted, {marks['unreliable']} unreliable, {marks['unrefuted']} unrefuted; "
+        f"{100 * row['zero_gradients']:.3g} % zero gradients"
+    )
+
+
+def plots(done: dict[str, Row]) -> dict[str, Any]:
+    """CLEVER against the distance that an attack reaches, as the ramps of the staircase shrink."""
+    from matplotlib.figure import Figure
+
+    shown = [(w, done[f"ramp, delta = {w:g}, linf"]) for w in WIDTHS if f"ramp, delta = {w:g}, linf" in done]
+    if not shown:
+        return {}
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    widths = [w for w, _ in shown]
+    axes.plot(widths, [r["clever"] for _, r in shown], "o-", label="CLEVER, median")
+    axes.plot(widths, [r["attack"] for _, r in shown], "s--", label="nearest adversarial example, median")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.invert_xaxis()
+    axes.set_xlabel("width of a ramp, share of a step")
+    axes.set_ylabel("L∞ distance")
+    axes.legend()
+    return {"clever_against_delta.png": figure}

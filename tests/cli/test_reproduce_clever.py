@@ -1,0 +1,30 @@
+"""`unmask reproduce clever --quick`: fragile models are called robust, and every such score is marked."""
+
+import json
+
+from unmask.cli.main import main
+from unmask.cli.reproduce import paper
+
+
+def test_one_row_by_the_command_line(tmp_path, capsys):
+    words = ["reproduce", "clever", "--quick", "--out", str(tmp_path), "--only", "ramp, delta = 1e-07"]
+    assert main(words) == 0
+    assert "4 misled, 0 of them unmarked" in capsys.readouterr().out
+    row = json.loads((tmp_path / "results.json").read_text())["rows"]["ramp, delta = 1e-07, linf"]
+    assert row["misled"] == row["images"] == 4
+    assert row["misled_unmarked"] == 0
+    assert row["clever"] == 0.3
+    assert (tmp_path / "clever_against_delta.png").stat().st_size > 5000
+
+
+def test_as_the_ramps_shrink_the_score_falls_and_then_jumps():
+    module = paper("clever")
+    rows = module.rows(module.Story(True, 0))
+    plain = rows["the network itself, linf"][1]()
+    assert plain["clever"] < plain["attack"] < 0.3
+    assert plain["marks"] == {"refuted": 0, "unreliable": 0, "unrefuted": plain["images"]}
+    stairs = rows["staircase, c = 255, linf"][1]()
+    assert (stairs["clever"], stairs["zero_gradients"]) == (0.3, 1.0)
+    assert stairs["attack"] < 1.2 * plain["attack"]
+    # A slope that is seldom seen but steep: CLEVER is far too low before it is far too high.
+    assert rows["ramp, delta = 0.01, linf"][1]()["clever"] < plain["clever"]
