@@ -102,7 +102,6 @@ def detectors(setting: Setting) -> dict[str, Callable[[], Detector]]:
 
     return {
         "kernel density": lambda: KernelDensity(net, x, y),
-        "Bayesian uncertainty": lambda: BayesianUncertainty(net),
         "Mahalanobis": lambda: Mahalanobis(net, x, y, x_adv=setting.known),
         "local dimension": lambda: LocalDimension(net, x[:400], x_adv=setting.known[:200]),
         "MagNet's detectors": magnet,
@@ -111,6 +110,7 @@ def detectors(setting: Setting) -> dict[str, Callable[[], Detector]]:
         "learned, on the last hidden layer": lambda: BinaryDetector(
             x[:500], setting.known, layers=Layers(net), generator=setting.generator()
         ),
+        "Bayesian uncertainty": lambda: BayesianUncertainty(net),  # thirty passes: the dearest
     }
 
 

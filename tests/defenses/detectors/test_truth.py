@@ -84,7 +84,7 @@ def test_mahalanobis_averages_convolutions_over_space():
             nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(64, 2)
         )
     x, y = torch.rand(40, 1, 8, 8, generator=rng()), torch.arange(40) % 2
-    assert [p.shape for p in Mahalanobis(network, x, y).means] == [(2, 3), (2, 64)]
+    assert [p.shape for p in Mahalanobis(network, x, y).means] == [(2, 3), (2, 4)]
 
 
 def test_the_weights_are_those_of_a_logistic_regression():

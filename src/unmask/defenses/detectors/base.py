@@ -158,5 +158,14 @@ def weighted(network: nn.Module, kind: type[nn.Module] | tuple[type[nn.Module], 
 
 
 def hidden_layers(network: nn.Module) -> list[str]:
-    """Names of all convolutions and linear layers but the first: what goes into them are the hidden layers."""
-    return weighted(network, (nn.Conv2d, nn.Linear))[1:]
+    """Names of all convolutions and linear layers but the first: what goes into them are the hidden layers.
+
+    Where an `nn.Flatten` stands right before one, it is named instead, so that a hidden layer keeps its space.
+    """
+    leaves = [(name, module) for name, module in network.named_modules() if not list(module.children())]
+    found = []
+    for place, (name, module) in enumerate(leaves):
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            before, previous = leaves[place - 1] if place else ("", None)
+            found.append(before if isinstance(previous, nn.Flatten) else name)
+    return found[1:]
