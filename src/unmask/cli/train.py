@@ -72,22 +72,29 @@ def run(arguments: argparse.Namespace) -> int:
     from ..attacks import PGD
     from ..data import load
     from ..threat import threat_model
-    from ..training import tensorboard
+    from ..training import Processes, tensorboard
     from ..training.validation import accuracies
     from .terminal import console
 
     err = console(sys.stderr)
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    processes = Processes.join(device)
+    if processes.fabric is not None:
+        device = str(processes.fabric.device)
     threat = None if arguments.epsilon is None else threat_model(arguments.norm, arguments.epsilon)
     data = load(arguments.data, split="train", examples=arguments.examples)
     data, validation = split_off(data, arguments.validation)
     shape, classes = list(data.x.shape[1:]), int(data.y.max()) + 1
-    trainer, seen = build(arguments, shared_fields(arguments, colour=shape[0] == 3), data)
+    trainer, seen = build(
+        arguments, shared_fields(arguments, colour=shape[0] == 3) | {"processes": processes}, data
+    )
     with torch.random.fork_rng([]):
         torch.manual_seed(arguments.seed)
         network = architecture(arguments.arch, shape, classes)
     network.to(device=device).to(memory_format=torch.channels_last)  # pyright: ignore
-    write_curves = tensorboard(arguments.out / "tensorboard") if arguments.tensorboard else None
+    write_curves = (
+        tensorboard(arguments.out / "tensorboard") if arguments.tensorboard and processes.first else None
+    )
     total = total_passes(trainer)
 
     with progress_bar(err, total) as bar:
@@ -108,6 +115,8 @@ def run(arguments: argparse.Namespace) -> int:
             checkpoint=arguments.out / "checkpoint.safetensors",
             progress=progress,
         )
+    if not processes.first:
+        return 0
     for event in history.events:
         err.print(event)
     arguments.out.mkdir(parents=True, exist_ok=True)

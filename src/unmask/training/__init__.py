@@ -6,6 +6,7 @@ from .fast import FastTraining
 from .free import FreeTraining
 from .loop import Loop, Seen
 from .pretraining import Pretraining
+from .processes import Processes
 from .run import Run
 from .selftraining import SelfTraining
 from .standard import Standard
@@ -24,6 +25,7 @@ __all__ = [
     "History",
     "Loop",
     "Pretraining",
+    "Processes",
     "RobustAndWeakFeatures",
     "Run",
     "Seen",

@@ -45,7 +45,7 @@ class FreeTraining(Loop):
         # The box binds the image, not the perturbation, which meets another image next.
         ball = replace(threat, box=(-math.inf, math.inf))
         origin = torch.zeros_like(x)
-        delta = run.state.get("perturbation", origin)
+        delta = run.processes.part(run.state["perturbation"]) if "perturbation" in run.state else origin
         total, logits = x.new_zeros(()), x
         for _ in range(self.replays):
             x_adv = threat.project(x + delta, x).requires_grad_()
@@ -56,5 +56,5 @@ class FreeTraining(Loop):
             step = self.rel_step_size * threat.epsilon * threat.steepest_ascent(x_adv.grad)
             delta = ball.project(delta + step, origin)
             total += loss.detach() / self.replays
-        run.state["perturbation"] = delta
+        run.state["perturbation"] = run.processes.whole(delta)
         return Seen(total, logits.detach())

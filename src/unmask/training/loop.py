@@ -22,6 +22,7 @@ from ..threat import ThreatModel
 from .augmentation import mirrored, shifted
 from .base import Epoch, History, Trainer
 from .checkpoint import load_checkpoint, save_checkpoint
+from .processes import Processes
 from .run import Images, Labels, Run
 from .validation import accuracies
 
@@ -53,6 +54,7 @@ class Loop(Trainer):
     - `patience`: stop after this many epochs without a better robust validation accuracy; None for never.
     - `half`: bfloat16 forward and backward passes, float32 weights.
     - `compiled`: by `torch.compile`, a minute in advance.
+    - `processes`: those that train together; `batch_size` is divided among them.
 
     **Source**: He et al. 2016, arXiv:1512.03385 (augmentation, momentum); Smith & Topin 2019, arXiv:1708.07120
     (one cycle); Rice et al. 2020, arXiv:2002.11569 (the best epoch stays, for robust accuracy overfits).
@@ -73,6 +75,7 @@ class Loop(Trainer):
     patience: int | None = None
     half: bool = False
     compiled: bool = False
+    processes: Processes = Processes()
 
     hardens: ClassVar[bool] = True
 
@@ -81,6 +84,11 @@ class Loop(Trainer):
             self.at_least(name, 1)
         if self.patience is not None:
             self.at_least("patience", 1)
+        if self.batch_size % self.processes.size:
+            raise UnusableInput(
+                f"`{type(self).__name__}` has batch_size={self.batch_size} for {self.processes.size} processes; give "
+                "a multiple"
+            )
 
     def at_least(self, name: str, least: float) -> None:
         """**Raises** `UnusableInput` for a field that is smaller."""
@@ -153,7 +161,7 @@ class Loop(Trainer):
             history.epochs.append(epoch)
             if history.best == done:
                 best = run.weights()["mean"]
-            if checkpoint is not None:
+            if checkpoint is not None and self.processes.first:
                 groups = {
                     **run.weights(),
                     "best": best,
@@ -161,7 +169,8 @@ class Loop(Trainer):
                     "generator": {"state": generator.get_state()},
                 }
                 save_checkpoint(checkpoint, groups, history, name)
-            if progress is not None:
+            self.processes.wait()
+            if progress is not None and self.processes.first:
                 progress(history)
         network.load_state_dict(best or run.averaged.state_dict())
         network.eval()
@@ -192,6 +201,7 @@ class Loop(Trainer):
             given_threat=threat,
             half=self.half,
             compiled=self.compiled,
+            processes=self.processes,
         )
 
     def _stalled(self, history: History) -> bool:
@@ -212,16 +222,23 @@ class Loop(Trainer):
             if self.mirror:
                 x = mirrored(x, generator=run.generator)
             x = x.to(run.device, memory_format=torch.channels_last)
+            x, y = self.processes.part(x), self.processes.part(y)
             seen = self.learn(run, x, y)
             with torch.no_grad():
                 total += seen.loss.detach()
                 right += (seen.logits.argmax(1) == y).sum()
-        epoch = Epoch(
-            float(total) / batches, float(right) / (batches * self.batch_size), time.perf_counter() - began
-        )
+        examples = batches * self.batch_size / self.processes.size
+        loss, accuracy = self.processes.mean([float(total) / batches, float(right) / examples])
+        epoch = Epoch(loss, accuracy, time.perf_counter() - began)
         if validation is None:
             return epoch
         clean, robust = accuracies(
-            run.averaged, validation, run.given_threat, self.validation_attack, self.batch_size, seed
+            run.averaged,
+            validation,
+            run.given_threat,
+            self.validation_attack,
+            self.batch_size,
+            seed,
+            self.processes,
         )
         return Epoch(epoch.loss, epoch.accuracy, epoch.seconds, clean, robust)

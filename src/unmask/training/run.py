@@ -17,6 +17,7 @@ from ..errors import UnusableInput
 from ..randomness import Streams
 from ..threat import ThreatModel
 from .checkpoint import Groups
+from .processes import Processes
 
 Images = Float[Tensor, "batch channels height width"]
 Labels = Int[Tensor, " batch"]
@@ -34,6 +35,7 @@ class Run:
     - `state`: tensors that a recipe carries from one minibatch to the next; in every checkpoint.
     - `held_out`: what a recipe has set aside from the training data.
     - `events`: see `History.events`.
+    - `processes`: those that train together.
     """
 
     network: nn.Module
@@ -48,6 +50,7 @@ class Run:
     state: dict[str, Tensor] = field(default_factory=dict)
     held_out: Data | None = None
     events: list[str] = field(default_factory=list)
+    processes: Processes = Processes()
 
     def __post_init__(self) -> None:
         self.device = next(self.network.parameters()).device
@@ -71,8 +74,8 @@ class Run:
         return logits.float() if self.half else logits
 
     def streams(self, batch: int) -> Streams:
-        """Fresh randomness for the examples of a minibatch."""
-        return Streams.of(self.generator, batch)
+        """Fresh randomness for the examples of this process's part of a minibatch."""
+        return self.processes.part(Streams.of(self.generator, batch * self.processes.size))
 
     def attack(self, attack: Attack, x: Images, y: Labels) -> Images:
         """Adversarial examples for the network as it is deployed: in eval mode, its batch statistics untouched."""
@@ -90,6 +93,8 @@ class Run:
 
     def update(self) -> None:
         """One step of the optimiser and of the average, with the gradients added since the last one."""
+        gradients = [p.grad for p in self._parameters() if p.grad is not None]
+        self.processes.average([*gradients, *(b for b in self.network.buffers() if b.is_floating_point())])
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.done)
         self.optimizer.step()

@@ -11,10 +11,17 @@ from ..data import Data
 from ..judge import judge
 from ..randomness import Streams
 from ..threat import ThreatModel
+from .processes import Processes
 
 
 def accuracies(
-    network: nn.Module, data: Data, threat: ThreatModel | None, attack: Attack, batch_size: int, seed: int
+    network: nn.Module,
+    data: Data,
+    threat: ThreatModel | None,
+    attack: Attack,
+    batch_size: int,
+    seed: int,
+    processes: Processes = Processes(),  # noqa: B008 (a frozen record)
 ) -> tuple[float, float | None]:
     """Share of examples that a network in eval mode gets right, as they are and under `attack`.
 
@@ -24,7 +31,9 @@ def accuracies(
     device = next(network.parameters()).device
     classifier = Classifier(network, deterministic=True)
     clean = robust = 0
-    for part in torch.arange(len(data)).split(batch_size):
+    for number, part in enumerate(torch.arange(len(data)).split(batch_size)):
+        if number % processes.size != processes.rank:
+            continue
         x, y = data.x[part].to(device), data.y[part].to(device)
         streams = Streams.seeded(seed, data.index[part].to(device), "validation")
         right = classifier.predict(x, generator=streams).logits.argmax(1) == y
@@ -34,4 +43,6 @@ def accuracies(
             x_adv = attack.run(classifier, x, y, threat, generator=streams)
             verdict = judge(classifier, x_adv, x, y, threat, generator=streams)
             robust += int((verdict.failure_rate == 0).sum())
-    return clean / len(data), None if threat is None else robust / len(data)
+    share = len(data) / processes.size
+    clean, robust = processes.mean([clean / share, robust / share])
+    return clean, None if threat is None else robust
