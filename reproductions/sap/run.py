@@ -5,6 +5,7 @@ Every row of the table is one function below. `unmask reproduce sap` runs them; 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,11 +83,12 @@ class Story:
         self.targets = (self.y + shift) % 10
         self.long_run: LongRun | None = None
         self.folder: Path | None = None
+        self.row = ""
         self.report: Callable[[int, int], None] = lambda done, total: None
 
-    def watch(self, folder: Path, report: Callable[[int, int], None]) -> None:
-        """Tells where to keep unfinished work, and whom to tell how much of a row is done."""
-        self.folder, self.report = folder, report
+    def watch(self, folder: Path, row: str, report: Callable[[int, int], None]) -> None:
+        """Tells where to keep unfinished work, of which row, and whom to tell how much of it is done."""
+        self.folder, self.row, self.report = folder, row, report
 
     def sap(self, ratio: float, *, passes: int | None = None, sampler: Any = "multinomial") -> Classifier:
         """SAP around the network; a mean over the paper's passes unless told otherwise."""
@@ -121,18 +123,35 @@ class Story:
         y = (self.targets if targeted else self.y)[:count]
         threat = Linf(epsilon=self.scale.epsilon, goal="targeted" if targeted else "untargeted")
         attack = PGD(steps=steps, rel_step_size=max(0.02, 2.5 / steps), gradient=gradient, early_stop=False)
-        hits, right = 0.0, 0
-        for part in torch.arange(len(x)).split(50):
+        saved = self._unfinished()
+        for number, part in enumerate(torch.arange(len(x)).split(50)):
+            if number < len(saved):
+                continue
             streams = self.streams("attack", len(x))[part]
             x_adv = attack.run(crafted_on, x[part], y[part], threat, generator=streams)
             fresh = self.streams("judge", len(x))[part]
             verdict = judge(judged_on, x_adv, x[part], y[part], threat, generator=fresh)
             assert bool(verdict.allowed.all())
-            hits += float(verdict.failure_rate.sum())
-            right += int((verdict.prediction == self.y[part]).sum())
+            saved.append((float(verdict.failure_rate.sum()), int((verdict.prediction == self.y[part]).sum())))
+            self._unfinished(saved)
+            self.report(min(50 * len(saved), len(x)), len(x))
+        hits, right = sum(batch[0] for batch in saved), sum(batch[1] for batch in saved)
         if targeted:
             return {**share(round(hits), len(x), "targeted success"), "accuracy": right / len(x)}
         return share(len(x) - round(hits), len(x), "accuracy")
+
+    def _unfinished(self, batches: list[tuple[float, int]] | None = None) -> list[tuple[float, int]]:
+        """The finished batches of this row, `(hits, still right)` each, as they were saved or as they are now."""
+        if self.folder is None:
+            return []
+        file = self.folder / "unfinished.json"
+        if batches is None:
+            known = json.loads(file.read_text()) if file.exists() else {}
+            return [tuple(batch) for batch in known["batches"]] if known.get("row") == self.row else []
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file.with_suffix(".part").write_text(json.dumps({"row": self.row, "batches": batches}))
+        file.with_suffix(".part").replace(file)
+        return batches
 
     def curve(self, iterations: int) -> Row:
         """Targeted success within so many iterations of one and the same run without BPDA.

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
                 def report(part: int, of: int, name: str = name) -> None:
                     bar.update(task, description=f"{name}: {part:,} of {of:,}")
 
-                story.watch(out, report)
+                story.watch(out, name, report)
             if name in done or (arguments.only and arguments.only not in name):
                 continue
             began = time.perf_counter()
