@@ -181,11 +181,12 @@ class Choice:
 
     **Fields**
     - `name`, `stand_in`: of the chosen one.
-    - `measured`: of each candidate, by name.
+    - `candidates`, `measured`: all of them, and what was measured of each, by name.
     """
 
     name: str
     stand_in: Transform
+    candidates: dict[str, Transform]
     measured: dict[str, Agreement]
 
 
@@ -225,7 +226,7 @@ def choose(
         for name, f in candidates.items()
     }
     best = max(measured, key=lambda name: measured[name].cosine)
-    return Choice(best, candidates[best], measured)
+    return Choice(best, candidates[best], candidates, measured)
 
 
 def _identity(x: Images) -> Images:

@@ -1,0 +1,48 @@
+"""The lecture's first part: defences that do not seem to work, attacked as it says.
+
+One table a file: `shattered.py` holds the transformations, `detectors.py` the detectors. `unmask reproduce
+lecture-defenses` runs all rows; each is saved as it ends.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import benches
+import detectors
+import shattered
+
+Row = dict[str, Any]
+TABLES = {"shattered": shattered, "detectors": detectors}
+
+
+class Story:
+    """The data, the networks and the scale of everything.
+
+    **Arguments**
+    - `quick`: small networks on digits, trained in seconds, few images; else MNIST and CIFAR-10 (JPEG).
+    """
+
+    def __init__(self, quick: bool, seed: int):
+        self.quick = quick
+        self.seed = seed
+        self.benches = [benches.digits()] if quick else [benches.mnist(), benches.cifar10()]
+
+
+def rows(story: Story) -> dict[str, tuple[str, Callable[[], Row]]]:
+    """Name of each row, the published figure, and how to measure ours."""
+    found: dict[str, tuple[str, Callable[[], Row]]] = {}
+    for table, module in TABLES.items():
+        for name, (published, measure) in module.rows(story).items():
+            found[name] = (published, lambda table=table, measure=measure: {"table": table, **measure()})
+    return found
+
+
+def describe(row: Row) -> str:
+    """One cell of the table."""
+    return TABLES[row["table"]].describe(row)
