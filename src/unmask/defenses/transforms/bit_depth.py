@@ -16,9 +16,9 @@ class _Rounding(nn.Module):
         super().__init__()
         self.steps = 2**bits - 1
 
-    @torch.no_grad()
     def forward(self, x: Images) -> Images:
-        return torch.round(x * self.steps) / self.steps
+        with torch.no_grad():
+            return torch.round(x * self.steps) / self.steps
 
 
 @dataclass(frozen=True, kw_only=True)

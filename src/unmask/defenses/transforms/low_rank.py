@@ -17,18 +17,18 @@ class _LowRank(nn.Module):
         super().__init__()
         self.share, self.keep = share, keep
 
-    @torch.no_grad()
     def forward(self, x: Images) -> Images:
-        centred = 2 * x - 1  # so that a lost pixel is grey, not black
-        if self.keep < 1:
-            centred = centred * (torch.rand_like(x[:, :1]) < self.keep) / self.keep
-        # One matrix an image, its channels side by side.
-        matrix = centred.transpose(1, 2).flatten(2)
-        u, s, v = torch.linalg.svd(matrix, full_matrices=False)
-        rank = max(1, math.ceil(self.share * s.shape[1]))
-        low = (u[..., :rank] * s[:, None, :rank]) @ v[:, :rank]
-        back = low.unflatten(2, (x.shape[1], x.shape[3])).transpose(1, 2)
-        return ((back + 1) / 2).clamp(0, 1)
+        with torch.no_grad():
+            centred = 2 * x - 1  # so that a lost pixel is grey, not black
+            if self.keep < 1:
+                centred = centred * (torch.rand_like(x[:, :1]) < self.keep) / self.keep
+            # One matrix an image, its channels side by side.
+            matrix = centred.transpose(1, 2).flatten(2)
+            u, s, v = torch.linalg.svd(matrix, full_matrices=False)
+            rank = max(1, math.ceil(self.share * s.shape[1]))
+            low = (u[..., :rank] * s[:, None, :rank]) @ v[:, :rank]
+            back = low.unflatten(2, (x.shape[1], x.shape[3])).transpose(1, 2)
+            return ((back + 1) / 2).clamp(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

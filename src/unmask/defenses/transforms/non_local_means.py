@@ -17,23 +17,23 @@ class _NonLocalMeans(nn.Module):
         super().__init__()
         self.window, self.patch, self.strength = window, patch, strength
 
-    @torch.no_grad()
     def forward(self, x: Images) -> Images:
-        reach, half = self.window // 2, self.patch // 2
-        height, width = x.shape[-2:]
-        h = self.strength / 255
-        # The image with a border that every patch around every pixel of the window fits into.
-        around = F.pad(x, (reach + half,) * 4, mode="replicate")
-        middle = around[..., reach : reach + height + 2 * half, reach : reach + width + 2 * half]
-        total, weights = torch.zeros_like(x), torch.zeros_like(x[:, :1])
-        for down in range(2 * reach + 1):
-            for right in range(2 * reach + 1):
-                other = around[..., down : down + height + 2 * half, right : right + width + 2 * half]
-                distance = (middle - other).square().mean(1, keepdim=True)
-                weight = torch.exp(F.avg_pool2d(distance, self.patch, 1) / -(h * h))
-                total += weight * other[..., half : half + height, half : half + width]
-                weights += weight
-        return total / weights
+        with torch.no_grad():
+            reach, half = self.window // 2, self.patch // 2
+            height, width = x.shape[-2:]
+            h = self.strength / 255
+            # The image with a border that every patch around every pixel of the window fits into.
+            around = F.pad(x, (reach + half,) * 4, mode="replicate")
+            middle = around[..., reach : reach + height + 2 * half, reach : reach + width + 2 * half]
+            total, weights = torch.zeros_like(x), torch.zeros_like(x[:, :1])
+            for down in range(2 * reach + 1):
+                for right in range(2 * reach + 1):
+                    other = around[..., down : down + height + 2 * half, right : right + width + 2 * half]
+                    distance = (middle - other).square().mean(1, keepdim=True)
+                    weight = torch.exp(F.avg_pool2d(distance, self.patch, 1) / -(h * h))
+                    total += weight * other[..., half : half + height, half : half + width]
+                    weights += weight
+            return total / weights
 
 
 @dataclass(frozen=True, kw_only=True)

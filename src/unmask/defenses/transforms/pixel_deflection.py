@@ -60,13 +60,13 @@ class _Deflection(nn.Module):
         super().__init__()
         self.deflections, self.window, self.sigma = deflections, window, sigma
 
-    @torch.no_grad()
     def forward(self, x: Images) -> Images:
-        x = deflect(x, self.deflections, self.window)
-        if not self.sigma:
-            return x
-        levels = max(1, int(math.log2(min(x.shape[-2:]))) - 3)
-        return bayes_shrink(x, self.sigma, levels).clamp(0, 1)
+        with torch.no_grad():
+            x = deflect(x, self.deflections, self.window)
+            if not self.sigma:
+                return x
+            levels = max(1, int(math.log2(min(x.shape[-2:]))) - 3)
+            return bayes_shrink(x, self.sigma, levels).clamp(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,10 +34,10 @@ class _Thermometer(nn.Module):
         super().__init__()
         self.levels, self.decode = levels, decode
 
-    @torch.no_grad()
     def forward(self, x: Images) -> Tensor:
-        code = (x[:, :, None] > _edges(self.levels, x)).to(x)
-        return code.mean(2) if self.decode else code.flatten(1, 2)
+        with torch.no_grad():
+            code = (x[:, :, None] > _edges(self.levels, x)).to(x)
+            return code.mean(2) if self.decode else code.flatten(1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,10 +50,10 @@ class _Minimisation(nn.Module):
         super().__init__()
         self.weight, self.drop, self.iterations = weight, drop, iterations
 
-    @torch.no_grad()
     def forward(self, x: Images) -> Images:
-        kept = (torch.rand_like(x[:, :1]) >= self.drop).to(x) if self.drop else torch.ones_like(x[:, :1])
-        return minimise(x, kept, self.weight, self.iterations)
+        with torch.no_grad():
+            kept = (torch.rand_like(x[:, :1]) >= self.drop).to(x) if self.drop else torch.ones_like(x[:, :1])
+            return minimise(x, kept, self.weight, self.iterations)
 
 
 @dataclass(frozen=True, kw_only=True)
