@@ -3,8 +3,10 @@
 import json
 
 import pytest
+import torch
 
 from unmask.cli.main import main
+from unmask.cli.reproduce import paper
 
 
 def test_one_row_then_the_same_row_again_costs_nothing(tmp_path, capsys):
@@ -33,6 +35,48 @@ def test_an_unknown_name_or_another_seeds_folder_is_one_line(tmp_path, capsys):
     (tmp_path / "results.json").write_text("{")
     assert main(["reproduce", "sap", "--quick", "--out", str(tmp_path)]) == 2
     assert "damaged" in capsys.readouterr().err
+
+
+def test_saps_long_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    module = paper("sap")
+    monkeypatch.setattr(module, "SAVE_EVERY", 5)
+    story = module.Story(True, 0)
+    crafted_on = story.sap(1.0, passes=1, sampler="bernoulli")
+    file = tmp_path / "long_run.safetensors"
+
+    def run(to, file, again=True):
+        found = module.LongRun(story, crafted_on, 12, file)
+        found.advance(10)
+        found.leave(torch.arange(12) < 4)
+        if again and file:
+            found = module.LongRun(story, crafted_on, 12, file)
+            assert found.done == 10
+            assert len(found.left) == 8
+        found.advance(to)
+        return found
+
+    whole, resumed = run(20, None), run(20, file)
+    assert torch.equal(whole.x_adv, resumed.x_adv)
+    assert torch.equal(whole.x_best, resumed.x_best)
+    assert not torch.equal(whole.x_adv[4:], run(15, None).x_adv[4:])
+    story.seed = 1  # another seed's run is not taken over
+    assert module.LongRun(story, crafted_on, 12, file).done == 0
+
+
+def test_saps_attacks_on_many_images_go_on_after_the_last_fifty(tmp_path):
+    module = paper("sap")
+    story = module.Story(True, 0)
+    told = []
+
+    def attack(classifier):
+        story.watch(tmp_path, "a row", lambda done, total: told.append((done, total)))
+        return story.attack(classifier, classifier, module.Exact(), steps=2, count=100, targeted=False)
+
+    first = attack(story.vanilla)
+    assert told == [(50, 100), (100, 100)]
+    assert attack(None) == first  # nothing is run again
+    story.watch(tmp_path, "another row", print)
+    assert story._unfinished() == []
 
 
 @pytest.mark.slow
