@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,18 @@ from unmask.zoo import ResNet20
 
 HERE = Path(__file__).parent
 RESNET = HERE.parent / "sap" / "weights" / "resnet20_cifar10_jpeg.safetensors"
+
+
+class Networks(dict[str, nn.Module]):
+    """Networks by name, made when they are asked for."""
+
+    def __init__(self, makers: dict[str, Callable[[], nn.Module]]):
+        super().__init__()
+        self.makers = makers
+
+    def __missing__(self, name: str) -> nn.Module:
+        self[name] = self.makers[name]()
+        return self[name]
 
 
 @dataclass(frozen=True)
@@ -34,7 +47,7 @@ class Bench:
     threat: Linf
     data: Data
     other: Tensor
-    networks: dict[str, nn.Module]
+    networks: Networks
     share: float
     attacked: int = 64
     clean: int = 500
@@ -49,12 +62,14 @@ def mnist() -> Bench:
         threat=Linf(epsilon=0.3),
         data=load("mnist", split="test", examples=1000),
         other=load("mnist", split="train", examples=400).x,
-        networks={
-            "plain": _stored(cnn(28), "mnist_plain"),
-            "thermometer": _stored(cnn(28, 16), "mnist_thermometer"),
-            "k_winners": _stored(cnn(28), "mnist_k_winners"),
-            "reformer": _stored(Autoencoder(1), "mnist_reformer"),
-        },
+        networks=Networks(
+            {
+                "plain": lambda: _stored(cnn(28), "mnist_plain"),
+                "thermometer": lambda: _stored(cnn(28, 16), "mnist_thermometer"),
+                "k_winners": lambda: _stored(cnn(28), "mnist_k_winners"),
+                "reformer": lambda: _stored(Autoencoder(1), "mnist_reformer"),
+            }
+        ),
         share=0.1,
     )
 
@@ -68,12 +83,14 @@ def cifar10() -> Bench:
         threat=Linf(epsilon=8 / 255),
         data=load("cifar10", split="test", examples=500),
         other=load("cifar10", split="train", examples=160).x,
-        networks={
-            "plain": plain.eval(),
-            "thermometer": nn.Sequential(_Decoder(16), plain).eval(),
-            "k_winners": plain.eval(),
-            "reformer": _stored(Autoencoder(3, pooled=False), "cifar10_reformer"),
-        },
+        networks=Networks(
+            {
+                "plain": plain.eval,
+                "thermometer": lambda: nn.Sequential(_Decoder(16), plain).eval(),
+                "k_winners": plain.eval,
+                "reformer": lambda: _stored(Autoencoder(3, pooled=False), "cifar10_reformer"),
+            }
+        ),
         share=0.3,
         clean=300,
         steps=20,
@@ -101,12 +118,14 @@ def digits() -> Bench:
         threat=Linf(epsilon=0.2),
         data=load("digits", split="test"),
         other=train.x[:240],
-        networks={
-            "plain": train_cnn(train, "plain", **recipe),
-            "thermometer": train_cnn(train, "thermometer", **recipe),
-            "k_winners": train_cnn(train, "k_winners", **recipe),
-            "reformer": autoencoder(train, noise=0.1, pooled=False, epochs=20, width=8),
-        },
+        networks=Networks(
+            {
+                "plain": lambda: train_cnn(train, "plain", **recipe),
+                "thermometer": lambda: train_cnn(train, "thermometer", **recipe),
+                "k_winners": lambda: train_cnn(train, "k_winners", **recipe),
+                "reformer": lambda: autoencoder(train, noise=0.1, pooled=False, epochs=20, width=8),
+            }
+        ),
         share=0.1,
         attacked=40,
         steps=30,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -38,26 +39,26 @@ from unmask.randomness import Streams
 Row = dict[str, Any]
 
 
-def defences(bench: Any) -> dict[str, Defense]:
+def defences(bench: Any) -> dict[str, Callable[[], Defense]]:
     """Every transformation, with the paper's parameters where the networks bear them."""
     small = bench.data.x.shape[-1] < 32
     return {
-        "bit depth, 1 bit" if small else "bit depth, 5 bits": BitDepth(bits=1 if small else 5),
-        "bit depth, 3 bits": BitDepth(bits=3),
-        "JPEG, quality 75": JPEG(),
-        "JPEG, quality 25": JPEG(quality=25),
-        "total variation": TotalVariation(drop=0.0),
-        "total variation, half of the pixels dropped": TotalVariation(),
-        "median, 2 x 2": Median(),
-        "median, 3 x 3": Median(size=3),
-        "non-local means, 13-3-4": NonLocalMeans(strength=4.0),
-        "thermometer, 16 levels": Thermometer(),
-        f"k winners, {100 * bench.share:.0f} %": KWinners(share=bench.share),
-        "low rank, half of the singular values": LowRank(),
-        "pixel deflection, 10 pixels": PixelDeflection(deflections=10),
-        "reformer": Reformer(autoencoder=bench.networks["reformer"]),
-        "5 bits, median, non-local means": Composed((BitDepth(), Median(), NonLocalMeans())),
-        "JPEG, then noise": Composed((JPEG(), InputNoise(sigma=0.03))),
+        "bit depth, 1 bit" if small else "bit depth, 5 bits": partial(BitDepth, bits=1 if small else 5),
+        "bit depth, 3 bits": partial(BitDepth, bits=3),
+        "JPEG, quality 75": JPEG,
+        "JPEG, quality 25": partial(JPEG, quality=25),
+        "median, 2 x 2": Median,
+        "median, 3 x 3": partial(Median, size=3),
+        "thermometer, 16 levels": Thermometer,
+        f"k winners, {100 * bench.share:.0f} %": partial(KWinners, share=bench.share),
+        "low rank, half of the singular values": LowRank,
+        "reformer": lambda: Reformer(autoencoder=bench.networks["reformer"]),
+        "total variation": partial(TotalVariation, drop=0.0),
+        "total variation, half of the pixels dropped": TotalVariation,
+        "non-local means, 13-3-4": partial(NonLocalMeans, strength=4.0),
+        "pixel deflection, 10 pixels": partial(PixelDeflection, deflections=10),
+        "5 bits, median, non-local means": lambda: Composed((BitDepth(), Median(), NonLocalMeans())),
+        "JPEG, then noise": lambda: Composed((JPEG(), InputNoise(sigma=0.03))),
     }
 
 
@@ -65,10 +66,10 @@ def rows(story: Any) -> dict[str, tuple[str, Callable[[], Row]]]:
     """One row for each defence and data set, the undefended network first."""
     table: dict[str, tuple[str, Callable[[], Row]]] = {}
     for bench in story.benches:
-        plain = Subject(bench, None, story.seed)
+        plain = Subject(bench, lambda: None, story.seed)
         table[f"{bench.name}: undefended"] = ("-", plain.row)
-        for name, defense in defences(bench).items():
-            subject = Subject(bench, defense, story.seed)
+        for name, make in defences(bench).items():
+            subject = Subject(bench, make, story.seed)
             table[f"{bench.name}: {name}"] = ("essentially 0 %", subject.row)
     return table
 
@@ -78,8 +79,13 @@ class Subject:
     """One defence in front of one network."""
 
     bench: Any
-    defense: Defense | None
+    make: Callable[[], Defense | None]
     seed: int
+
+    @cached_property
+    def defense(self) -> Defense | None:
+        """Made once its row is measured: a reformer has to be trained."""
+        return self.make()
 
     @property
     def plain(self) -> Classifier:
