@@ -14,6 +14,7 @@ from .. import __version__
 from ..diagnostics import Preflight
 from ..judge import Judgement
 from .certificates import certified_share
+from .estimate import estimated
 from .evidence import Evidence, hash_images, write_evidence
 from .findings import GradientState
 from .records import (
@@ -67,6 +68,7 @@ class Outcome:
         right = min(float(n), float((1 - self.final.failure_rate.double()).sum()))
         interval = clopper_pearson(right, n)
         certified, certificate = certified_share(subject, (self.final.failure_rate == 0).nonzero()[:, 0])
+        clever = estimated(subject, self.standing.x_adv, self.final, self.findings)
         return Report(
             schema=1,
             verdict=verdict(
@@ -101,6 +103,7 @@ class Outcome:
             accuracy_against_cost=self._track(),
             gradient_histogram=_histogram(self.state.elements),
             images=self._images(),
+            clever=clever,
         )
 
     def write_evidence(self) -> None:

@@ -153,6 +153,26 @@ class ImageTriple(Record):
     adversarial: list[list[list[float]]]
 
 
+class CleverRecord(Record):
+    """CLEVER's estimate of the distance to the nearest adversarial example, at most epsilon. It is no bound.
+
+    **Fields**
+    - `examples`: how many were estimated; `batches`, `samples`: maxima each, and points for each maximum.
+    - `median`: of their scores, in the threat's norm; null where there is none.
+    - `refuted`: scores inside which an adversarial example lies.
+    - `unreliable`: scores whose assumptions do not hold, for instance because masking was found.
+    - `unrefuted`: the others.
+    """
+
+    examples: int
+    batches: int
+    samples: int
+    median: float | None
+    refuted: int
+    unreliable: int
+    unrefuted: int
+
+
 class Report(Record):
     """`report.json`. The first block are the keys that SPEC fixes; the second is for the reader's eyes."""
 
@@ -187,6 +207,7 @@ class Report(Record):
     accuracy_against_cost: list[AccuracyAtCost] = []
     gradient_histogram: GradientHistogram | None = None
     images: list[ImageTriple] = []
+    clever: CleverRecord | None = None
 
     @property
     def exit_status(self) -> int:

@@ -122,9 +122,10 @@ def show_report(report: Report, files: list[Path], out: Console) -> None:
             words.percent(report.robust_accuracy) + interval,
         ),
         ("certified", words.percent(report.certified_accuracy)),
+        ("CLEVER", words.clever_sentence(report)),
     ]
     for name, value in rows:
-        if value != words.percent(None):
+        if value not in ("", words.percent(None)):
             table.add_row(name, value)
     for finding in report.masking:
         table.add_row("", "")

@@ -51,6 +51,7 @@ def render(report: Report, folder: str = "DIR") -> str:
         headline=words.HEADLINES[report.verdict],
         sentence=words.verdict_sentence(report),
         naive=words.naive_sentence(report),
+        clever=words.clever_sentence(report),
         norm=words.NORMS[report.threat.norm],
         mechanisms=words.MECHANISMS,
         bars=_bars(report),

@@ -84,6 +84,18 @@ def naive_sentence(report: Report) -> str:
     return f"A standard attack reports the same, {naive}."
 
 
+def clever_sentence(report: Report) -> str:
+    """CLEVER's median and what the audit knows against it; empty where it was not estimated."""
+    found = report.clever
+    if found is None or found.median is None:
+        return ""
+    whole = " (the whole ball)" if found.median >= report.threat.epsilon else ""
+    return (
+        f"median {found.median:.3g}{whole} on {found.examples} examples: {found.refuted} refuted, {found.unreliable} "
+        f"unreliable, {found.unrefuted} unrefuted; an estimate, no bound"
+    )
+
+
 def reproduce_commands(report: Report, folder: str = "DIR") -> list[str]:
     """The commands that repeat this audit and check its evidence."""
     import shlex
