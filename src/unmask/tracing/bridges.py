@@ -137,19 +137,42 @@ class Crossing:
     **Fields**
     - `source`, `pairing`, `argument`: as of `Bridge`.
     - `first`: the operation that brings the first of them back, in the base run.
+    - `last`: a later one whose result stands for what came back, or None for `first` itself.
+    - `alone`: `first` is the whole hidden part, from what it is given to what it gives; then `source` is not used.
     """
 
     source: Group
     first: Record
     pairing: str
     argument: int | None = None
+    last: Record | None = None
+    alone: bool = False
 
     def ends(self, trace: Trace) -> tuple[list[Tensor], list[Tensor]]:
         """What left and what came back in a run, in order."""
-        left = [r.inputs[0].data for r in trace.records if r.group == self.source]
-        back = [r for r in trace.records if r.group == self.first.group]
+        end = self.last or self.first
+        back = [r for r in trace.records if r.group == end.group]
+        if self.alone:
+            given = [main_input(r) for r in trace.records if r.group == self.first.group]
+            left = [v.data for v in given if v is not None]
+        else:
+            left = [r.inputs[0].data for r in trace.records if r.group == self.source] or [trace.x.detach()]
         arrived = [r.outputs[0] if self.argument is None else r.inputs[self.argument] for r in back]
-        return left or [trace.x.detach()], [v.data for v in arrived]
+        return left, [v.data for v in arrived]
+
+    def bridge(self, stand_in: Callable[[Tensor], Tensor]) -> Bridge:
+        """The whole crossing differentiated as `stand_in`."""
+        target = (self.last or self.first).group
+        return Bridge(
+            self.source,
+            target,
+            1.0,
+            0,
+            self.pairing,
+            argument=self.argument,
+            stand_in=stand_in,
+            alone=self.alone,
+        )
 
 
 def exit_crossing(analysis: Analysis) -> Crossing | None:

@@ -61,6 +61,12 @@ def propose(analysis: Analysis) -> list[Repair]:
             **{b.target: f"identity across the region, correlation {w:.2f}" for b, w in bridged.items()},
         }
         repairs.append(Repair("identity", Rewrite(rules, tuple(bridges), heal), at))
+    if analysis.stand_in is not None:
+        bridge, cosine = analysis.stand_in
+        word = f"a learned stand-in, cosine {cosine:.2f} between its slopes and the changes seen on held-out images"
+        at = {**words, **{s.group: word for s in guilty if s.symptom in ("cut", "opaque", "zero")}}
+        others = {g: rule for g, rule in rules.items() if g != bridge.target}
+        repairs.append(Repair("learned", Rewrite(others, (bridge,), heal), at))
     undefended, straight = _undefended(analysis)
     if undefended or straight:
         both = {**rules, **straight}

@@ -94,6 +94,8 @@ class Bridge:
     - `fit`: shapes the source like the target: `same`, `permute` or `resize`, with what is needed for it.
     - `argument`: the target is not the result but this tensor argument of the operation, which came from where no
       operation was seen.
+    - `stand_in`: a differentiable function of the source that takes the place of `fit` and `slope`.
+    - `alone`: the region is the target operation itself, and its source the first float tensor that it is given.
     """
 
     source: Group
@@ -103,6 +105,8 @@ class Bridge:
     pairing: str = "each"
     fit: tuple[Any, ...] = ("same",)
     argument: int | None = None
+    stand_in: Callable[[Tensor], Tensor] | None = None
+    alone: bool = False
 
 
 Rule = Smooth | Gain | Keep | Redifferentiate | PassThrough
@@ -355,7 +359,7 @@ class _Rewriter(Interceptor):
         return args
 
     def _bridged(self, bridge: Bridge, ordinal: int, name: str, result: Any, args: tuple[Any, ...]) -> Any:
-        source = self._source(bridge, ordinal)
+        source = _first_float(args) if bridge.alone else self._source(bridge, ordinal)
         target = args[0] if name in WRITES else result
         if isinstance(target, (tuple, list)):
             target = next((t for t in target if isinstance(t, Tensor)), None)
@@ -363,7 +367,10 @@ class _Rewriter(Interceptor):
             return result
         with torch.enable_grad():
             try:
-                stand_in = fitted(source, bridge.fit, target.shape) * bridge.slope
+                if bridge.stand_in is not None:
+                    stand_in = bridge.stand_in(source).reshape(target.shape)
+                else:
+                    stand_in = fitted(source, bridge.fit, target.shape) * bridge.slope
             except RuntimeError:
                 return result  # shapes that change from pass to pass
             joined = _Substitute.apply(target.detach(), stand_in)

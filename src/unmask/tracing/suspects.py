@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from .origins import Origin
 from .recorder import Record, Trace
+from .rewrite import Bridge
 from .sites import Site
 
 Group = tuple[str, str, int]
@@ -37,6 +38,7 @@ class Suspect:
 class Analysis:
     """All suspects, the runs that they were found in, and what was seen on the way.
 
+    `stand_in` is a learned bridge and the cosine between its slopes and the changes seen, where one was learned.
     `draws` are runs on the same input under different seeds, for a random network.
     """
 
@@ -47,6 +49,7 @@ class Analysis:
     controlled: bool
     origins: tuple[Origin, ...]
     draws: tuple[Trace, ...] = ()
+    stand_in: tuple[Bridge, float] | None = None
 
     def where(self, *symptoms: str) -> list[Suspect]:
         """The suspects of some symptoms."""
