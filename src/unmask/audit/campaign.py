@@ -75,7 +75,8 @@ class Campaign:
         for other in others:
             self._run(first_step(budget, other.name, other.gradient, other.objective, early_stop))
         if self.subject.random:
-            for step in averaged_steps(budget, first.name, first.gradient, first.objective):
+            passes = self.subject.classifier.passes
+            for step in averaged_steps(budget, first.name, first.gradient, first.objective, passes=passes):
                 self._run(step)
         steps = cascade(
             budget,

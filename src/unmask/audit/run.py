@@ -15,6 +15,7 @@ from ..data import Data
 from ..diagnostics import Preflight, preflight
 from ..threat import ThreatModel
 from ..tracing.analysis import Analysis, analyse
+from ..tracing.learned import learn_stand_in
 from .campaign import Campaign
 from .candidates import candidates
 from .controls import run_controls
@@ -27,6 +28,9 @@ from .records import MaskingFinding, Report
 from .standing import Standing
 from .subject import Subject, subject_of
 from .target import Target
+
+# Images from which a stand-in is learned where a part of the network hides its gradient and changes shapes. Ours.
+POOL = 256
 
 
 def audit(
@@ -159,6 +163,16 @@ def _trace(subject: Subject) -> tuple[Analysis, GradientState]:
             subject.threat,
             seed=subject.seed,
             generator=subject.streams("trace", some),
+        )
+        pool = slice(min(POOL, len(subject)))
+        analysis = learn_stand_in(
+            analysis,
+            subject.classifier,
+            subject.x[pool],
+            subject.threat,
+            seed=subject.seed,
+            batch_size=min(32, size),
+            generator=subject.streams("stand-in", pool),
         )
         more = right[: min(32, size)] if len(right) >= 4 else some
         state = gradient_state(
