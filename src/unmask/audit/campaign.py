@@ -11,7 +11,7 @@ from ..attacks import APGD, Attack
 from ..diagnostics import Preflight
 from ..objectives import cross_entropy
 from .candidates import Candidate
-from .plan import Step, averaged_steps, black_box_steps, cascade, first_step, more_targets
+from .plan import Step, averaged_steps, black_box_steps, cascade, first_step, joint_steps, more_targets
 from .race import Race, run_race
 from .records import clopper_pearson
 from .standing import Standing
@@ -77,6 +77,9 @@ class Campaign:
         if self.subject.random:
             passes = self.subject.classifier.passes
             for step in averaged_steps(budget, first.name, first.gradient, first.objective, passes=passes):
+                self._run(step)
+        if facts.has_detector:
+            for step in joint_steps(budget, first.name, first.gradient, early_stop=early_stop):
                 self._run(step)
         steps = cascade(
             budget,

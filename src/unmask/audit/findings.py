@@ -26,6 +26,9 @@ GAP = 0.05
 # networks more targets and restarts alone took up to 13 points off it, on one trained with label smoothing 31.
 MISLED = 0.25
 
+# What the audit does about a detector.
+JOINT = "classifier and detector attacked together: weighted sum, selective and orthogonal gradients"
+
 
 @dataclass(frozen=True)
 class GradientState:
@@ -93,14 +96,15 @@ def confirmed(
     return kept
 
 
-def unlocated(naive_gap: float, found: list[MaskingFinding]) -> list[MaskingFinding]:
+def unlocated(naive_gap: float, found: list[MaskingFinding], *, detector: bool) -> list[MaskingFinding]:
     """What is said where the standard attack is badly wrong although no operation is to blame."""
     if found or naive_gap < MISLED:
         return []
-    symptom = (
-        f"the standard attack overestimates robust accuracy by {100 * naive_gap:.0f} points, although no operation "
-        "falsifies its gradient: the loss surface misleads it"
-    )
+    wrong = f"the standard attack overestimates robust accuracy by {100 * naive_gap:.0f} points"
+    if detector:
+        symptom = f"{wrong}: the detector rejects what it finds, but not all that fools the classifier"
+        return [MaskingFinding(mechanism="detector", symptom=symptom, repair=JOINT)]
+    symptom = f"{wrong}, although no operation falsifies its gradient: the loss surface misleads it"
     return [
         MaskingFinding(mechanism="evaluation", symptom=symptom, repair="other losses, targets and restarts")
     ]
@@ -139,7 +143,7 @@ def _symptom(s: Suspect) -> str:
     return "it draws random numbers" + (f": a logit moves by up to {effect:.3g}" if effect == effect else "")
 
 
-def _end_of_statement(file: str, line: int) -> int | None:
+def end_of_statement(file: str, line: int) -> int | None:
     """Last line of the innermost statement on that line, where it goes on beyond it."""
     try:
         tree = ast.parse("".join(linecache.getlines(file)))
@@ -178,7 +182,7 @@ def describe(
             operation=s.operation,
             file=s.site.file or None,
             line=s.site.line or None,
-            end_line=_end_of_statement(s.site.file, s.site.line),
+            end_line=end_of_statement(s.site.file, s.site.line),
             code=s.site.code or None,
             statistics=statistics,
             repair=repairs.get(s.group) or general,

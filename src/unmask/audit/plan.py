@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from ..attacks import APGD, Attack, HopSkipJump, MomentumPGD, RayS, Square, Substitute, TargetedAPGD, budgets
+from ..attacks import (
+    APGD,
+    Attack,
+    HopSkipJump,
+    JointPGD,
+    MomentumPGD,
+    RayS,
+    Square,
+    Substitute,
+    TargetedAPGD,
+    budgets,
+)
 from ..attacks.cascade import Stage
 from ..errors import UnusableInput
 from ..gradients import EOT, GradientEstimator
@@ -136,6 +147,20 @@ def cascade(
         yield Step(
             f"{label}/{stage.name}", f"{stage.name}: {_words(attack)}{on}{who}", attack, stage.fraction
         )
+
+
+def joint_steps(
+    budget: Budget, label: str, gradient: GradientEstimator, *, early_stop: bool
+) -> Iterator[Step]:
+    """For a network beside a detector: no weight between fooling the one and passing the other.
+
+    On MNIST behind a Mahalanobis detector the weighted sum breaks nothing and these break everything
+    (`reproductions/lecture-defenses`).
+    """
+    steps = 2 * budget.steps
+    for rule in ("selective", "orthogonal"):
+        attack = JointPGD(rule=rule, steps=steps, gradient=gradient, early_stop=early_stop)
+        yield Step(f"{label}/joint {rule}", f"joint PGD-{steps}, {rule}, {label}", attack)
 
 
 def more_targets(

@@ -19,6 +19,7 @@ from ..tracing.learned import learn_stand_in
 from .campaign import Campaign
 from .candidates import candidates
 from .controls import run_controls
+from .detector import count_rejections, detector_finding, with_detector
 from .findings import GradientState, confirmed, describe, gradient_state, unlocated
 from .memory import BatchSize
 from .outcome import Outcome
@@ -89,7 +90,7 @@ def audit(
         deterministic=facts.deterministic and facts.seedable, clones_input=facts.writes_input
     )
     progress.stage("trace")
-    analysis, state = _trace(subject)
+    analysis, state = _trace(subject, facts)
 
     standing = _standing(subject)
     progress.stage("clean")
@@ -114,7 +115,15 @@ def audit(
     draws = 1 if not subject.random else max(8, 64 // subject.classifier.passes)
     final = standing.judged(standing.x_adv, "final", draws)
     clean = standing.judged(subject.x, "final clean", draws)
-    findings = _findings(subject, analysis, state, race, naive, 1 - float(final.failure_rate.mean()))
+    left = 1 - float(final.failure_rate.mean())
+    findings = []
+    if facts.has_detector:
+        counted = subject.processes.first(lambda: count_rejections(subject, standing))
+        findings += detector_finding(subject, counted, naive - left)
+    findings += _findings(subject, analysis, state, race, naive - left)
+    findings += unlocated(naive - left, findings, detector=facts.has_detector)
+    for finding in findings:
+        progress.finding(finding)
     progress.stage("controls")
 
     def conclude() -> Report:
@@ -147,7 +156,7 @@ def _preflight(subject: Subject) -> Preflight:
     return facts
 
 
-def _trace(subject: Subject) -> tuple[Analysis, GradientState]:
+def _trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState]:
     """Traces at most eight correctly classified examples, and looks at the gradient of at most 32."""
 
     def with_batches_of(size: int) -> tuple[Analysis, GradientState]:
@@ -174,6 +183,8 @@ def _trace(subject: Subject) -> tuple[Analysis, GradientState]:
             batch_size=min(32, size),
             generator=subject.streams("stand-in", pool),
         )
+        if facts.has_detector:
+            analysis = with_detector(subject, analysis, some)
         more = right[: min(32, size)] if len(right) >= 4 else some
         state = gradient_state(
             subject.classifier,
@@ -205,22 +216,18 @@ def _standing(subject: Subject) -> Standing:
 
 
 def _findings(
-    subject: Subject, analysis: Analysis, state: GradientState, race: Race, naive: float, final: float
+    subject: Subject, analysis: Analysis, state: GradientState, race: Race, naive_gap: float
 ) -> list[MaskingFinding]:
-    """What fooled the standard attack, given the accuracy that it and the whole audit leave."""
+    """The operations that fooled the standard attack, off whose accuracy the whole audit took `naive_gap`."""
     suspects = confirmed(
         analysis,
         state,
         deterministic=not subject.random,
         gap=race.exact - race.repaired,
-        naive_gap=naive - final,
+        naive_gap=naive_gap,
     )
     winner = race.winners()[0]
     general = winner.name
     if subject.random:
         general = "EOT: gradients averaged over as many draws as their noise demands"
-    findings = describe(suspects, winner.at, general)
-    findings += unlocated(naive - final, findings)
-    for finding in findings:
-        subject.progress.finding(finding)
-    return findings
+    return describe(suspects, winner.at, general)
