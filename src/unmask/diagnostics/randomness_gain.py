@@ -103,8 +103,8 @@ class RandomnessGain(Diagnostic):
             return _reading(
                 False,
                 gain,
-                f"Randomness changes nothing: with and without it {agreement:.0%} of the predictions are equal, and "
-                f"it adds {gain:+.0%} of robust accuracy.",
+                f"Randomness changes nothing that the attack can see: {agreement:.0%} of the predictions are equal "
+                f"without it, and it adds {gain:+.0%} of robust accuracy.",
                 statistics,
             )
         words = f"Randomness changes {1 - agreement:.0%} of the predictions, but adds no robust accuracy beyond chance."
