@@ -196,3 +196,23 @@ def test_a_cut_beside_the_draw_is_still_named():
         return keep * p * 16
 
     assert {s.symptom for s in suspects(Wrapped(step)).suspects} >= {"random", "cut"}
+
+
+def test_noise_seeded_by_the_input_is_a_cut_that_jumps():
+    def step(x):
+        rows = []
+        for image in x:
+            keyed = torch.Generator().manual_seed(int(image.sum().item() * 1e5))
+            rows.append(image + 0.1 * torch.randn(image.shape, generator=keyed))
+        return torch.stack(rows)
+
+    analysis = suspects(Wrapped(step))
+    assert analysis.deterministic
+    (cut,) = analysis.where("cut")
+    assert cut.share > 0.5
+    assert cut.statistics["jump"] > 0.8
+
+
+def test_a_staircase_jumps_less_the_smaller_the_move():
+    (found,) = suspects(Wrapped(lambda x: torch.round(x * 10) / 10)).where("zero")
+    assert found.statistics["jump"] < 0.6

@@ -25,6 +25,8 @@ GAP = 0.05
 # From this overestimate on, a standard attack counts as misled even if no operation is to blame. Ours: on undefended
 # networks more targets and restarts alone took up to 13 points off it, on one trained with label smoothing 31.
 MISLED = 0.25
+# From this on, the change of the logits hardly shrinks with the move: sixteen times smaller, and nearly as large. Ours.
+CHAOTIC = 0.8
 
 # What the audit does about a detector.
 JOINT = "classifier and detector attacked together: weighted sum, selective and orthogonal gradients"
@@ -85,6 +87,7 @@ def confirmed(
         elif s.symptom in ("zero", "discrete", "effect", "cut", "opaque"):
             # NaN explains a failed attack by itself: then a step needs more than a share of the effect.
             keep = state.dead_margin >= 0.5 or (gap >= GAP and (not state.non_finite or s.share > 0.5))
+            keep = keep or (deterministic and _chaotic(s))
         elif s.symptom == "underflow":
             keep = state.dead_cross_entropy > 0.1 and naive_gap >= GAP
         elif s.symptom in ("vanished", "saturated"):
@@ -94,6 +97,11 @@ def confirmed(
         if keep:
             kept.append(s)
     return kept
+
+
+def _chaotic(s: Suspect) -> bool:
+    """Whether what passes here is noise that the input seeds: fooled or not, no gradient can follow it."""
+    return s.share > 0.5 and s.statistics.get("jump", 0.0) > CHAOTIC
 
 
 def unlocated(naive_gap: float, found: list[MaskingFinding], *, detector: bool) -> list[MaskingFinding]:
@@ -113,6 +121,11 @@ def unlocated(naive_gap: float, found: list[MaskingFinding], *, detector: bool) 
 def _symptom(s: Suspect) -> str:
     share = f"{s.share:.0%} of the change of the logits passes through it" if s.share == s.share else ""
     numbers = s.statistics
+    if s.symptom in ("zero", "discrete", "cut", "opaque") and _chaotic(s):
+        return (
+            f"no gradient leads through, yet {share}, and the smallest move changes them as much as the largest: a "
+            "pseudo-random function of the input"
+        )
     if s.symptom == "zero":
         return f"its gradient is exactly zero, yet {share}"
     if s.symptom == "effect":

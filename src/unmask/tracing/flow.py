@@ -102,7 +102,7 @@ def _largest(grad: Tensor, batch: int) -> Tensor:
     grad = held(grad)
     if not grad.ndim or len(grad) != batch:
         return grad.abs().amax().reshape(1)
-    flat = grad.flatten(1).abs()
+    flat = grad.reshape(batch, -1).abs()
     return torch.where(torch.isfinite(flat).all(1), flat.amax(1), torch.inf)
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
+import torch
+
 from ..classifier import Classifier
 from .changes import SCALES, Twins, changed, same, twins_of
 from .freezer import share_through
@@ -59,6 +61,7 @@ def lost_gradients(
             if r.index not in noisy and _arrived(r, twins):
                 groups["cut", r.group].append(r)
     suspects = []
+    jump = _jump(base, moved)
     for (symptom, group), records in groups.items():
         share = _share(classifier, base, moved, twins, records, seed) if trust else float("nan")
         if trust and not share > NOTABLE:
@@ -73,7 +76,7 @@ def lost_gradients(
                 group,
                 first.kind,
                 share,
-                {"share": share},
+                {"share": share, "jump": jump},
                 tuple(records),
             )
         )
@@ -170,6 +173,18 @@ def _loses(r: Record, classifier: Classifier) -> str:
     if len(leaving) < len(r.outputs) and any(v.edge is None for v in r.outputs):
         return "discrete"  # indices beside values
     return "zero" if zero_everywhere(r) else ""
+
+
+def _jump(base: Trace, moved: dict[float, Trace]) -> float:
+    """Change of the logits at the smallest move, over that at the largest: near one where the network is chaotic.
+
+    A smooth function gives the ratio of the moves, noise that is seeded by the input gives one.
+    """
+    small, large = (
+        torch.linalg.vector_norm((moved[scale].logits - base.logits).detach().double())
+        for scale in (SCALES[-1], SCALES[0])
+    )
+    return float(small / large) if large > 0 else 0.0
 
 
 def _share(
