@@ -45,6 +45,44 @@ def test_front_ends_behind_the_layer():
     assert not network.layers[0]._forward_hooks
 
 
+class Curved(nn.Module):
+    """The first layer sees a wave of the image, so that the inner steps differ even in sign."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = small_network()
+
+    def forward(self, x):
+        return self.inner(torch.sin(9 * x))
+
+
+def test_inner_steps_behind_a_curve_follow_the_front(few):
+    """By hand: the slope behind the first layer held fixed, the front differentiated anew at every step."""
+    options = PLAIN | {"epochs": 1, "batch_size": 96, "momentum": 0.0, "weight_decay": 0.0, "average": 0.0}
+    recipe = YOPO(**options, warmup=1.0, full=2, inner=3, rel_step_size=0.7)
+    threat = Linf(epsilon=EPSILON)
+    found, truth = Curved(), Curved()
+    recipe.fit(found, few, threat, generator=seed())
+    generator = seed()
+    part = torch.randperm(96, generator=generator)
+    x, y = few.x[part], few.y[part]
+    x_adv = threat.random_start(x, generator=Streams.of(generator, 96))
+    first, rest = truth.inner.layers[1], truth.inner.layers[2:]
+    total = [torch.zeros_like(p) for p in truth.parameters()]
+    for _ in range(2):
+        weights, _ = slope(truth, x_adv, y)
+        total = [t + w / 2 for t, w in zip(total, weights, strict=True)]
+        hidden = first(torch.sin(9 * x_adv).flatten(1)).detach().requires_grad_()
+        (p,) = torch.autograd.grad(nn.functional.cross_entropy(rest(hidden), y), hidden)
+        for _ in range(3):
+            moved = x_adv.detach().requires_grad_()
+            (g,) = torch.autograd.grad((p * first(torch.sin(9 * moved).flatten(1))).sum(), moved)
+            x_adv = x_adv + 0.7 * EPSILON * g.sign()
+            x_adv = (x + (x_adv - x).clamp(-EPSILON, EPSILON)).clamp(0, 1)
+    descent_by_hand(truth, total, recipe.rate(0, 1))
+    assert torch.allclose(flat(found), flat(truth), atol=1e-5)
+
+
 def test_beside_whole_backward_passes(few):
     """m full passes, and between them n steps along the sign of the whole network's own slope."""
     options = PLAIN | {"epochs": 1, "momentum": 0.0, "weight_decay": 0.0, "average": 0.0}
