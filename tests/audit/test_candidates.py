@@ -2,11 +2,13 @@
 
 import torch
 from tests.fixtures import BROKEN
+from torch import nn
 
 from unmask.audit.candidates import candidates
 from unmask.classifier import Classifier, Meter
 from unmask.data import load
-from unmask.gradients import EOT
+from unmask.defenses import JPEG
+from unmask.gradients import BPDA, EOT
 from unmask.randomness import Streams
 from unmask.threat import Linf
 from unmask.tracing.analysis import analyse
@@ -46,3 +48,18 @@ def test_the_passes_of_an_entrant_are_those_of_one_estimate():
         streams = Streams.seeded(0, DATA.index, entrant.name)
         entrant.gradient.estimate(counted, entrant.objective, DATA.x, DATA.y, generator=streams)
         assert counted.meter.forwards == entrant.passes * len(DATA), entrant.name
+
+
+def test_a_defence_of_ours_brings_its_surrogate():
+    """Where the classifier has one; a network alone has not."""
+    classifier = JPEG().wrap(Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), deterministic=True))
+    streams = Streams.seeded(0, DATA.index, "trace")
+    threat = Linf(epsilon=0.1)
+    analysis = analyse(classifier, DATA.x, DATA.y, threat, seed=0, generator=streams)
+    told = candidates(analysis, threat, deterministic=True, detector=False, draws=16, surrogate=True)
+    alone = candidates(analysis, threat, deterministic=True, detector=False, draws=16)
+    (entrant,) = [c for c in told if c.name not in {c.name for c in alone}]
+    assert entrant.gradient == BPDA()
+    assert set(entrant.at.values()) == {"the surrogate that the defence brings"}
+    random = candidates(analysis, threat, deterministic=False, detector=False, draws=16, surrogate=True)
+    assert EOT(BPDA(), max_draws=8) in [c.gradient for c in random]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ..gradients import EOT, Exact, FiniteDifference, Float64, GradientEstimator, LogitScale, Smoothing
+from ..gradients import BPDA, EOT, Exact, FiniteDifference, Float64, GradientEstimator, LogitScale, Smoothing
 from ..gradients.repaired import Repaired
 from ..objectives import Objective, Undetected, cross_entropy, margin
 from ..threat import Linf, ThreatModel
@@ -35,9 +35,15 @@ class Candidate:
 
 
 def candidates(
-    analysis: Analysis, threat: ThreatModel, *, deterministic: bool, detector: bool, draws: int
+    analysis: Analysis,
+    threat: ThreatModel,
+    *,
+    deterministic: bool,
+    detector: bool,
+    draws: int,
+    surrogate: bool = False,
 ) -> list[Candidate]:
-    """All entrants, the exact gradient first.
+    """All entrants, the exact gradient first. `surrogate`: the classifier brings a stand-in of its own.
 
     Random networks get every one of them under EOT, whose number of draws follows the noise up to `draws` forwards, so
     that no entrant costs much more than another: the copies that smoothing and finite differences look at are draws
@@ -72,6 +78,9 @@ def candidates(
         delta = threat.epsilon / 4 if isinstance(threat, Linf) else 0.05
         directions = FiniteDifference(samples=16, delta=delta)
         found.append(Candidate("finite differences", directions, at=at, passes=2 * directions.samples + 1))
+    if surrogate:
+        at = {s.group: "the surrogate that the defence brings" for s in analysis.suspects}
+        found.append(Candidate("BPDA, own surrogate", BPDA(), at=at, passes=2))
     if detector:
         found = [replace(c, objective=Undetected(c.objective)) for c in found]
     if not deterministic:

@@ -104,6 +104,7 @@ def audit(
         deterministic=not subject.random,
         detector=facts.has_detector,
         draws=subject.budget.draws,
+        surrogate=subject.classifier.surrogate is not None,
     )
     # Each process traced for itself, for a repair does not travel; where they disagree, they run what all have.
     names = subject.processes.gather([entrant.name for entrant in entrants])

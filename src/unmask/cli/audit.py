@@ -81,7 +81,8 @@ def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
         allow_pickle=options["allow_pickle"],
     )
     check_clean(claim, target.network, data, device=device)
-    out = arguments.resume or arguments.out or free_folder(f"unmask-{options['target'].rpartition(':')[2]}")
+    bare = options["target"].partition(" + ")[0]  # without defences, whose brackets no folder wants
+    out = arguments.resume or arguments.out or free_folder(f"unmask-{bare.rpartition(':')[2]}")
     resuming = arguments.resume is not None
     if _rank() == 0 and not resuming:
         _refuse_used(out)
