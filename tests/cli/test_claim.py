@@ -149,3 +149,11 @@ def test_check_of_a_full_claim_is_zero(capsys):
     main([*NEW, "--claim", "0.4", "--clean-accuracy", "0.9", "--passes", "1"])
     assert main(["claim", "check", "claim.toml"]) == 0
     assert "0 of 27 items are open" in capsys.readouterr().out
+
+
+def test_bounds_hold_the_author_to_the_same_promises(folder, capsys):
+    main([*NEW, "--examples", "20"])
+    (folder / "net.py").write_text(NETWORK.replace("manual_seed(0)", "manual_seed(1)"))
+    capsys.readouterr()
+    assert main(["bound", "claim.toml"]) == 2
+    assert capsys.readouterr().err.startswith("unmask: checkpoint_hash is ")

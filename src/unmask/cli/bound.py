@@ -80,6 +80,7 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     # Here, so that a wrong option is told before torch is loaded.
     import torch
 
+    from ..audit.promises import check_checkpoint, check_clean, check_scope
     from ..audit.target import load_target
     from ..bounds import Bracketing, Clever
     from ..classifier import Classifier
@@ -99,9 +100,13 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
         methods=CERTIFICATES[arguments.certify],  # pyright: ignore[reportArgumentType]
     )
     device = choose_device(options["device"], torch.cuda.is_available())
+    claim = opt.as_claim(options)
+    check_scope(claim)
     target = load_target(options["target"])
+    check_checkpoint(claim.checkpoint_hash, target.checkpoint_hash, target.spec)
     wanted = {name: options[name] for name in ("split", "examples", "allow_pickle")}
     data = load(options["data"], **wanted)
+    check_clean(claim, target.network, data, device=device)
     chosen = slice(None if options["examples"] else EXAMPLES)
     x, y, index = (t[chosen].to(device) for t in (data.x, data.y, data.index))
     network = target.network
