@@ -336,6 +336,17 @@ def test_predictions_that_depend_on_the_batch(base, refused):
     assert "running statistics" in line
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_activations_quantised_by_the_batch_are_evaluated_alone(fly):
+    """The scale of int8 activations is that of the batch's largest: slight, and no label changes."""
+    network = trained("plain_mlp")
+    quantised = torch.ao.quantization.quantize_dynamic(network, {nn.Linear}, dtype=torch.qint8)
+    result = fly(quantised)
+    assert result.batch_dependent
+    assert any("batches of 1" in warning for warning in result.warnings)
+    assert not fly(network).batch_dependent
+
+
 def test_a_network_that_cannot_take_one_image(refused):
     linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     line = refused(

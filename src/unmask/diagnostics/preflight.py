@@ -22,6 +22,9 @@ from .modes import check_normalisation, check_precision, check_train_mode
 PROBED = 16  # examples that are asked about repeatedly
 
 
+# Neighbours that change logits by at most this share of their size, and no label, are a matter of numerics: the scale
+# of int8 activations, which is set by the largest of the batch. Ours.
+SLIGHT = 0.05
 # Most members of an ensemble whose votes are told from probabilities. Ours.
 BALLOTS = 128
 
@@ -40,6 +43,7 @@ class Preflight:
     - `label_only`: every output is one-hot or an ensemble's shares of votes, so only decision-based attacks
       and repairs can work.
     - `has_detector`: the network returns a detector score.
+    - `batch_dependent`: the other images of a batch change logits slightly and no label; go on with batches of one.
     - `clean_accuracy`: share of correct predictions over all given examples, rejected or not.
     - `warnings`: sentences for the user.
     """
@@ -51,6 +55,7 @@ class Preflight:
     writes_input: bool
     label_only: bool
     has_detector: bool
+    batch_dependent: bool
     clean_accuracy: float
     warnings: tuple[str, ...] = ()
 
@@ -94,8 +99,7 @@ def preflight(
         _check_claim(accuracy, len(x), claim)
 
     deterministic, seedable = _repeats(classifier, probe, box, some)
-    if seedable:
-        _check_batch(classifier, probe, some)
+    batch_dependent = seedable and _depends_on_the_batch(classifier, probe, some)
     gradient_error = _gradient_error(classifier, probe, labels, some)
     warnings = []
     if classes == 2:
@@ -105,6 +109,11 @@ def preflight(
     if accuracy <= 1.5 / classes:
         warnings.append(
             f"clean accuracy is {accuracy:.1%}, no better than chance: check labels and preprocessing"
+        )
+    if batch_dependent:
+        warnings.append(
+            "the other images of a batch change logits slightly, as int8 activations quantised dynamically do: every "
+            "image is evaluated alone, in batches of 1"
         )
     if label_only:
         warnings.append("outputs are one-hot or shares of votes: the network tells only labels")
@@ -119,6 +128,7 @@ def preflight(
         gradient_available=gradient_error is None,
         writes_input=_writes_input(classifier, probe, some),
         label_only=label_only,
+        batch_dependent=batch_dependent,
         has_detector=outputs[0].detector_score is not None,
         clean_accuracy=accuracy,
         warnings=tuple(warnings),
@@ -253,14 +263,14 @@ def _means_differ(classifier: Classifier, x: Images, changed: Images, kept: Tens
     return bool(moved.any(1).double().mean() > 0.5)
 
 
-def _check_batch(classifier: Classifier, x: Images, streams: Streams) -> None:
-    """An example's logits must not change with its neighbours.
+def _depends_on_the_batch(classifier: Classifier, x: Images, streams: Streams) -> bool:
+    """Whether an example's logits change slightly with its neighbours; more than that is refused.
 
     Every other example stays in its place while the rest are replaced, under the same seed: noise that
     belongs to the place in the batch stays the same, so that random networks are not accused.
     """
     if len(x) < 4:
-        return
+        return False
     kept = torch.arange(len(x), device=x.device) % 2 == 0
     changed = torch.where(kept.reshape(-1, *[1] * (x.ndim - 1)), x, x.flip(0) * 0.5)
     before = _forward(classifier, x, streams.fork("batch")).logits[kept]
@@ -269,12 +279,15 @@ def _check_batch(classifier: Classifier, x: Images, streams: Streams) -> None:
     # Rounding inside a network can turn float noise into a jump of a few examples; a batch statistic moves
     # them all.
     if differs.double().mean() > 0.5 and _means_differ(classifier, x, changed, kept, streams):
+        if _same(before, after, SLIGHT).all() and torch.equal(before.argmax(1), after.argmax(1)):
+            return True
         largest = float((before - after).abs().max())
         raise UnusableInput(
             f"logits change by up to {largest:.3g} when the other images of the batch change; predictions "
             "must not "
             "depend on the batch: call network.eval(), or normalise with running statistics"
         )
+    return False
 
 
 def _writes_input(classifier: Classifier, x: Images, streams: Streams) -> bool:
