@@ -89,6 +89,8 @@ def audit(
     subject.classifier = subject.classifier.replace(
         deterministic=facts.deterministic and facts.seedable, clones_input=facts.writes_input
     )
+    if facts.batch_dependent:
+        subject.batch_size = 1  # for every pass: the standing's, the report's and so the verifier's
     progress.stage("trace")
     analysis, state = _trace(subject, facts)
 
