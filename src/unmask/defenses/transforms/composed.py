@@ -14,6 +14,9 @@ from ..base import Defense
 class Composed(Defense):
     """Several defences: an image passes through the first one first.
 
+    The surrogate goes straight through the transformations and leaves random defences of other kinds out, so that
+    its values are the network's own only where there are none of those.
+
     **Fields**
     - `parts`: any defences, random ones among them; a prediction averages the passes of the first random one.
     """
