@@ -41,6 +41,8 @@ def _relaxed(subject: Subject, left: Tensor) -> float | None:
         return None
     subject.progress.stage("bounds")
     x, y = subject.x, subject.y
+    if not len(left):  # nothing can be proved of a broken example: it only tells whether a bound applies
+        left = subject.everyone[:1]
     try:
         proved = certify(network, x[left], y[left], threat, methods=("interval",)).certified
         count, open_ = int(proved.sum()), left[~proved]
