@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ..attacks import APGD, FGSM, PGD, Square
+from ..attacks import APGD, FGSM, PGD, Attack, JointPGD, Square
 from ..attacks.base import Images, Labels
 from ..classifier import Classifier, Meter
 from ..diagnostics import (
@@ -26,7 +26,7 @@ from ..diagnostics import (
 )
 from ..errors import UnmaskError
 from ..gradients import EOT, GradientEstimator
-from ..objectives import Objective
+from ..objectives import Objective, Undetected
 from ..randomness import Streams
 from ..threat import ThreatModel
 from .candidates import Candidate
@@ -42,7 +42,9 @@ def suite(gradient: GradientEstimator, objective: Objective, *, early_stop: bool
     "exact" asks about the gradient that a standard attack follows, all others about the attack that the audit chose.
     """
     few = EOT(gradient.inner, max_draws=4) if isinstance(gradient, EOT) else gradient
-    pgd = PGD(steps=20, rel_step_size=0.125, gradient=few, objective=objective, early_stop=early_stop)
+    pgd: Attack = PGD(steps=20, rel_step_size=0.125, gradient=few, objective=objective, early_stop=early_stop)
+    if isinstance(objective, Undetected):  # beside a detector no weight between the two fits every epsilon
+        pgd = JointPGD(steps=60, gradient=few, early_stop=early_stop)
     apgd = APGD(steps=20, restarts=2, gradient=few, objective=objective, early_stop=early_stop)
     fgsm = FGSM(gradient=few, objective=objective)
     return {

@@ -20,7 +20,7 @@ from ..attacks import (
 from ..attacks.cascade import Stage
 from ..errors import UnusableInput
 from ..gradients import EOT, GradientEstimator
-from ..objectives import Confident, Objective, Targeted, Undetected, cross_entropy
+from ..objectives import Confident, Objective, Targeted, Undetected, cross_entropy, margin
 from ..threat import Linf, ThreatModel
 
 
@@ -161,6 +161,12 @@ def joint_steps(
     for rule in ("selective", "orthogonal"):
         attack = JointPGD(rule=rule, steps=steps, gradient=gradient, early_stop=early_stop)
         yield Step(f"{label}/joint {rule}", f"joint PGD-{steps}, {rule}, {label}", attack)
+    # A score has a unit of its own: over several weights one fits. Confidence beyond the least is worth nothing.
+    for weight in (1.0, 10.0, 100.0):
+        both = Undetected(Confident(margin, 1.0), weight)
+        attack = APGD(steps=steps, restarts=2, gradient=gradient, objective=both, early_stop=early_stop)
+        words = f"APGD-{steps}, 2 restarts, detector weighed {weight:g}, {label}"
+        yield Step(f"{label}/detector {weight:g}", words, attack)
 
 
 def more_targets(
