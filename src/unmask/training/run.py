@@ -117,9 +117,10 @@ class Run:
     def weights(self) -> Groups:
         """Network, averaged weights and momentum: what a step back restores. Copies."""
         momentum = {
-            str(n): state["momentum_buffer"]
+            f"{n}/{name}": t
             for n, p in enumerate(self._parameters())
-            if (state := self.optimizer.state.get(p)) and state.get("momentum_buffer") is not None
+            for name, t in self.optimizer.state.get(p, {}).items()
+            if isinstance(t, Tensor)
         }
         groups = {
             "network": self.network.state_dict(),
@@ -134,9 +135,10 @@ class Run:
         self.averaged.load_state_dict(groups["mean"])
         parameters = self._parameters()
         for p in parameters:
-            self.optimizer.state[p].pop("momentum_buffer", None)
-        for n, buffer in groups.get("momentum", {}).items():  # there is none before the first step
-            self.optimizer.state[parameters[int(n)]]["momentum_buffer"] = buffer.to(self.device, copy=True)
+            self.optimizer.state[p].clear()
+        for key, buffer in groups.get("momentum", {}).items():  # there is none before the first step
+            n, _, name = key.partition("/")
+            self.optimizer.state[parameters[int(n)]][name] = buffer.to(self.device, copy=True)
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
