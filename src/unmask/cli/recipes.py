@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 RECIPES = {
     "standard": "no adversary",
+    "saturated": "hidden units driven to where they are flat, Nayebi & Ganguli 2017",
     "pgd": "adversarial training, Madry et al. 2018",
     "fgsm": "one step from a random start and a guard, Wong et al. 2020",
     "free": "the same pass moves weights and images, Shafahi et al. 2019",
@@ -31,6 +32,10 @@ ONLY = {
     "full": ("yopo",),
     "inner": ("yopo",),
     "beta": ("trades", "selftraining"),
+    "strength": ("saturated",),
+    "first_strength": ("saturated",),
+    "reach": ("saturated",),
+    "gain": ("saturated",),
     "source": ("pretraining",),
     "source_epochs": ("pretraining",),
     "labels": ("selftraining",),
@@ -47,6 +52,10 @@ def add_recipe_options(command: argparse.ArgumentParser) -> None:
     add("--full", type=int, metavar="M", help="yopo: whole passes per minibatch (default: 5)")
     add("--inner", type=int, metavar="N", help="yopo: steps through the first layer per pass (default: 3)")
     add("--beta", type=number, metavar="B", help="trades, selftraining: weight of robustness (default: 6)")
+    add("--strength", type=number, metavar="L", help="saturated: last weight of the penalty (default: 1)")
+    add("--first-strength", type=number, metavar="L", help="saturated: its first weight (default: 1e-4)")
+    add("--reach", type=number, metavar="R", help="saturated: how far units are driven (default: 16)")
+    add("--gain", type=number, metavar="G", help="saturated: size of the first weights (default: 4)")
     add("--source", metavar="DATA", help="pretraining: what to pretrain on")
     add("--source-epochs", type=int, metavar="N", help="pretraining: passes over it (default: 20)")
     add("--labels", type=int, metavar="N", help="selftraining: only the first N labels are known")
@@ -60,7 +69,7 @@ def check(arguments: argparse.Namespace) -> None:
         value, option = getattr(arguments, name), f"--{name.replace('_', '-')}"
         if value is not None and recipe not in recipes:
             raise UnusableInput(f"{option} is {value}, but {recipe} has none; it is for {', '.join(recipes)}")
-    if arguments.epsilon is None and recipe != "standard":
+    if arguments.epsilon is None and recipe not in ("standard", "saturated"):
         raise UnusableInput(
             f"--epsilon is missing; {recipe} hardens against one, for instance --epsilon 8/255"
         )
@@ -79,6 +88,9 @@ def build(arguments: argparse.Namespace, shared: dict[str, Any], data: Data) -> 
 
     if arguments.recipe == "standard":
         return training.Standard(**shared), data
+    if arguments.recipe == "saturated":
+        fields = {n: getattr(arguments, n) for n in ("strength", "first_strength", "reach", "gain")}
+        return training.Saturated(**shared | _given(fields) | {"pad": arguments.pad or 0}), data
     if arguments.recipe == "fgsm":
         attack = training.FastTraining().attack
         return training.FastTraining(**shared, attack=_stepped(attack, arguments)), data

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..training import History
 
-ARCHITECTURES = ("mlp", "cnn", "resnet20", "preact_resnet18")
+ARCHITECTURES = ("mlp", "sigmoid_mlp", "relu_mlp", "cnn", "resnet20", "preact_resnet18")
 ROBUST_EXAMPLES = 1000  # of the test split, for the short attack at the end
 
 
@@ -205,9 +205,14 @@ def describe(history: History, total: int) -> str:
 
 def architecture(name: str, shape: Sequence[int], classes: int) -> nn.Module:
     """One of the zoo's networks, untrained, for images of `shape` `[channels, height, width]`."""
+    from torch import nn
+
     from ..zoo import CNN, MLP, PreActResNet18, ResNet20
 
     channels, height, width = shape
+    if name in ("sigmoid_mlp", "relu_mlp"):  # the three hidden layers of the papers on saturation
+        activation = nn.Sigmoid if name == "sigmoid_mlp" else nn.ReLU
+        return MLP([channels * height * width, 200, 200, 200, classes], activation=activation)
     if name == "mlp":
         return MLP([channels * height * width, 200, 200, classes])
     if name == "cnn":

@@ -6,6 +6,7 @@ from .eot import EOT
 from .finite_difference import FiniteDifference
 from .float64 import Float64
 from .gain import LogitScale
+from .reduced_gain import ReducedGain
 from .smoothing import Smoothing
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Float64",
     "GradientEstimator",
     "LogitScale",
+    "ReducedGain",
     "Smoothing",
     "StraightThrough",
 ]

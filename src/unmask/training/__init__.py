@@ -8,6 +8,7 @@ from .loop import Loop, Seen
 from .pretraining import Pretraining
 from .processes import Processes
 from .run import Run
+from .saturated import Saturated
 from .selftraining import SelfTraining
 from .standard import Standard
 from .tensorboard import tensorboard
@@ -28,6 +29,7 @@ __all__ = [
     "Processes",
     "RobustAndWeakFeatures",
     "Run",
+    "Saturated",
     "Seen",
     "SelfTraining",
     "Standard",

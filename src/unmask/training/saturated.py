@@ -1,0 +1,136 @@
+"""Saturated networks: a penalty that drives hidden units to where their activation is flat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..data import Data
+from ..errors import UnusableInput
+from ..threat import ThreatModel
+from .loop import Loop, Seen
+from .run import Images, Labels, Run
+
+
+def complementary(activation: nn.Module, z: Tensor) -> Tensor:
+    """How far each pre-activation is from where the activation is flat, shape of `z`.
+
+    The papers' complementary functions: `s (1 - s)` for a sigmoid s, and the activation itself for a ReLU.
+    """
+    if isinstance(activation, nn.Sigmoid):
+        s = torch.sigmoid(z)
+        return s * (1 - s)
+    return torch.relu(z)
+
+
+def widen(network: nn.Module, gain: float, *, generator: torch.Generator) -> None:
+    """Draws all linear layers anew: normal weights of `gain` times Glorot's standard deviation, biases zero.
+
+    Ours. A larger gain starts the network nearer to saturation: sigmoids by their inputs, a soft-max by its logits.
+    """
+    with torch.no_grad():
+        for layer in network.modules():
+            if isinstance(layer, nn.Linear):
+                size = gain * (2 / (layer.in_features + layer.out_features)) ** 0.5
+                drawn = size * torch.randn(layer.weight.shape, generator=generator)
+                layer.weight.copy_(drawn)
+                layer.bias.zero_()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saturated(Loop):
+    """Cross-entropy plus `lambda` times the sum of complementary functions over all hidden units, by Adam.
+
+    Hidden units are those of `nn.Sigmoid` and `nn.ReLU` modules. `threat` is not used.
+
+    **Fields**
+    - `first_strength`, `strength`: lambda grows from the one to the other by the same factor in every step.
+    - `reach`: a sigmoid's penalty is measured at `z / r`, and r grows from 1 to this; the learning rate grows with
+      it. 1 is the paper's penalty, which stops pushing once a unit is some dozen away from its threshold.
+    - `gain`: what `widen` draws the first weights with; None keeps those that the network has.
+    - `learning_rate`: of Adam; it falls to zero over the last fifth of the steps.
+
+    **Cost**: `epochs * len(data)` forwards and backwards.
+    **Source**: Nayebi & Ganguli 2017, arXiv:1703.09202 (penalty and complementary functions), through Brendel &
+    Bethge 2017, arXiv:1704.01547.
+    **Differs**: schedule, strengths, optimiser and `reach` are ours; the comment does not state the paper's.
+    """
+
+    learning_rate: float = 0.01
+    weight_decay: float = 0.0
+    average: float = 0.0
+    pad: int = 0
+    mirror: bool = False
+    first_strength: float = 1e-4
+    strength: float = 1.0
+    reach: float = 16.0
+    gain: float | None = 4.0
+
+    hardens = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("first_strength", "strength"):
+            if not 0 < getattr(self, name) < float("inf"):
+                value = getattr(self, name)
+                raise UnusableInput(f"`Saturated` has {name}={value}; give a positive number")
+        self.at_least("reach", 1)
+
+    def _begin(self, network: nn.Module, threat: ThreatModel | None, generator: torch.Generator) -> Run:
+        if not _hidden(network):
+            raise UnusableInput("`Saturated` found no nn.Sigmoid and no nn.ReLU in the network; use modules")
+        if self.gain is not None:
+            widen(network, self.gain, generator=generator)
+        return Run(
+            network,
+            torch.optim.Adam(network.parameters(), weight_decay=self.weight_decay),
+            rate=lambda step: self.learning_rate,
+            decay=self.average,
+            generator=generator,
+            half=self.half,
+            compiled=self.compiled,
+            processes=self.processes,
+        )
+
+    def set_aside(self, run: Run, data: Data) -> Data:
+        run.state["steps"] = torch.tensor(max(1, len(data) // self.batch_size * self.passes))
+        return data
+
+    def rate(self, step: int, steps: int) -> float:
+        place = step / steps
+        return self.learning_rate * self.reach**place * min(1.0, (1 - place) / 0.2)
+
+    def learn(self, run: Run, x: Images, y: Labels) -> Seen:
+        place = run.done / int(run.state["steps"])
+        strength = self.first_strength * (self.strength / self.first_strength) ** place
+        with _penalties(run.network, self.reach**place) as penalties:
+            logits = run.logits(x)
+        loss = nn.functional.cross_entropy(logits, y) + strength * torch.stack(penalties).sum()
+        run.descend(loss)
+        return Seen(loss, logits)
+
+
+def _hidden(network: nn.Module) -> list[nn.Module]:
+    return [m for m in network.modules() if isinstance(m, (nn.Sigmoid, nn.ReLU))]
+
+
+@contextmanager
+def _penalties(network: nn.Module, reach: float) -> Iterator[list[Float[Tensor, ""]]]:
+    """Collects the penalty of each activation, summed over units, mean over the batch, in a forward pass."""
+    found: list[Tensor] = []
+
+    def collect(activation: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        z = inputs[0] / reach if isinstance(activation, nn.Sigmoid) else inputs[0]
+        found.append(complementary(activation, z).flatten(1).sum(1).mean())
+
+    hooks = [m.register_forward_pre_hook(collect) for m in _hidden(network)]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
