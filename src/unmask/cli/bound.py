@@ -40,7 +40,7 @@ def add_parser(commands: Any) -> None:
         metavar="TARGET",
         help="path/to/file.py:callable, package.module:callable, or claim.toml, which holds the options",
     )
-    opt.add_loading_options(command)
+    opt.add_loading_options(command, examples=str(EXAMPLES))
     command.add_argument(
         "--targeted", choices=TARGETS, help="the class to reach (default: untargeted, any other)"
     )

@@ -65,8 +65,11 @@ def add_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_loading_options(command: argparse.ArgumentParser) -> None:
-    """Adds those that say which examples, in which ball, with which seed and where. Absent ones are None."""
+def add_loading_options(command: argparse.ArgumentParser, *, examples: str = "all") -> None:
+    """Adds those that say which examples, in which ball, with which seed and where. Absent ones are None.
+
+    `examples` says in the help how many are taken by default.
+    """
     add = command.add_argument
     add(
         "--data",
@@ -80,7 +83,7 @@ def add_loading_options(command: argparse.ArgumentParser) -> None:
         metavar="EPS",
         help="its radius in units of the image range, for instance 8/255",
     )
-    add("--examples", type=int, metavar="N", help="the first N examples (default: all)")
+    add("--examples", type=int, metavar="N", help=f"the first N examples (default: {examples})")
     add("--split", metavar="NAME", help="split of the data set (default: test)")
     add(
         "--batch-size",
