@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -17,11 +18,28 @@ class Outputs:
     **Fields**
     - `logits`: `[batch, classes]`, unnormalised.
     - `detector_score`: `[batch]` or None. An input is **rejected where the score is above zero**; shift your
-      detector by its threshold. A rejected input is never a success of the attack.
+      detector by its threshold. A rejected input is never a success of the attack. There is no other way to reject:
+      a network with a class for it says so by `with_reject_class`, and one that raises has failed.
     """
 
     logits: Float[Tensor, "batch classes"]
     detector_score: Float[Tensor, " batch"] | None = None
+
+    @classmethod
+    def with_reject_class(cls, logits: Float[Tensor, "batch outputs"], reject: int) -> Outputs:
+        """For a network that rejects by a class of its own: an input is rejected where that logit is the largest.
+
+        **Arguments**
+        - `reject`: the column of the class that means "rejected"; the other columns are the classes, in their order.
+
+        >>> import torch
+        >>> outputs = Outputs.with_reject_class(torch.tensor([[1.0, 3.0, 2.0], [1.0, 3.0, 4.0]]), reject=2)
+        >>> outputs.logits.argmax(1).tolist(), (outputs.detector_score > 0).tolist()
+        ([1, 1], [False, True])
+        """
+        column = reject % logits.shape[1]
+        kept = torch.cat([logits[:, :column], logits[:, column + 1 :]], 1)
+        return cls(kept, logits[:, column] - kept.amax(1))
 
     def __getitem__(self, index: Tensor) -> Outputs:
         score = self.detector_score
