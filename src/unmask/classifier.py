@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ Images = Float[Tensor, "batch *dims"]
 Network = Callable[[Tensor], "Tensor | Outputs"]
 
 
+@runtime_checkable
 class Certify(Protocol):
     """Proves what it can about the deployed predictions (`passes` included) of the classifier that offers it."""
 

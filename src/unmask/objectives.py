@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -108,11 +107,11 @@ class TargetedObjective(Objective):
 
     targets: Labels | None = None
 
-    def aim(self, targets: Labels) -> Self:
+    def aim(self, targets: Labels) -> TargetedObjective:
         """The same objective at other targets."""
         return replace(self, targets=targets)
 
-    def take(self, index: Tensor) -> Self:
+    def take(self, index: Tensor) -> TargetedObjective:
         return self if self.targets is None else replace(self, targets=self.targets[index])
 
     def for_goal(self, goal: str) -> Objective:
