@@ -36,7 +36,7 @@ def test_complementary_functions_are_the_papers():
 
 
 # Per activation: the recipe, and the estimators of which one must find what the exact gradient does not.
-RELU = Saturated(epochs=20, batch_size=64, gain=12.0, first_strength=1e-7, strength=1e-5)
+RELU = Saturated(epochs=20, batch_size=64, gain=12.0, reach=1.0, first_strength=1e-7, strength=1e-5)
 CASES = {
     nn.Sigmoid: (RECIPE, [ReducedGain(g) for g in (0.03, 0.01, 0.003)]),
     nn.ReLU: (RELU, [LogitScale(scale=s) for s in (1e-2, 1e-3)]),
