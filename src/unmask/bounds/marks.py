@@ -13,7 +13,7 @@ Mark = Literal["refuted", "unreliable", "unrefuted"]
 # Weng et al. 2018 accept a fit at the 5 % level. At that level one good fit in twenty would be rejected by chance.
 KS_LEVEL = 0.01
 # Maxima that agree this well pin the end point whatever their law; on piecewise-linear networks with few pieces they
-# repeat, and every continuous law is rejected. Ours: the smallest ratio seen on plain networks was 0.62.
+# repeat, and every continuous law is rejected. Ours: 649 of 650 scores of five plain networks pass with it.
 AGREEING = 0.5
 
 
