@@ -13,7 +13,7 @@ from unmask.threat import Linf
 
 pytestmark = pytest.mark.slow
 
-EPSILON = 0.06
+EPSILON = 0.1
 IMAGES = (load_digits().data[:1000] / 16).astype(np.float32)
 LABELS = torch.as_tensor(load_digits().target[:1000])
 
@@ -43,7 +43,8 @@ class Components(nn.Module):
         return self.features(x) @ self.weight + self.offset
 
     def on_pixels(self):
-        return torch.from_numpy(self.axes) @ self.weight
+        weight = torch.from_numpy(self.axes) @ self.weight
+        return weight, self.offset - torch.from_numpy(self.middle) @ weight
 
 
 class Thumbnails(nn.Module):
@@ -65,17 +66,17 @@ class Thumbnails(nn.Module):
 
     def on_pixels(self):
         pooling = torch.eye(64).view(64, 1, 8, 8)
-        return torch.nn.functional.avg_pool2d(pooling, 2).flatten(1) @ self.weight
+        return torch.nn.functional.avg_pool2d(pooling, 2).flatten(1) @ self.weight, self.offset
 
 
 def exact_accuracy(network, x, y):
     """Share of examples that no point of ball and box moves across any of the linear classifier's boundaries."""
-    weight = network.on_pixels()
+    weight, offset = network.on_pixels()
     low = (x.flatten(1) - EPSILON).clamp(0, 1)
     high = (x.flatten(1) + EPSILON).clamp(0, 1)
     towards = weight.T[None] - weight.T[y][:, None]  # [batch, classes, pixels]
     best = torch.where(towards > 0, high[:, None], low[:, None])
-    gain = (towards * best).sum(2) + network.offset - network.offset[y][:, None]
+    gain = (towards * best).sum(2) + offset - offset[y][:, None]
     gain.scatter_(1, y[:, None], -torch.inf)
     return float((gain.amax(1) < 0).float().mean())
 
