@@ -70,7 +70,7 @@ def _phase(
     x_adv: Images,
     steps: int,
     best: Incumbent,
-) -> tuple[Batch, Images, Tensor]:
+) -> tuple[Batch, Float[Tensor, "left *dims"], Tensor]:
     """Ascends inside one radius; returns the examples left, their best points and the values there."""
     x_adv = radius.project(x_adv, batch.x)
     pixels = x_adv[0].numel()
