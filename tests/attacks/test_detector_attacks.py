@@ -101,7 +101,7 @@ def test_the_projection_is_orthogonal_and_loses_nothing_it_needs():
 
 def test_an_unknown_rule_is_refused():
     with pytest.raises(UnusableInput, match="choose selective or orthogonal"):
-        JointPGD(rule="both")  # type: ignore[arg-type]
+        JointPGD(rule="both")
 
 
 # confidence

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool
@@ -58,7 +57,7 @@ class JointPGD(Attack):
     Returns, per example, the first iterate that fools both, else the one whose worse half is best.
 
     **Fields**
-    - `rule`: see above.
+    - `rule`: `selective` or `orthogonal`.
     - `steps`, `rel_step_size`: as for `PGD`, but a step goes along the gradient itself, as long as the norm's steepest
       step would be: under Linf its sign would forget which pixels matter to whom, and with it what is orthogonal.
       Steps shrink linearly to a tenth.
@@ -70,7 +69,7 @@ class JointPGD(Attack):
     **Source**: Bryniarski et al. 2021, arXiv:2106.15023, section 3. **Differs**: the step shrinks.
     """
 
-    rule: Literal["selective", "orthogonal"] = "selective"
+    rule: str = "selective"
     steps: int = 100
     rel_step_size: float = 0.05
     random_start: bool = False
