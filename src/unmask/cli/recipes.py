@@ -90,7 +90,8 @@ def build(arguments: argparse.Namespace, shared: dict[str, Any], data: Data) -> 
         return training.Standard(**shared), data
     if arguments.recipe == "saturated":
         fields = {n: getattr(arguments, n) for n in ("strength", "first_strength", "reach", "gain")}
-        return training.Saturated(**shared | _given(fields) | {"pad": arguments.pad or 0}), data
+        shared = shared | _given(fields) | {"pad": arguments.pad or 0}
+        return training.Saturated(**shared), data
     if arguments.recipe == "fgsm":
         attack = training.FastTraining().attack
         return training.FastTraining(**shared, attack=_stepped(attack, arguments)), data
