@@ -16,9 +16,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..classifier import Classifier
-from ..defenses import Composed
-from ..defenses.names import parse
 from ..errors import UnmaskError, UnusableInput
 
 
@@ -55,17 +52,13 @@ def build(spec: str) -> tuple[Any, Path | None]:
     """
     bare, *defences = spec.split(" + ")
     built, source = _called(bare)
-    return (_defended(built, bare, defences) if defences else built), source
+    if defences:
+        from .defended import (
+            defended,
+        )  # only here: then our code is part of the network, and else none of it is
 
-
-def _defended(built: Any, spec: str, defences: list[str]) -> Classifier:
-    """A classifier behind defences by name."""
-    if not isinstance(built, nn.Module | Classifier):
-        raise UnusableInput(
-            f"{spec} returned a {type(built).__name__}; return a torch.nn.Module to put {defences[0]} in front of"
-        )
-    classifier = built if isinstance(built, Classifier) else Classifier(built)
-    return Composed([parse(text) for text in defences]).wrap(classifier)
+        built = defended(built, bare, defences)
+    return built, source
 
 
 def _called(spec: str) -> tuple[Any, Path | None]:
