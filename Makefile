@@ -11,6 +11,7 @@ demo: $(STAMP)
 
 test: lint
 	$(BIN)/pytest -n 2 --doctest-modules
+	UNMASK_SHAPES=1 $(BIN)/pytest -n 2 -q tests/test_*.py tests/attacks
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -n 2 -m slow
