@@ -86,8 +86,10 @@ def test_interrupted_training_ends_where_whole_training_does(tmp_path):
 def test_unusable_input_is_named():
     with pytest.raises(UnusableInput, match=r"reach=0\.5"):
         Saturated(reach=0.5)
-    with pytest.raises(UnusableInput, match="strength=0"):
-        Saturated(strength=0.0)
+    with pytest.raises(UnusableInput, match="strength=-1"):
+        Saturated(strength=-1.0)
+    with pytest.raises(UnusableInput, match="first_strength=0"):
+        Saturated(first_strength=0.0)
     linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with pytest.raises(UnusableInput, match=r"no nn\.Sigmoid"):
         RECIPE.fit(linear, load("digits", split="train"), None, generator=generator())

@@ -35,6 +35,7 @@ ONLY = {
     "strength": ("saturated",),
     "first_strength": ("saturated",),
     "reach": ("saturated",),
+    "sharpening": ("saturated",),
     "gain": ("saturated",),
     "source": ("pretraining",),
     "source_epochs": ("pretraining",),
@@ -55,6 +56,7 @@ def add_recipe_options(command: argparse.ArgumentParser) -> None:
     add("--strength", type=number, metavar="L", help="saturated: last weight of the penalty (default: 1)")
     add("--first-strength", type=number, metavar="L", help="saturated: its first weight (default: 1e-4)")
     add("--reach", type=number, metavar="R", help="saturated: how far units are driven (default: 16)")
+    add("--sharpening", type=number, metavar="K", help="saturated: last steepness of sigmoids (default: 1)")
     add("--gain", type=number, metavar="G", help="saturated: size of the first weights (default: 4)")
     add("--source", metavar="DATA", help="pretraining: what to pretrain on")
     add("--source-epochs", type=int, metavar="N", help="pretraining: passes over it (default: 20)")
@@ -89,7 +91,9 @@ def build(arguments: argparse.Namespace, shared: dict[str, Any], data: Data) -> 
     if arguments.recipe == "standard":
         return training.Standard(**shared), data
     if arguments.recipe == "saturated":
-        fields = {n: getattr(arguments, n) for n in ("strength", "first_strength", "reach", "gain")}
+        fields = {
+            n: getattr(arguments, n) for n in ("strength", "first_strength", "reach", "sharpening", "gain")
+        }
         shared = shared | _given(fields) | {"pad": arguments.pad or 0}
         return training.Saturated(**shared), data
     if arguments.recipe == "fgsm":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from ..data import Data
 from ..errors import UnusableInput
 from ..threat import ThreatModel
+from .base import History
 from .loop import Loop, Seen
 from .run import Images, Labels, Run
 
@@ -49,16 +52,21 @@ class Saturated(Loop):
     Hidden units are those of `nn.Sigmoid` and `nn.ReLU` modules. `threat` is not used.
 
     **Fields**
-    - `first_strength`, `strength`: lambda grows from the one to the other by the same factor in every step.
+    - `first_strength`, `strength`: lambda grows from the one to the other by the same factor in every step; a
+      `strength` of 0 is no penalty at all, from the first step on.
     - `reach`: a sigmoid's penalty is measured at `z / r`, and r grows from 1 to this; the learning rate grows with
       it. 1 is the paper's penalty, which stops pushing once a unit is some dozen away from its threshold.
+    - `sharpening`: a sigmoid's output is that at `k z`, its slope that at z, and k grows from 1 to this over the first
+      half of the steps; at the end k is multiplied into the weights. The network learns on while its own slopes
+      vanish, by the same softer slopes that the stable attack uses. 1 is ordinary training.
     - `gain`: what `widen` draws the first weights with; None keeps those that the network has.
     - `learning_rate`: of Adam; it falls to zero over the last fifth of the steps.
 
     **Cost**: `epochs * len(data)` forwards and backwards.
     **Source**: Nayebi & Ganguli 2017, arXiv:1703.09202 (penalty and complementary functions), through Brendel &
     Bethge 2017, arXiv:1704.01547.
-    **Differs**: schedule, strengths, optimiser and `reach` are ours; the comment does not state the paper's.
+    **Differs**: `sharpening` and `reach` are ours, and so are schedule, strengths and optimiser, which the comment does
+    not state.
     """
 
     learning_rate: float = 0.01
@@ -69,17 +77,30 @@ class Saturated(Loop):
     first_strength: float = 1e-4
     strength: float = 1.0
     reach: float = 16.0
+    sharpening: float = 1.0
     gain: float | None = 4.0
 
     hardens = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("first_strength", "strength"):
-            if not 0 < getattr(self, name) < float("inf"):
-                value = getattr(self, name)
-                raise UnusableInput(f"`Saturated` has {name}={value}; give a positive number")
+        if not 0 < self.first_strength < float("inf"):
+            raise UnusableInput(
+                f"`Saturated` has first_strength={self.first_strength}; give a positive number"
+            )
+        if not 0 <= self.strength < float("inf"):
+            raise UnusableInput(f"`Saturated` has strength={self.strength}; give 0 or a positive number")
         self.at_least("reach", 1)
+        self.at_least("sharpening", 1)
+
+    def fit(self, network: nn.Module, *arguments: Any, **options: Any) -> History:
+        sharpened = _before_sigmoids(network) if self.sharpening > 1 else []
+        history = super().fit(network, *arguments, **options)
+        with torch.no_grad():
+            for layer in sharpened:
+                for p in layer.parameters():
+                    p.mul_(self.sharpening)
+        return history
 
     def _begin(self, network: nn.Module, threat: ThreatModel | None, generator: torch.Generator) -> Run:
         if not _hidden(network):
@@ -108,11 +129,42 @@ class Saturated(Loop):
     def learn(self, run: Run, x: Images, y: Labels) -> Seen:
         place = run.done / int(run.state["steps"])
         strength = self.first_strength * (self.strength / self.first_strength) ** place
-        with _penalties(run.network, self.reach**place) as penalties:
+        sharpness = self.sharpening ** min(1.0, 2 * place)
+        with _penalties(run.network, self.reach**place) as penalties, _sharpened(run.network, sharpness):
             logits = run.logits(x)
         loss = nn.functional.cross_entropy(logits, y) + strength * torch.stack(penalties).sum()
         run.descend(loss)
         return Seen(loss, logits)
+
+
+def _before_sigmoids(network: nn.Module) -> list[nn.Linear]:
+    """The layers whose weights can take up a sigmoid's gain."""
+    found: list[nn.Linear] = []
+    for before, module in pairwise(network.modules()):
+        if isinstance(module, nn.Sigmoid):
+            if not isinstance(before, nn.Linear):
+                raise UnusableInput(
+                    f"`Saturated` sharpens sigmoids that follow an nn.Linear, not {type(before).__name__}; "
+                    "give sharpening=1"
+                )
+            found.append(before)
+    return found
+
+
+@contextmanager
+def _sharpened(network: nn.Module, gain: float) -> Iterator[None]:
+    """Sigmoids with the values of steeper ones, and their own slopes."""
+
+    def sharpen(activation: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output + (torch.sigmoid(gain * inputs[0]) - output).detach()
+
+    sigmoids = [m for m in network.modules() if isinstance(m, nn.Sigmoid)] if gain > 1 else []
+    hooks = [m.register_forward_hook(sharpen) for m in sigmoids]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _hidden(network: nn.Module) -> list[nn.Module]:
