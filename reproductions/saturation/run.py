@@ -6,6 +6,7 @@ Every row of the table is one function below. `unmask reproduce saturation` runs
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,21 +27,29 @@ from unmask.threat import Linf
 from unmask.training import Saturated
 from unmask.zoo import MLP
 
-WEIGHTS = Path(__file__).with_name("weights") / "relu_mnist.safetensors"
+WEIGHTS = Path(__file__).with_name("weights")
 EPSILON = 0.25  # the comment states none; Goodfellow et al. 2015 use this one on MNIST
-GAINS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
+GAINS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 MEASURED_ON = 200  # training images on which the gain is chosen
 DIGITS = {
     "relu": Saturated(epochs=20, batch_size=64, gain=12.0, reach=1.0, first_strength=1e-7, strength=1e-5),
-    "sigmoid": Saturated(epochs=60, batch_size=64),
+    "sigmoid": Saturated(
+        epochs=20, batch_size=64, gain=2.0, reach=1.0, strength=1e-3, sharpening=1e4, learning_rate=3e-3
+    ),
+}
+# Without penalty, from Glorot's weights: plain cross-entropy by Adam.
+VANILLA = {
+    "relu": Saturated(strength=0.0, gain=1.0, reach=1.0, learning_rate=1e-3, epochs=5),
+    "sigmoid": Saturated(strength=0.0, gain=1.0, reach=1.0, learning_rate=3e-3, epochs=8),
 }
 Row = dict[str, Any]
 
 
 class Saturation:
-    """One saturated network and what FGSM makes of it."""
+    """One network and what FGSM makes of it."""
 
-    def __init__(self, activation: str, quick: bool, seed: int):
+    def __init__(self, activation: str, quick: bool, seed: int, *, saturated: bool):
+        self.saturated = saturated
         self.activation, self.quick, self.seed = activation, quick, seed
         self.threat = Linf(epsilon=EPSILON)
         self.name = "digits" if quick else "mnist"
@@ -48,13 +57,15 @@ class Saturation:
     @cached_property
     def classifier(self) -> Classifier:
         kind = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}[self.activation]
-        if self.quick:
-            network = MLP((64, 50, 50, 50, 10), activation=kind)
-            seeded = torch.Generator().manual_seed(self.seed)
-            DIGITS[self.activation].fit(network, load("digits", split="train"), None, generator=seeded)
+        network = MLP((64, 50, 50, 50, 10) if self.quick else (784, 200, 200, 200, 10), activation=kind)
+        if self.saturated and not self.quick:
+            network.load_state_dict(load_file(WEIGHTS / f"{self.activation}_mnist.safetensors"))
         else:
-            network = MLP((784, 200, 200, 200, 10), activation=kind)
-            network.load_state_dict(load_file(WEIGHTS))
+            recipe = (DIGITS if self.saturated else VANILLA)[self.activation]
+            if self.quick and not self.saturated:
+                recipe = replace(recipe, epochs=20, batch_size=64)
+            seeded = torch.Generator().manual_seed(self.seed)
+            recipe.fit(network, load(self.name, split="train"), None, generator=seeded)
         return Classifier(network.eval(), deterministic=True)
 
     @cached_property
@@ -120,7 +131,9 @@ class Saturation:
         """Of images whose gradient is not all zero and which the network gets right."""
         rest = ~(self.gradients(1.0) == 0).all(1) & self.clean_right
         left = self.right(1.0, self.data)[rest]
-        return share(int((~left).sum()), max(1, int(rest.sum())), "success")
+        if not len(left):
+            return {"what": "success", "images": 0}
+        return share(int((~left).sum()), len(left), "success")
 
     def sweep(self) -> Row:
         """Figure 2: accuracy of the network itself, and share of gradient elements that are not zero, by gain."""
@@ -134,13 +147,63 @@ class Saturation:
         ]
         return {"what": "sweep", "points": points, "images": len(self.data)}
 
+    def histogram(self) -> Row:
+        """Figure 1: elements of the gradient by size, and how many are exactly zero."""
+        size = self.gradients(1.0).abs()
+        counted = size[size > 0].log10()
+        edges = torch.linspace(-46, 2, 49)  # float32 holds nothing below 1e-45
+        counts = torch.histogram(counted.clamp(-45.9, 1.9), edges).hist
+        points = [
+            {"log10_from": float(low), "share": float(n) / size.numel()}
+            for low, n in zip(edges, counts, strict=False)
+        ]
+        zero = float((size == 0).double().mean())
+        middle = float(10 ** counted.median()) if len(counted) else 0.0
+        return {"what": "histogram", "bins": points, "zero": zero, "median": middle, "images": len(size)}
+
+    def distributions(self) -> Row:
+        """Figure S1: weights and activations of each layer, and the weights' and activations' excess kurtosis."""
+        network = self.classifier.network
+        linears = [m for m in network.modules() if isinstance(m, nn.Linear)]  # pyright: ignore
+        hidden = [m for m in network.modules() if isinstance(m, nn.ReLU | nn.Sigmoid)]  # pyright: ignore
+        seen: list[torch.Tensor] = []
+        hooks = [m.register_forward_hook(lambda _, args, out: seen.append(out.flatten())) for m in hidden]
+        with torch.no_grad():
+            network(self.data.x[:1000])
+        for hook in hooks:
+            hook.remove()
+        layers = [binned("weights", i, m.weight.detach().flatten()) for i, m in enumerate(linears)]
+        layers += [binned("activations", i, values) for i, values in enumerate(seen)]
+        return {"what": "distributions", "layers": layers, "images": min(1000, len(self.data))}
+
+
+def binned(kind: str, layer: int, values: torch.Tensor) -> Row:
+    """Shares in 41 bins over the range of the values, and their excess kurtosis."""
+    low, high = float(values.min()), float(values.max())
+    counts = torch.histc(values, 41, low, high) / values.numel()
+    deviation = values.double() - values.double().mean()
+    kurtosis = float(deviation.pow(4).mean() / deviation.square().mean().square() - 3)
+    return {
+        "kind": kind,
+        "layer": layer + 1,
+        "kurtosis": kurtosis,
+        "low": low,
+        "high": high,
+        "shares": counts.tolist(),
+    }
+
 
 class Story:
     """The networks of this run."""
 
     def __init__(self, quick: bool, seed: int):
-        names = ("relu", "sigmoid") if quick else ("relu",)
-        self.parts = {name: Saturation(name, quick, seed) for name in names}
+        self.parts = {
+            f"{'saturated' if saturated else 'vanilla'} {name}": Saturation(
+                name, quick, seed, saturated=saturated
+            )
+            for saturated in (False, True)
+            for name in ("relu", "sigmoid")
+        }
 
 
 def share(count: int, total: int, what: str) -> Row:
@@ -149,9 +212,12 @@ def share(count: int, total: int, what: str) -> Row:
     return {"what": what, "value": count / total, "interval": [low, high], "images": total}
 
 
+# Clean, naive FGSM, stable FGSM, zero elements, images of zero gradient, success on the other images.
 PUBLISHED = {
-    "relu": ("98.1 %", "98.0 %", "8.4 %", "-", "-", "-"),
-    "sigmoid": ("97.2 %", "96.6 %", "1.7 %", "98.2 %", "97.9 %", "62 %"),
+    "vanilla relu": ("98.7 %", "0.2 %", "-", "-", "-", "-"),
+    "vanilla sigmoid": ("98 %", "2.5 %", "-", "0 %", "-", "-"),
+    "saturated relu": ("98.1 %", "98.0 %", "8.4 %", "-", "-", "-"),
+    "saturated sigmoid": ("97.2 %", "96.6 %", "1.7 %", "98.2 %", "97.9 %", "62 %"),
 }
 
 
@@ -168,8 +234,11 @@ def rows(story: Story) -> dict[str, tuple[str, Callable[[], Row]]]:
             "naive FGSM on the other images": part.success_on_the_rest,
         }
         for (what, measure), published in zip(measured.items(), PUBLISHED[name], strict=True):
-            table[f"saturated {name}: {what}"] = (published, measure)
-        table[f"saturated {name}: sweep over the gain"] = ("Figure 2", part.sweep)
+            table[f"{name}: {what}"] = (published, measure)
+        table[f"{name}: gradient histogram"] = ("Figure 1", part.histogram)
+        table[f"{name}: weights and activations"] = ("Figure S1", part.distributions)
+        if part.saturated:
+            table[f"{name}: sweep over the gain"] = ("Figure 2", part.sweep)
     return table
 
 
@@ -177,6 +246,16 @@ def describe(row: Row) -> str:
     """One cell of the table."""
     if "points" in row:
         return ", ".join(f"{p['gain']:g}: {100 * p['accuracy']:.1f} %" for p in row["points"])
+    if "bins" in row:
+        return f"median size of the others {row['median']:.1e}"
+    if "layers" in row:
+        sizes = {
+            kind: [c["kurtosis"] for c in row["layers"] if c["kind"] == kind]
+            for kind in ("weights", "activations")
+        }
+        return "kurtosis of " + "; ".join(f"{k} {', '.join(f'{v:.1f}' for v in c)}" for k, c in sizes.items())
+    if not row["images"]:
+        return "there are none"
     text = f"{100 * row['value']:.1f} % {row['what']}"
     if "interval" in row:
         low, high = (100 * v for v in row["interval"])
@@ -185,21 +264,49 @@ def describe(row: Row) -> str:
 
 
 def plots(done: dict[str, Row]) -> dict[str, Any]:
-    """Figure 2 of each network whose sweep is there."""
+    """Figures 1, 2 and S1 of each network whose rows are there, and the numbers in each."""
     from matplotlib.figure import Figure
 
-    figures = {}
+    figures: dict[str, Any] = {}
     for name, row in done.items():
-        if "points" not in row:
-            continue
+        network = "_".join(name.partition(":")[0].split())
         figure = Figure(figsize=(4.5, 3), layout="constrained")
-        axes = figure.add_subplot()
-        gains = [p["gain"] for p in row["points"]]
-        axes.semilogx(gains, [1 - p["accuracy"] for p in row["points"]], "o-", color="tab:red", label="error")
-        axes.semilogx(
-            gains, [p["non_zero"] for p in row["points"]], "s--", color="black", label="non-zero gradients"
-        )
-        axes.set(xlabel="gain while the attack is made", ylabel="share", ylim=(-0.03, 1.03), title=name)
-        axes.legend()
-        figures[f"figure2_{name.split()[1].rstrip(':')}.png"] = figure
+        if "points" in row:
+            axes, points = figure.add_subplot(), row["points"]
+            gains = [p["gain"] for p in points]
+            axes.semilogx(gains, [1 - p["accuracy"] for p in points], "o-", color="tab:red", label="error")
+            axes.semilogx(
+                gains, [p["non_zero"] for p in points], "s--", color="black", label="non-zero gradients"
+            )
+            axes.set(xlabel="gain while the attack is made", ylabel="share", ylim=(-0.03, 1.03), title=name)
+            axes.legend()
+            stem, table = "figure2", points
+        elif "bins" in row:
+            axes, table = figure.add_subplot(), row["bins"]
+            axes.bar([b["log10_from"] for b in table], [b["share"] for b in table], width=1, align="edge")
+            axes.set(xlabel="log10 |gradient element|", ylabel="share of all elements")
+            axes.set_title(f"{name}\nexactly zero: {100 * row['zero']:.1f} %", fontsize=9)
+            stem = "figure1"
+        elif "layers" in row:
+            figure.set_size_inches(9, 4.5)
+            for kind, place in (("weights", 0), ("activations", 1)):
+                layers = [c for c in row["layers"] if c["kind"] == kind]
+                for column, c in enumerate(layers):
+                    axes = figure.add_subplot(2, 4, 4 * place + column + 1)
+                    width = (c["high"] - c["low"]) / len(c["shares"])
+                    left = [c["low"] + i * width for i in range(len(c["shares"]))]
+                    axes.bar(left, c["shares"], width=width, align="edge")
+                    axes.set_yscale("log")
+                    axes.set_title(f"{kind} {c['layer']}, kurtosis {c['kurtosis']:.1f}", fontsize=8)
+            figure.suptitle(name, fontsize=9)
+            stem = "figureS1"
+            table = [
+                {k: c[k] for k in ("kind", "layer", "kurtosis", "low", "high")} | {"bin": i, "share": v}
+                for c in row["layers"]
+                for i, v in enumerate(c["shares"])
+            ]
+        else:
+            continue
+        figures[f"{stem}_{network}.png"] = figure
+        figures[f"{stem}_{network}.csv"] = table
     return figures

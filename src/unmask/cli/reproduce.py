@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import importlib.util
 import json
 import platform
@@ -71,7 +72,13 @@ def run(arguments: argparse.Namespace) -> int:
             err.print(f"{name}: {module.describe(row)}, {done[name]['seconds']:.0f} s")
     if hasattr(module, "plots"):
         for name, figure in module.plots(done).items():
-            figure.savefig(out / name, dpi=150)
+            if name.endswith(".csv"):  # the numbers behind a figure: dictionaries of the same keys
+                with (out / name).open("w", newline="", encoding="utf-8") as file:
+                    writer = csv.DictWriter(file, list(figure[0]))
+                    writer.writeheader()
+                    writer.writerows(figure)
+            else:
+                figure.savefig(out / name, dpi=150)
     print((out / "table.md").read_text(encoding="utf-8"), end="")
     return 0
 
