@@ -14,7 +14,7 @@ from unmask.gradients import Exact, LogitScale, ReducedGain
 from unmask.randomness import Streams
 from unmask.threat import Linf
 from unmask.training import Saturated
-from unmask.training.saturated import complementary, widen
+from unmask.training.saturated import _before_sigmoids, _sharpened, complementary, widen
 from unmask.zoo import MLP
 
 RECIPE = Saturated(epochs=60, batch_size=64)
@@ -37,8 +37,11 @@ def test_complementary_functions_are_the_papers():
 
 # Per activation: the recipe, and the estimators of which one must find what the exact gradient does not.
 RELU = Saturated(epochs=20, batch_size=64, gain=12.0, reach=1.0, first_strength=1e-7, strength=1e-5)
+SHARP = Saturated(
+    epochs=20, batch_size=64, gain=2.0, reach=1.0, strength=1e-3, sharpening=1e4, learning_rate=3e-3
+)
 CASES = {
-    nn.Sigmoid: (RECIPE, [ReducedGain(g) for g in (0.03, 0.01, 0.003)]),
+    nn.Sigmoid: (SHARP, [ReducedGain(g) for g in (1e-3, 3e-4, 1e-4)]),
     nn.ReLU: (RELU, [LogitScale(scale=s) for s in (1e-2, 1e-3)]),
 }
 
@@ -63,9 +66,26 @@ def test_saturation_hides_the_gradient_from_fgsm_but_not_from_reduced_gain(activ
     assert stable < 0.1, (clean, naive, stable)
 
 
+def test_sharpened_sigmoids_keep_their_slope_and_end_in_the_weights():
+    torch.manual_seed(0)
+    made, x = network(), torch.rand(5, 1, 8, 8)
+    first = made.layers[1]
+    z = first(x.flatten(1)).detach().requires_grad_()
+    with _sharpened(made, 50.0):
+        inner, sharp = made.layers[2](z), made(x)
+    torch.testing.assert_close(inner, torch.sigmoid(50 * z))
+    (slope,) = torch.autograd.grad(inner.sum(), z)
+    torch.testing.assert_close(slope, complementary(nn.Sigmoid(), z))
+    with torch.no_grad():
+        for layer in _before_sigmoids(made):
+            layer.weight *= 50
+            layer.bias *= 50
+    torch.testing.assert_close(made(x), sharp)
+
+
 def test_interrupted_training_ends_where_whole_training_does(tmp_path):
     data = load("digits", split="train", examples=320)
-    recipe, file = replace(RECIPE, epochs=4), tmp_path / "checkpoint.safetensors"
+    recipe, file = replace(SHARP, epochs=4), tmp_path / "checkpoint.safetensors"
 
     class Stopped(Exception):
         pass
@@ -86,6 +106,8 @@ def test_interrupted_training_ends_where_whole_training_does(tmp_path):
 def test_unusable_input_is_named():
     with pytest.raises(UnusableInput, match=r"reach=0\.5"):
         Saturated(reach=0.5)
+    with pytest.raises(UnusableInput, match=r"sharpening=0\.5"):
+        Saturated(sharpening=0.5)
     with pytest.raises(UnusableInput, match="strength=-1"):
         Saturated(strength=-1.0)
     with pytest.raises(UnusableInput, match="first_strength=0"):

@@ -138,7 +138,7 @@ class Saturated(Loop):
 
 
 def _before_sigmoids(network: nn.Module) -> list[nn.Linear]:
-    """The layers whose weights can take up a sigmoid's gain."""
+    """The layers whose weights can take up a sigmoid's gain, by the order in which modules are registered."""
     found: list[nn.Linear] = []
     for before, module in pairwise(network.modules()):
         if isinstance(module, nn.Sigmoid):
