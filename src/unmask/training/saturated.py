@@ -58,7 +58,8 @@ class Saturated(Loop):
       it. 1 is the paper's penalty, which stops pushing once a unit is some dozen away from its threshold.
     - `sharpening`: a sigmoid's output is that at `k z`, its slope that at z, and k grows from 1 to this over the first
       half of the steps; at the end k is multiplied into the weights. The network learns on while its own slopes
-      vanish, by the same softer slopes that the stable attack uses. 1 is ordinary training.
+      vanish, by the same softer slopes that the stable attack uses. Validation on the way, and weights in a
+      checkpoint, are those of the network before k. 1 is ordinary training.
     - `gain`: what `widen` draws the first weights with; None keeps those that the network has.
     - `learning_rate`: of Adam; it falls to zero over the last fifth of the steps.
 
