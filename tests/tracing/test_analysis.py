@@ -216,3 +216,15 @@ def test_noise_seeded_by_the_input_is_a_cut_that_jumps():
 def test_a_staircase_jumps_less_the_smaller_the_move():
     (found,) = suspects(Wrapped(lambda x: torch.round(x * 10) / 10)).where("zero")
     assert found.statistics["jump"] < 0.6
+
+
+def test_noise_of_a_generator_that_nobody_can_seed_is_random_and_no_cut():
+    """It comes from NumPy and differs from run to run, but nothing of the input went there."""
+    own = np.random.default_rng()
+
+    def step(x):
+        return x + torch.from_numpy(own.normal(0, 0.1, size=tuple(x.shape)).astype("float32"))
+
+    analysis = suspects(Wrapped(step))
+    assert not analysis.deterministic
+    assert {s.symptom for s in analysis.suspects} == {"random"}

@@ -46,6 +46,8 @@ def lost_gradients(
             or not any(changed(r, twins[scale].get(r.key)) for scale in moved)
         ):
             continue
+        if not trust and r.kind == "source" and not any(e.name in EXITS for e in base.records[: r.index]):
+            continue  # it differs from run to run by itself, and nothing of the input has left torch to come back
         symptom = _loses(r, classifier)
         if symptom == "zero" and r.kind == "torch" and base_name(r) in SATURATING:
             symptom = "saturated"  # it has a slope elsewhere
@@ -56,7 +58,7 @@ def lost_gradients(
         if r.switched_off_at is not None and any(v.edge is not None for v in r.inputs):
             place = r.switched_off_at
             groups["cut", ("no_grad", place.file or place.module, place.line)].append(r)
-    if not groups and not any(r.name in EXITS for r in base.records):
+    if trust and not groups and not any(r.name in EXITS for r in base.records):
         for r in base.records:  # it left torch where nobody could see it, in a thread for instance
             if r.index not in noisy and _arrived(r, twins):
                 groups["cut", r.group].append(r)
