@@ -46,8 +46,6 @@ def lost_gradients(
             or not any(changed(r, twins[scale].get(r.key)) for scale in moved)
         ):
             continue
-        if not trust and r.kind == "source" and not any(e.name in EXITS for e in base.records[: r.index]):
-            continue  # it differs from run to run by itself, and nothing of the input has left torch to come back
         symptom = _loses(r, classifier)
         if symptom == "zero" and r.kind == "torch" and base_name(r) in SATURATING:
             symptom = "saturated"  # it has a slope elsewhere
