@@ -64,10 +64,10 @@ def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
     from ..audit.run import audit
     from ..audit.target import load_target
     from ..data import load
-    from ..threat import L1, L2, Linf
+    from ..threat import threat_model
     from .terminal import TerminalProgress
 
-    threat = {"linf": Linf, "l2": L2, "l1": L1}[options["norm"]](epsilon=options["epsilon"])
+    threat = threat_model(options["norm"], options["epsilon"])
     device = choose_device(options["device"], torch.cuda.is_available())
     claim = opt.as_claim(options)
     check_scope(claim)
