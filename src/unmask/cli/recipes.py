@@ -114,10 +114,7 @@ def build(arguments: argparse.Namespace, shared: dict[str, Any], data: Data) -> 
 
         source = load(arguments.source, split="train")
         tuned = {"epochs": 5, "learning_rate": 0.02} | shared
-        before = shared | _given({"epochs": arguments.source_epochs})
-        before.pop("learning_rate", None)
-        if arguments.source_epochs is None:
-            before.pop("epochs", None)
+        before = _without(shared, "epochs", "learning_rate") | _given({"epochs": arguments.source_epochs})
         recipe = training.Pretraining(
             source=source,
             before=training.AdversarialTraining(**before, attack=attack),
@@ -127,9 +124,7 @@ def build(arguments: argparse.Namespace, shared: dict[str, Any], data: Data) -> 
     if not 0 < arguments.labels < len(data):
         raise UnusableInput(f"--labels is {arguments.labels}; give a number below the {len(data)} examples")
     known = slice(arguments.labels)
-    teacher = shared | _given({"epochs": arguments.teacher_epochs})
-    if arguments.teacher_epochs is None:
-        teacher.pop("epochs", None)
+    teacher = _without(shared, "epochs") | _given({"epochs": arguments.teacher_epochs})
     recipe = training.SelfTraining(
         unlabelled=data.x[arguments.labels :],
         teacher=training.Standard(**teacher),
@@ -141,6 +136,10 @@ def build(arguments: argparse.Namespace, shared: dict[str, Any], data: Data) -> 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _without(fields: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
 
 
 def _stepped(attack: Any, arguments: argparse.Namespace) -> Any:
