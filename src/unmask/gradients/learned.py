@@ -13,31 +13,10 @@ from torch import Tensor, nn
 from ..classifier import seeded
 from ..errors import Unsupported
 from ..randomness import Streams
+from ..tracing.learned import regress
 
 Images = Float[Tensor, "batch channels height width"]
 Transform = Callable[[Tensor], Tensor]
-
-
-def regress(
-    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, steps: int, rate: float
-) -> float:
-    """Fits a network to pairs (input, target) by Adam on the mean squared error, the rate falling by a cosine.
-
-    Leaves the network in eval mode with frozen parameters; returns the error of the last batch.
-    """
-    network.train().requires_grad_(True)
-    optimiser = torch.optim.Adam(network.parameters(), lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    error = torch.tensor(torch.nan)
-    for _, (x, target) in zip(range(steps), batches, strict=False):
-        with torch.enable_grad():
-            error = F.mse_loss(network(x), target)
-            optimiser.zero_grad()
-            error.backward()
-        optimiser.step()
-        schedule.step()
-    network.eval().requires_grad_(False)
-    return float(error.detach())
 
 
 class StandIn(nn.Module):
