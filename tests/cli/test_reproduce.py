@@ -37,6 +37,12 @@ def test_an_unknown_name_or_another_seeds_folder_is_one_line(tmp_path, capsys):
     assert "damaged" in capsys.readouterr().err
 
 
+def test_an_unknown_row_is_one_line(tmp_path, capsys):
+    assert main(["reproduce", "clever", "--quick", "--only", "nonsense", "--out", str(tmp_path)]) == 2
+    assert "no row of clever contains 'nonsense'; there are" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_saps_long_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     module = paper("sap")
     monkeypatch.setattr(module, "SAVE_EVERY", 5)

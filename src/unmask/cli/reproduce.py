@@ -49,6 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.out or Path("runs", f"reproduce-{arguments.name}{quick}")
     story = module.Story(arguments.quick, arguments.seed)
     rows = module.rows(story)
+    if arguments.only and not any(arguments.only in name for name in rows):
+        raise UnusableInput(
+            f"no row of {arguments.name} contains {arguments.only!r}; there are {'; '.join(rows)}"
+        )
     settings = {"name": arguments.name, "quick": arguments.quick, "seed": arguments.seed}
     done = finished(out / "results.json", settings)
     err = console(sys.stderr)
