@@ -49,6 +49,22 @@ def test_settle_ends_inside_exactly_and_project_within_rounding(norm, seed, epsi
     torch.testing.assert_close(threat.project(inside, x), inside, atol=1e-6, rtol=0)
 
 
+@norms
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_only_a_projection_with_out_writes_and_then_only_there(norm, dtype):
+    threat = threat_model(norm, 0.3)
+    x, x_adv = (t.to(dtype) for t in draw(1))
+    before = x.clone(), x_adv.clone()
+    projected = threat.project(x_adv, x)
+    threat.settle(x_adv, x)
+    threat.contains(x_adv, x)
+    assert torch.equal(x, before[0])
+    assert torch.equal(x_adv, before[1])
+    assert threat.project(x_adv, x, out=x_adv) is x_adv
+    assert torch.equal(x_adv, projected)
+    assert torch.equal(x, before[0])
+
+
 @pytest.mark.parametrize("norm", ["linf", "l1"])
 def test_projection_is_the_euclidean_nearest_point(norm):
     x, x_adv = (t.double() for t in draw(5, examples=3, dims=5))

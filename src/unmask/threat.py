@@ -54,8 +54,8 @@ class ThreatModel(ABC):
         return _norms((x_adv.double() - x.double()).flatten(1), self.p)[:, 0]
 
     @abstractmethod
-    def project(self, x_adv: Images, x: Images) -> Images:
-        """A nearest point of ball and box, up to floating point. Not in place."""
+    def project(self, x_adv: Images, x: Images, *, out: Images | None = None) -> Images:
+        """A nearest point of ball and box, up to floating point. Not in place, unless `out` is `x_adv`."""
 
     @abstractmethod
     def steepest_ascent(self, grad: Images) -> Images:
@@ -101,12 +101,12 @@ class Linf(ThreatModel):
     dual_p: ClassVar[float] = 1.0
 
     def distance(self, x_adv: Images, x: Images) -> Values:
-        return (x_adv.double() - x.double()).flatten(1).abs_().amax(1)
+        return (x_adv.double() - x).flatten(1).abs_().amax(1)
 
-    def project(self, x_adv: Images, x: Images) -> Images:
+    def project(self, x_adv: Images, x: Images, *, out: Images | None = None) -> Images:
         low, high = self.box
-        # One new tensor, not four: on the hot path of every attack, allocation costs more than arithmetic.
-        return (x_adv - x).clamp_(-self.epsilon, self.epsilon).add_(x).clamp_(low, high)
+        # One new tensor at most, not four: on the hot path of every attack, allocation costs more than arithmetic.
+        return torch.sub(x_adv, x, out=out).clamp_(-self.epsilon, self.epsilon).add_(x).clamp_(low, high)
 
     def steepest_ascent(self, grad: Images) -> Images:
         return grad.sign()
@@ -118,11 +118,11 @@ class Linf(ThreatModel):
 
     def _shrink(self, x_adv: Images, x: Images) -> Images:
         # Not merely one float nearer: close to zero a float is far finer than the rounding error of x + epsilon.
-        delta = x_adv.double() - x.double()
-        nearest = (x.double() + delta.clamp(-self.epsilon, self.epsilon)).to(x.dtype)
-        rounded_out = (nearest.double() - x.double()).abs() > self.epsilon
+        delta = x_adv.double() - x
+        nearest = delta.clamp(-self.epsilon, self.epsilon).add_(x).to(x.dtype)
+        rounded_out = (nearest.double() - x).abs_() > self.epsilon
         nearest = torch.where(rounded_out, torch.nextafter(nearest, x), nearest)
-        return torch.where(delta.abs() > self.epsilon, nearest, x_adv)
+        return torch.where(delta.abs_() > self.epsilon, nearest, x_adv)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,14 +133,14 @@ class L2(ThreatModel):
     p: ClassVar[float] = 2.0
     dual_p: ClassVar[float] = 2.0
 
-    def project(self, x_adv: Images, x: Images) -> Images:
+    def project(self, x_adv: Images, x: Images, *, out: Images | None = None) -> Images:
         # Ball first, then box: the box contains x and is convex, so clamping only shortens the perturbation.
         delta = (x_adv - x).flatten(1)
         length = _norms(delta, 2.0)
         scale = torch.where(
             length > self.epsilon, self.epsilon / length.clamp_min(1e-38), torch.ones_like(length)
         )
-        return (x + (delta * scale).reshape(x.shape)).clamp_(*self.box)
+        return torch.add(x, (delta * scale).reshape(x.shape), out=out).clamp_(*self.box)
 
     def steepest_ascent(self, grad: Images) -> Images:
         flat = grad.flatten(1)
@@ -169,7 +169,7 @@ class L1(ThreatModel):
     p: ClassVar[float] = 1.0
     dual_p: ClassVar[float] = torch.inf
 
-    def project(self, x_adv: Images, x: Images) -> Images:
+    def project(self, x_adv: Images, x: Images, *, out: Images | None = None) -> Images:
         # The Euclidean projection onto {|delta|_1 <= eps, lo <= delta <= hi} soft-thresholds and clips by one shared
         # multiplier: delta_i = clip(sign(d_i) max(|d_i| - lam, 0), lo_i, hi_i). Bisection on lam, 50 halvings.
         low, high = self.box
@@ -188,7 +188,7 @@ class L1(ThreatModel):
             over = kept(middle).sum(1, keepdim=True) > self.epsilon
             bottom, top = torch.where(over, middle, bottom), torch.where(over, top, middle)
         lam = torch.where(inside, torch.zeros_like(top), top)
-        return (x + (d.sign() * kept(lam)).reshape(x.shape)).clamp_(low, high)
+        return torch.add(x, (d.sign() * kept(lam)).reshape(x.shape), out=out).clamp_(low, high)
 
     def steepest_ascent(self, grad: Images) -> Images:
         flat = grad.flatten(1)

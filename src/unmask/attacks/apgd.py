@@ -80,8 +80,7 @@ class APGD(GradientAttack):
         for step in range(self.steps + 1):  # the last estimate scores the last iterate
             est = self.gradient.estimate(classifier, batch.objective, x_adv, batch.y, generator=batch.streams)
             better = est.value > value_best
-            overwrite(x_best, x_adv, better)
-            overwrite(grad_best, est.grad, better)
+            overwrite(better, (x_best, x_adv), (grad_best, est.grad))
             value_best = torch.where(better, est.value, value_best)
             rises += est.value > value_prev
             value_prev, grad = est.value, est.grad
@@ -103,18 +102,19 @@ class APGD(GradientAttack):
                 stuck = ~halved & (value_best <= value_mark)  # condition 2
                 halved = (rises < self.rho * (step - mark)) | stuck  # condition 1, or 2
                 step_size = torch.where(halved, step_size / 2, step_size)
-                again = per_example(halved, x_adv)
-                x_adv = torch.where(again, x_best, x_adv)
-                grad = torch.where(again, grad_best, grad)
+                grad = grad.clone()  # the estimate's own may be anyone's memory
+                overwrite(halved, (x_adv, x_best), (grad, grad_best))
                 value_prev = torch.where(halved, value_best, value_prev)
                 value_mark, mark = value_best, step
                 rises = torch.zeros_like(rises)
 
-            direction = threat.steepest_ascent(grad)
-            x_new = threat.project(x_adv.addcmul(direction, per_example(step_size, x_adv)), batch.x)
+            # In memory that is there already: what is allocated anew costs more than the arithmetic.
+            x_new = threat.steepest_ascent(grad)
+            torch.addcmul(x_adv, x_new, per_example(step_size, x_adv), out=x_new)
+            threat.project(x_new, batch.x, out=x_new)
             if step > 0:
-                onwards = torch.sub(x_adv, x_prev).add_(x_adv)  # 2 x_k - x_(k-1)
-                x_new = threat.project(onwards.lerp_(x_new, _MOMENTUM), batch.x)
+                onwards = torch.sub(x_adv, x_prev, out=x_prev).add_(x_adv)  # 2 x_k - x_(k-1)
+                x_new = threat.project(onwards.lerp_(x_new, _MOMENTUM), batch.x, out=onwards)
             x_prev, x_adv = x_adv, x_new
         best.offer(batch.index, x_best, value_best)
 

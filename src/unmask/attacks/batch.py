@@ -51,20 +51,22 @@ class Batch:
         )
 
 
-def overwrite(kept: Images, new: Images, better: Bool[Tensor, " batch"]) -> None:
-    """Writes `new` into `kept` for the examples that are `better`, in place.
+def overwrite(chosen: Bool[Tensor, " batch"], *pairs: tuple[Images, Images]) -> None:
+    """Writes, for each pair (kept, new), the `chosen` examples of `new` into `kept`, in place.
 
     A `where` would touch every pixel of every example; on the CPU the copy of just the rows costs half of it. On
     other devices the rows' number would have to be waited for.
     """
-    if kept.device.type == "cpu":
-        rows = better.nonzero()[:, 0]
+    if chosen.device.type != "cpu":
+        for kept, new in pairs:
+            torch.where(per_example(chosen, kept), new, kept, out=kept)
+        return
+    rows = chosen.nonzero()[:, 0]
+    for kept, new in pairs:
         if len(rows) == len(kept):
             kept.copy_(new)
-        else:
+        elif len(rows):
             kept.index_copy_(0, rows, new.index_select(0, rows))
-    else:
-        torch.where(per_example(better, kept), new, kept, out=kept)
 
 
 class Incumbent:

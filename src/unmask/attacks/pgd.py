@@ -67,7 +67,7 @@ class PGD(GradientAttack):
         for step in range(self.steps + (not self.last)):  # the last estimate scores the last iterate
             est = self.gradient.estimate(classifier, batch.objective, x_adv, batch.y, generator=batch.streams)
             better = est.value > value_best
-            overwrite(x_best, x_adv, better)
+            overwrite(better, (x_best, x_adv))
             value_best = torch.where(better, est.value, value_best)
             grad = est.grad
             if self.early_stop and (won := fooled(est.outputs, batch.y, threat)).any():
@@ -77,5 +77,6 @@ class PGD(GradientAttack):
                 batch = batch.take(stay)
                 x_adv, grad, x_best, value_best = x_adv[stay], grad[stay], x_best[stay], value_best[stay]
             if step < self.steps:
-                x_adv = threat.project(x_adv.add(threat.steepest_ascent(grad), alpha=step_size), batch.x)
+                higher = threat.steepest_ascent(grad).mul_(step_size).add_(x_adv)
+                x_adv = threat.project(higher, batch.x, out=higher)
         best.offer(batch.index, x_adv if self.last else x_best, value_best)
