@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from unmask.randomness import Streams
+from unmask.randomness import SampleStreams, Streams
 
 
 @pytest.fixture
@@ -64,3 +64,23 @@ def test_a_generator_gives_the_same_streams_again():
     first, second = (Streams.of(torch.Generator().manual_seed(1), 3).uniform(4) for _ in range(2))
     assert torch.equal(first, second)
     assert len(first.unique()) == 12
+
+
+def test_sample_streams_follow_their_law_and_repeat_for_one_example():
+    example = Streams.seeded(3, torch.tensor([7]))
+    for draw, cdf in (("uniform", stats.uniform.cdf), ("normal", stats.norm.cdf)):
+        values = getattr(SampleStreams(example.fork("points"), 300), draw)(100)
+        again = getattr(SampleStreams(example.fork("points"), 300), draw)(100)
+        other = getattr(SampleStreams(example.fork("other"), 300), draw)(100)
+        assert torch.equal(values, again)
+        assert stats.kstest(values.flatten().double().numpy(), cdf).pvalue > 1e-4
+        for another in (other, values.roll(1, 0), values.roll(1, 1)):
+            correlation = torch.corrcoef(torch.stack([values.flatten(), another.flatten()]))[0, 1]
+            assert abs(correlation) < 5 / values.numel() ** 0.5
+
+
+def test_indexing_and_forking_sample_streams_gives_a_stream_for_each_point():
+    points = SampleStreams(Streams.seeded(3, torch.tensor([7])), 5)
+    assert len(points.seeds.unique()) == 5
+    whole, part = points.fork("step").uniform(4), points[2:4].fork("step").uniform(4)
+    assert torch.equal(whole[2:4], part)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
@@ -118,3 +119,36 @@ class Streams:
         """One seed in [0, 2^63) for code that only knows global seeds, such as a third-party random layer."""
         self.counter += 1
         return int(_mix(self.seeds + _wrap(self.counter * _GOLDEN)).sum()) & (2**63 - 1)
+
+
+class SampleStreams(Streams):
+    """Streams of many points of *one* example: the draws come from one sequential generator of torch.
+
+    Several times faster than a stream per point, and enough where the points belong together: their numbers depend on
+    the example's seed and on how many points are drawn at a time, not on any other example. Indexing and forking give
+    ordinary streams, one per point.
+
+    >>> points = SampleStreams(Streams.seeded(0, torch.tensor([7])), 3)
+    >>> points.uniform(2).shape
+    torch.Size([3, 2])
+    """
+
+    def __init__(self, example: Streams, points: int):
+        seed = example.batch_seed()
+        super().__init__(
+            Streams(torch.tensor([seed], device=example.seeds.device)).integers(0, 2**62, points)[0]
+        )
+        self.generator = torch.Generator(self.seeds.device).manual_seed(seed)
+
+    def uniform(self, *shape: int, device: torch.device | str | None = None) -> Float[Tensor, "batch *shape"]:
+        return self._drawn(torch.rand, shape, device)
+
+    def normal(self, *shape: int, device: torch.device | str | None = None) -> Float[Tensor, "batch *shape"]:
+        return self._drawn(torch.randn, shape, device)
+
+    def _drawn(
+        self, draw: Callable[..., Tensor], shape: tuple[int, ...], device: torch.device | str | None
+    ) -> Tensor:
+        self.counter += 1
+        drawn = draw(len(self), *shape, generator=self.generator, device=self.generator.device)
+        return drawn if device is None else drawn.to(device)
