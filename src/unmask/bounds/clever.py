@@ -16,12 +16,15 @@ from ..classifier import Classifier
 from ..errors import UnusableInput
 from ..gradients import Exact, GradientEstimator
 from ..objectives import Targeted
-from ..randomness import Streams
+from ..randomness import SampleStreams, Streams
 from ..threat import ThreatModel
 from .weibull import WeibullFit, fit_reverse_weibull
 
 Images = Float[Tensor, "batch *dims"]
 Labels = Int[Tensor, " batch"]
+
+# Points drawn together, so that `points_at_once` changes only the memory and not the points.
+_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Clever:
       points once, and each maximum is taken over a random part of them, as the released code and ART do: `batches / k`
       times cheaper, but the maxima then repeat, and the fit's p-value means nothing and is NaN.
     - `gradient`: how a slope is estimated.
-    - `points_at_once`: points per forward pass; bounds the memory.
+    - `points_at_once`: points per forward pass, at most 256; bounds the memory.
 
     **Cost**: `batches * samples` points per example (`pool_factor * samples` with a pool), one estimate each
     per target; with the exact gradient one forward, and one backward per target. One more forward per example.
@@ -134,27 +137,37 @@ class Clever:
         """Maxima `[batch, targets, batches]` and the share of zero gradients `[batch]`."""
         drawn = self.samples * (self.batches if self.pool_factor is None else self.pool_factor)
         norms = x.new_zeros(*targets.shape, drawn, dtype=torch.float64)
-        zeros = x.new_zeros(len(x), dtype=torch.float64)
         for i in range(len(x)):
-            for start in range(0, drawn, self.points_at_once):
-                count = min(self.points_at_once, drawn - start)
-                seeds = streams[i : i + 1].fork(f"points {start}").integers(-(2**62), 2**62, count)
-                own = Streams(seeds[0])  # each point has its own stream, so the chunk size does not matter
-                points = threat.random_start(x[i].expand(count, *x.shape[1:]), generator=own)
-                label = source[i].expand(count)
+            done = 0
+            for points, own in self._points(x[i], threat, streams[i : i + 1], drawn):
+                part = slice(done, done := done + len(points))
+                label = source[i].expand(len(points))
                 for t, grad in enumerate(self._slopes(classifier, points, label, targets[i], own)):
                     flat = grad.flatten(1)
-                    norms[i, t, start : start + count] = torch.linalg.vector_norm(
+                    # In float64 no norm of a float32 gradient underflows to a false zero.
+                    norms[i, t, part] = torch.linalg.vector_norm(
                         flat, threat.dual_p, dim=1, dtype=torch.float64
                     )
-            zeros[i] = (norms[i] == 0).sum()  # in float64 no norm of a float32 gradient underflows
+        zeros = (norms == 0).double().mean((1, 2))
         if self.pool_factor is None:
             maxima = norms.reshape(*targets.shape, self.batches, self.samples).amax(3)
         else:
             chosen = streams.integers(0, drawn, self.batches * self.samples, device=x.device)
             index = chosen[:, None].expand(-1, targets.shape[1], -1)
             maxima = norms.gather(2, index).reshape(*targets.shape, self.batches, self.samples).amax(3)
-        return maxima.cpu().numpy(), (zeros / (drawn * targets.shape[1])).cpu().numpy()
+        return maxima.cpu().numpy(), zeros.cpu().numpy()
+
+    def _points(
+        self, x: Float[Tensor, " *dims"], threat: ThreatModel, stream: Streams, count: int
+    ) -> Iterator[tuple[Images, Streams]]:
+        """Random points of one example's ball and box, `points_at_once` at most, and a stream for each."""
+        for start in range(0, count, _BLOCK):
+            size = min(_BLOCK, count - start)
+            own = SampleStreams(stream.fork(f"points {start}"), size)
+            block = threat.random_start(x.expand(size, *x.shape), generator=own)
+            for first in range(0, size, self.points_at_once):
+                part = slice(first, first + self.points_at_once)
+                yield block[part], own[part]
 
     def _slopes(
         self, classifier: Classifier, points: Images, label: Labels, targets: Labels, streams: Streams
