@@ -151,10 +151,12 @@ class L2(ThreatModel):
 
     def random_start(self, x: Images, *, generator: torch.Generator | Streams) -> Images:
         streams = Streams.of(generator, len(x))
-        direction = self.steepest_ascent(streams.normal(*x.shape[1:], device=x.device).to(x.dtype))
-        dims = direction[0].numel() if len(x) else 1
-        radius = self.epsilon * streams.uniform(device=x.device).to(x.dtype) ** (1 / dims)
-        return self.project(x + per_example(radius, x) * direction, x)
+        noise = streams.normal(*x.shape[1:], device=x.device)
+        dims = noise[0].numel() if len(x) else 1
+        radius = self.epsilon * streams.uniform(device=x.device) ** (1 / dims)
+        length = torch.linalg.vector_norm(noise.flatten(1), 2.0, dim=1).clamp_min(1e-30)
+        # Inside the ball already, and clamping only shortens: no projection.
+        return noise.mul_(per_example(radius / length, x)).to(x.dtype).add_(x).clamp_(*self.box)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,11 +203,11 @@ class L1(ThreatModel):
         streams = Streams.of(generator, len(x))
         shape = x.shape[1:]
         size = -(1 - streams.uniform(*shape, device=x.device)).log()
-        noise = (size * streams.signs(*shape, device=x.device)).to(x.dtype)
+        noise = size * streams.signs(*shape, device=x.device)
         dims = noise[0].numel() if len(x) else 1
-        radius = self.epsilon * streams.uniform(device=x.device).to(x.dtype) ** (1 / dims)
-        length = _norms(noise.flatten(1), 1.0)[:, 0]
-        return self.project(x + per_example(radius / length, x) * noise, x)
+        radius = self.epsilon * streams.uniform(device=x.device) ** (1 / dims)
+        length = torch.linalg.vector_norm(noise.flatten(1), 1.0, dim=1).clamp_min(1e-30)
+        return noise.mul_(per_example(radius / length, x)).to(x.dtype).add_(x).clamp_(*self.box)
 
 
 NORMS: dict[str, type[ThreatModel]] = {"linf": Linf, "l2": L2, "l1": L1}
