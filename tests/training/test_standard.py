@@ -1,6 +1,6 @@
 """The trainer beside the optimum of a convex problem, beside itself interrupted, and on digits."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from torch import nn
 
 from unmask.data import Data, load
 from unmask.errors import UnusableInput
+from unmask.threat import Linf
 from unmask.training import Standard
 from unmask.training.augmentation import mirrored, shifted
 from unmask.zoo import CNN
@@ -57,6 +58,26 @@ def test_rate_rises_then_falls_to_zero():
     assert rates[:25] == sorted(rates[:25])
     assert rates[24:] == sorted(rates[24:], reverse=True)
     assert rates[-1] == pytest.approx(0, abs=1e-12)
+
+
+def test_epsilon_rises_over_the_ramp_and_stays(digits):
+    seen = []
+
+    @dataclass(frozen=True, kw_only=True)
+    class Watching(Standard):
+        hardens = True
+
+        def learn(self, run, x, y):
+            seen.append(run.threat.epsilon)
+            return super().learn(run, x, y)
+
+    fields = {"epochs": 1, "batch_size": 32, "learning_rate": 0.1, "pad": 0}
+    for ramp, expected in ((0.5, [0.04, 0.08, 0.12, 0.16] + [0.2] * 6), (0.0, [0.2] * 10)):
+        seen.clear()
+        Watching(**fields, ramp=ramp).fit(network(), digits, Linf(epsilon=0.2), generator=generator())
+        assert seen == pytest.approx(expected)
+    with pytest.raises(UnusableInput, match=r"ramp=1.5; give a share"):
+        Standard(ramp=1.5)
 
 
 def test_reaches_the_optimum_of_ridge_regressions_cousin():

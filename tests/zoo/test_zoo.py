@@ -3,12 +3,14 @@
 import pytest
 import torch
 
-from unmask.zoo import CNN, MLP, Normalize, PreActResNet18, ResNet20
+from unmask.zoo import CNN, MLP, Normalize, PreActResNet18, ResNet20, StridedCNN
 
 NORMALIZE = Normalize([0.5], [0.25])
 NETWORKS = {
     "mlp": lambda n: MLP((64, 32, 10), normalize=n),
     "cnn": lambda n: CNN(8, normalize=n),
+    "strided_cnn": lambda n: StridedCNN(8, normalize=n),
+    "resnet8": lambda n: ResNet20(channels=1, blocks=1, width=8, normalize=n),
     "resnet20": lambda n: ResNet20(channels=1, normalize=n),
     "preact_resnet18": lambda n: PreActResNet18(channels=1, normalize=n),
 }
@@ -21,6 +23,9 @@ def parameters(network):
 def test_parameter_counts():
     assert parameters(MLP((784, 256, 10))) == 784 * 256 + 256 + 256 * 10 + 10
     assert parameters(CNN(8)) == 160 + 4640 + (32 * 4 * 4 + 1) * 64 + 65 * 10
+    assert parameters(StridedCNN(28, widths=(16, 32), hidden=100)) == 166_406  # Wong & Kolter's
+    stages8 = 2 * 8 * 8 * 9 + 3 * 8 * 16 * 9 + 3 * 16 * 32 * 9 + 4 * (8 + 16 + 32)
+    assert parameters(ResNet20(blocks=1, width=8)) == 3 * 8 * 9 + 16 + stages8 + 330
     blocks16 = 6 * (16 * 16 * 9 + 32)
     blocks32 = 16 * 32 * 9 + 5 * 32 * 32 * 9 + 6 * 64
     blocks64 = 32 * 64 * 9 + 5 * 64 * 64 * 9 + 6 * 128

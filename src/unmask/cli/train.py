@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..training import History
 
-ARCHITECTURES = ("mlp", "sigmoid_mlp", "relu_mlp", "cnn", "resnet20", "preact_resnet18")
+ARCHITECTURES = ("mlp", "sigmoid_mlp", "relu_mlp", "cnn", "strided_cnn", "resnet20", "preact_resnet18")
 ROBUST_EXAMPLES = 1000  # of the test split, for the short attack at the end
 
 
@@ -45,6 +45,7 @@ def add_parser(commands: Any) -> None:
     add("--examples", type=int, metavar="N", help="train on the first N examples (default: all)")
     add("--pad", type=int, metavar="N", help="random shift in pixels (default: 4 in colour, else 1)")
     add("--average", type=float, metavar="A", help="decay of the weights' moving average (default: 0.995)")
+    add("--ramp", type=number, metavar="R", help="share of training in which epsilon rises from 0 (default: 0)")
     add_recipe_options(command)
     add(
         "--validation",
@@ -158,7 +159,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def shared_fields(arguments: argparse.Namespace, *, colour: bool) -> dict[str, Any]:
     """The fields that every recipe has, as far as they are given."""
-    names = ("epochs", "batch_size", "learning_rate", "average", "patience")
+    names = ("epochs", "batch_size", "learning_rate", "average", "ramp", "patience")
     fields = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     pad = (4 if colour else 1) if arguments.pad is None else arguments.pad
     return fields | {"pad": pad, "mirror": colour, "half": arguments.half, "compiled": arguments.compile}
@@ -207,7 +208,7 @@ def architecture(name: str, shape: Sequence[int], classes: int) -> nn.Module:
     """One of the zoo's networks, untrained, for images of `shape` `[channels, height, width]`."""
     from torch import nn
 
-    from ..zoo import CNN, MLP, PreActResNet18, ResNet20
+    from ..zoo import CNN, MLP, PreActResNet18, ResNet20, StridedCNN
 
     channels, height, width = shape
     if name in ("sigmoid_mlp", "relu_mlp"):  # the three hidden layers of the papers on saturation
@@ -217,6 +218,8 @@ def architecture(name: str, shape: Sequence[int], classes: int) -> nn.Module:
         return MLP([channels * height * width, 200, 200, classes])
     if name == "cnn":
         return CNN(height, channels=channels, classes=classes)
+    if name == "strided_cnn":
+        return StridedCNN(height, channels=channels, classes=classes)
     return {"resnet20": ResNet20, "preact_resnet18": PreActResNet18}[name](channels=channels, classes=classes)
 
 
@@ -242,7 +245,7 @@ def network():
 def command_line(arguments: argparse.Namespace) -> str:
     """The exact command, for whoever wants the same weights."""
     words = ["unmask train", arguments.recipe]
-    names = ["data", "arch", "epochs", "batch_size", "learning_rate", "examples", "pad", "average", *ONLY]
+    names = ["data", "arch", "epochs", "batch_size", "learning_rate", "examples", "pad", "average", "ramp", *ONLY]
     if arguments.epsilon is not None:
         names += ["norm", "epsilon"]
     for name in (*names, "validation", "patience", "seed"):

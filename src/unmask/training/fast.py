@@ -77,7 +77,10 @@ class FastTraining(AdversarialTraining):
     def _check(self, run: Run) -> None:
         assert run.held_out is not None
         run.network.eval()
-        _, robust = accuracies(run.network, run.held_out, run.threat, self.guard_attack, self.batch_size, 0)
+        threat = (
+            run.given_threat
+        )  # all of it from the first check on, so that checks compare during a ramp too
+        _, robust = accuracies(run.network, run.held_out, threat, self.guard_attack, self.batch_size, 0)
         run.network.train()
         assert robust is not None
         best = float(run.state.get("best", torch.zeros(())))

@@ -50,6 +50,8 @@ class Loop(Trainer):
       the network holds in the end.
     - `pad`: largest shift of the augmentation, in pixels; 0 for none.
     - `mirror`: also mirror half of the images; wrong for digits and letters.
+    - `ramp`: share of all steps over which epsilon rises linearly from 0; 0 for none. A network without batch
+      normalisation may otherwise stay at chance where epsilon is large (MNIST at 0.3).
     - `validation_attack`: what robust validation accuracy is measured with.
     - `patience`: stop after this many epochs without a better robust validation accuracy; None for never.
     - `half`: bfloat16 forward and backward passes, float32 weights.
@@ -71,6 +73,7 @@ class Loop(Trainer):
     average: float = 0.995
     pad: int = 4
     mirror: bool = True
+    ramp: float = 0.0
     validation_attack: Attack = PGD(steps=10, rel_step_size=0.25)
     patience: int | None = None
     half: bool = False
@@ -82,6 +85,8 @@ class Loop(Trainer):
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             self.at_least(name, 1)
+        if not 0 <= self.ramp <= 1:
+            raise UnusableInput(f"`{type(self).__name__}` has ramp={self.ramp}; give a share in [0, 1]")
         if self.patience is not None:
             self.at_least("patience", 1)
         if self.batch_size % self.processes.size:
@@ -142,6 +147,7 @@ class Loop(Trainer):
             )
         steps = batches * self.passes * self.updates
         run.rate = lambda step: self.rate(step, steps)
+        run.share = lambda step: self.share(step, steps)
         history, best = History(), {}
         if checkpoint is not None and checkpoint.exists():
             groups, history = load_checkpoint(checkpoint, name)
@@ -182,6 +188,10 @@ class Loop(Trainer):
         if place <= self.warmup:
             return self.learning_rate * place / self.warmup
         return self.learning_rate * (1 + math.cos(math.pi * (place - self.warmup) / (1 - self.warmup))) / 2
+
+    def share(self, step: int, steps: int) -> float:
+        """Share of epsilon that one of all `steps` trains against, in (0, 1]."""
+        return min((step + 1) / (self.ramp * steps), 1.0) if self.ramp else 1.0
 
     def _begin(self, network: nn.Module, threat: ThreatModel | None, generator: torch.Generator) -> Run:
         decayed = [p for p in network.parameters() if p.ndim > 1]

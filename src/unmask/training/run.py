@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -36,6 +36,7 @@ class Run:
     - `held_out`: what a recipe has set aside from the training data.
     - `events`: see `History.events`.
     - `processes`: those that train together.
+    - `share`: of epsilon that a step trains against, in (0, 1], counted as `rate`'s.
     """
 
     network: nn.Module
@@ -51,6 +52,7 @@ class Run:
     held_out: Data | None = None
     events: list[str] = field(default_factory=list)
     processes: Processes = Processes()
+    share: Callable[[int], float] = lambda step: 1.0
 
     def __post_init__(self) -> None:
         self.device = next(self.network.parameters()).device
@@ -60,12 +62,15 @@ class Run:
 
     @property
     def threat(self) -> ThreatModel:
-        """What the network is hardened against. **Raises** `UnusableInput` where there is none."""
+        """What this step hardens the network against. **Raises** `UnusableInput` where there is none."""
         if self.given_threat is None:
             raise UnusableInput(
                 "this recipe hardens against a threat model; give one, such as Linf(epsilon=8/255)"
             )
-        return self.given_threat
+        share = self.share(self.done)
+        if share >= 1:
+            return self.given_threat
+        return replace(self.given_threat, epsilon=share * self.given_threat.epsilon)
 
     def logits(self, x: Images) -> Float[Tensor, "batch classes"]:
         """A forward pass in the mode that the network is in; float32 even where `half` was used inside."""

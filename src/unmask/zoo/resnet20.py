@@ -1,4 +1,4 @@
-"""The 20-layer residual network for CIFAR-10."""
+"""The 20-layer residual network for CIFAR-10, and its shallower and wider kin."""
 
 from __future__ import annotations
 
@@ -34,24 +34,34 @@ class ResNet20(nn.Module):
 
     **Arguments**
     - `channels`, `classes`: of the input and the output.
+    - `blocks`: per stage; 1 makes it a ResNet-8.
+    - `width`: channels of the first stage; the others have twice and four times as many.
     - `normalize`: a layer applied to the image first, such as `Normalize`, or None.
 
     **Source**: He et al. 2016, arXiv:1512.03385, section 4.2.
     """
 
-    def __init__(self, *, channels: int = 3, classes: int = 10, normalize: nn.Module | None = None):
+    def __init__(
+        self,
+        *,
+        channels: int = 3,
+        classes: int = 10,
+        blocks: int = 3,
+        width: int = 16,
+        normalize: nn.Module | None = None,
+    ):
         super().__init__()
         self.normalize = nn.Identity() if normalize is None else normalize
-        self.conv1 = nn.Conv2d(channels, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        blocks: list[nn.Module] = []
-        wide_in = 16
-        for wide, first_stride in ((16, 1), (32, 2), (64, 2)):
-            for stride in (first_stride, 1, 1):
-                blocks.append(BasicBlock(wide_in, wide, stride))
+        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        layers: list[nn.Module] = []
+        wide_in = width
+        for wide, first_stride in ((width, 1), (2 * width, 2), (4 * width, 2)):
+            for stride in (first_stride, *[1] * (blocks - 1)):
+                layers.append(BasicBlock(wide_in, wide, stride))
                 wide_in = wide
-        self.blocks = nn.Sequential(*blocks)
-        self.linear = nn.Linear(64, classes)
+        self.blocks = nn.Sequential(*layers)
+        self.linear = nn.Linear(4 * width, classes)
 
     def forward(self, x: Float[Tensor, "batch channels h w"]) -> Float[Tensor, "batch classes"]:
         """Logits of images in [0, 1]."""
