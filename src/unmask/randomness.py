@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -146,9 +147,14 @@ class SampleStreams(Streams):
     def normal(self, *shape: int, device: torch.device | str | None = None) -> Float[Tensor, "batch *shape"]:
         return self._drawn(torch.randn, shape, device)
 
+    def integers(
+        self, low: int, high: int, *shape: int, device: torch.device | str | None = None
+    ) -> Int[Tensor, "batch *shape"]:
+        return self._drawn(partial(torch.randint, low, high), shape, device)
+
     def _drawn(
         self, draw: Callable[..., Tensor], shape: tuple[int, ...], device: torch.device | str | None
     ) -> Tensor:
         self.counter += 1
-        drawn = draw(len(self), *shape, generator=self.generator, device=self.generator.device)
+        drawn = draw((len(self), *shape), generator=self.generator, device=self.generator.device)
         return drawn if device is None else drawn.to(device)

@@ -24,7 +24,7 @@ Images = Float[Tensor, "batch *dims"]
 Labels = Int[Tensor, " batch"]
 
 # Points drawn together, so that `points_at_once` changes only the memory and not the points.
-_BLOCK = 256
+_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Clever:
       points once, and each maximum is taken over a random part of them, as the released code and ART do: `batches / k`
       times cheaper, but the maxima then repeat, and the fit's p-value means nothing and is NaN.
     - `gradient`: how a slope is estimated.
-    - `points_at_once`: points per forward pass, at most 256; bounds the memory.
+    - `points_at_once`: points per forward pass, at most 512; bounds the memory.
 
     **Cost**: `batches * samples` points per example (`pool_factor * samples` with a pool), one estimate each
     per target; with the exact gradient one forward, and one backward per target. One more forward per example.
@@ -84,7 +84,7 @@ class Clever:
     samples: int = 1024
     pool_factor: int | None = None
     gradient: GradientEstimator = Exact()
-    points_at_once: int = 256
+    points_at_once: int = 512
 
     def __post_init__(self) -> None:
         if self.batches < 10:
@@ -137,12 +137,13 @@ class Clever:
         """Maxima `[batch, targets, batches]` and the share of zero gradients `[batch]`."""
         drawn = self.samples * (self.batches if self.pool_factor is None else self.pool_factor)
         norms = x.new_zeros(*targets.shape, drawn, dtype=torch.float64)
+        own = [streams[i : i + 1] for i in range(len(x))]
         for i in range(len(x)):
             done = 0
-            for points, own in self._points(x[i], threat, streams[i : i + 1], drawn):
+            for points, noise in self._points(x[i], threat, own[i], drawn):
                 part = slice(done, done := done + len(points))
                 label = source[i].expand(len(points))
-                for t, grad in enumerate(self._slopes(classifier, points, label, targets[i], own)):
+                for t, grad in enumerate(self._slopes(classifier, points, label, targets[i], noise)):
                     flat = grad.flatten(1)
                     # In float64 no norm of a float32 gradient underflows to a false zero.
                     norms[i, t, part] = torch.linalg.vector_norm(
@@ -152,8 +153,9 @@ class Clever:
         if self.pool_factor is None:
             maxima = norms.reshape(*targets.shape, self.batches, self.samples).amax(3)
         else:
-            chosen = streams.integers(0, drawn, self.batches * self.samples, device=x.device)
-            index = chosen[:, None].expand(-1, targets.shape[1], -1)
+            count = self.batches * self.samples
+            chosen = [SampleStreams(s, 1).integers(0, drawn, count, device=x.device) for s in own]
+            index = torch.stack(chosen).expand(-1, targets.shape[1], -1)
             maxima = norms.gather(2, index).reshape(*targets.shape, self.batches, self.samples).amax(3)
         return maxima.cpu().numpy(), zeros.cpu().numpy()
 
