@@ -45,7 +45,12 @@ def add_parser(commands: Any) -> None:
     add("--examples", type=int, metavar="N", help="train on the first N examples (default: all)")
     add("--pad", type=int, metavar="N", help="random shift in pixels (default: 4 in colour, else 1)")
     add("--average", type=float, metavar="A", help="decay of the weights' moving average (default: 0.995)")
-    add("--ramp", type=number, metavar="R", help="share of training in which epsilon rises from 0 (default: 0)")
+    add(
+        "--ramp",
+        type=number,
+        metavar="R",
+        help="share of training in which epsilon rises from 0 (default: 0)",
+    )
     add_recipe_options(command)
     add(
         "--validation",
@@ -96,11 +101,15 @@ def run(arguments: argparse.Namespace) -> int:
     write_curves = (
         tensorboard(arguments.out / "tensorboard") if arguments.tensorboard and processes.first else None
     )
-    total = total_passes(trainer)
+    total, told = total_passes(trainer), 0
 
     with progress_bar(err, total) as bar:
 
         def progress(history: History) -> None:
+            nonlocal told
+            for event in history.events[told:]:
+                err.print(event)
+            told = len(history.events)
             line = describe(history, total)
             bar.update(bar.task_ids[0], completed=len(history.epochs), description=line.partition(": ")[2])
             err.print(line)
@@ -118,8 +127,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if not processes.first:
         return 0
-    for event in history.events:
-        err.print(event)
     arguments.out.mkdir(parents=True, exist_ok=True)
     save_file(
         {name: t.cpu().contiguous() for name, t in network.state_dict().items()},
@@ -245,7 +252,18 @@ def network():
 def command_line(arguments: argparse.Namespace) -> str:
     """The exact command, for whoever wants the same weights."""
     words = ["unmask train", arguments.recipe]
-    names = ["data", "arch", "epochs", "batch_size", "learning_rate", "examples", "pad", "average", "ramp", *ONLY]
+    names = [
+        "data",
+        "arch",
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "examples",
+        "pad",
+        "average",
+        "ramp",
+        *ONLY,
+    ]
     if arguments.epsilon is not None:
         names += ["norm", "epsilon"]
     for name in (*names, "validation", "patience", "seed"):

@@ -157,6 +157,9 @@ class Loop(Trainer):
             best = groups.get("best", {})
             generator.set_state(groups["generator"]["state"])
         run.events = history.events
+        parted = self.processes.parted(network)
+        if parted is not None and parted not in run.events:
+            run.events.append(parted)
         seed = int(
             torch.randint(2**62, (), generator=torch.Generator().manual_seed(generator.initial_seed()))
         )

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UnusableInput
 
@@ -25,8 +26,7 @@ class Processes:
     """Who trains together; one process by default, which needs nothing.
 
     All randomness is drawn for the whole minibatch by everybody, so that the number of processes changes nothing
-    beyond floating point; except that batch normalisation, as in PyTorch's own data parallelism, normalises over the
-    part of a process.
+    beyond floating point; except where `parted` says otherwise.
     """
 
     fabric: Any = None
@@ -98,6 +98,18 @@ class Processes:
         if self.fabric is None:
             return list(values)
         return self.fabric.all_reduce(torch.tensor(values, dtype=torch.float64), reduce_op="mean").tolist()
+
+    def parted(self, network: nn.Module) -> str | None:
+        """One sentence where batch normalisation, as in PyTorch's own data parallelism, sees a process's part only."""
+        whole = (nn.SyncBatchNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
+        layers = [m for m in network.modules() if isinstance(m, _BatchNorm) and not isinstance(m, whole)]
+        if self.size == 1 or not layers:
+            return None
+        return (
+            f"{len(layers)} layers of batch normalisation see only a process's part of a minibatch, so {self.size} "
+            "processes do not give the loss curve of one; nn.SyncBatchNorm does on GPUs, nothing of PyTorch on CPUs: "
+            "take one process, or a network without"
+        )
 
     def wait(self) -> None:
         """Until all are here."""
