@@ -1,5 +1,6 @@
 """What every attack promises. One line in CASES buys all of it."""
 
+import math
 import os
 import random
 from dataclasses import dataclass, field, replace
@@ -18,9 +19,11 @@ from unmask.attacks import (
     Attack,
     CarliniWagner,
     ConfidenceSweep,
+    FeatureMatching,
     HopSkipJump,
     JointPGD,
     MomentumPGD,
+    Queried,
     RayS,
     Square,
     Substitute,
@@ -55,6 +58,23 @@ class Case:
     alone: bool = True
 
 
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def along_the_linear_problem(x):
+    """A hidden layer of one unit: what `linear_problem` decides by."""
+    w = torch.randn(math.prod(SHAPE), generator=rng(7), dtype=torch.float64)
+    return x.flatten(1) @ w.to(x)[:, None]
+
+
+def guides():
+    """Images of either class of `linear_problem`, and of several of the convolutional network."""
+    return torch.cat(
+        [linear_problem("linf").x, linear_problem("l2").x, torch.rand(8, *SHAPE, generator=rng(2))]
+    )
+
+
 CASES = {
     "FGSM": Case(FGSM(), 1, 1),
     "FGSM-random": Case(FGSM(random_start=True, rel_step_size=2.0), 1, 1, slack={"l2": 1.5, "l1": 1.5}),
@@ -71,6 +91,9 @@ CASES = {
     ),
     "CarliniWagner": Case(CarliniWagner(steps=100, searches=7), 707, 707, norms=("l2",)),
     "ConfidenceSweep": Case(ConfidenceSweep(confidences=(0.0, 5.0)), 2 * 41 + 2, 2 * 41),
+    "FeatureMatching": Case(
+        FeatureMatching(features=along_the_linear_problem, guides=guides()), 2 * 101 + 2 + 24, 101
+    ),
     "HopSkipJump": Case(HopSkipJump(queries=1500), 1500, 0, ("l2", "l1"), {"l2": 1.5, "l1": 4.0}),
     "JointPGD-selective": Case(JointPGD(), 101, 101, slack={"linf": 1.1, "l1": 1.2}),
     "JointPGD-orthogonal": Case(
@@ -78,6 +101,12 @@ CASES = {
     ),
     "MomentumPGD": Case(MomentumPGD(), 60, 60),
     "MomentumPGD-all-steps": Case(MomentumPGD(early_stop=False), 60, 60),
+    "Queried-scores": Case(
+        Queried(inner=Square(queries=600), queries=600), 600, 0, slack={"linf": 1.3, "l2": 2.5, "l1": 8.0}
+    ),
+    "Queried-labels": Case(
+        Queried(inner=RayS(queries=1500), answers="labels", queries=1500), 1500, 0, ("linf",)
+    ),
     "RayS": Case(RayS(queries=1500), 1500, 0, ("linf",), {"linf": 1.03}),
     "Square": Case(Square(queries=600), 600, 0, slack={"linf": 1.3, "l2": 2.5, "l1": 8.0}),
     "Square-all-queries": Case(
@@ -96,10 +125,6 @@ CASES = {
 EACH_ALONE = [(name, norm) for name, case in CASES.items() for norm in case.norms if case.alone]
 EVERY = [(name, norm) for name, case in CASES.items() for norm in case.norms]
 UNSUPPORTED = [(name, norm) for name, case in CASES.items() for norm in ALL if norm not in case.norms]
-
-
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def streams(examples: int) -> Streams:

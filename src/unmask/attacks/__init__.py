@@ -11,6 +11,7 @@ from .hop_skip_jump import HopSkipJump
 from .joint_pgd import JointPGD
 from .momentum import MomentumPGD
 from .pgd import PGD
+from .queried import Queried
 from .rays import RayS
 from .square import Square
 from .substitute import Substitute
@@ -30,6 +31,7 @@ __all__ = [
     "HopSkipJump",
     "JointPGD",
     "MomentumPGD",
+    "Queried",
     "RayS",
     "Square",
     "Substitute",

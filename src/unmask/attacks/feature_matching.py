@@ -80,10 +80,11 @@ class FeatureMatching(Attack):
     def _goals(self, classifier: Classifier, batch: Batch, threat: ThreatModel) -> Float[Tensor, "batch d"]:
         """The hidden layer of each example's guide."""
         with torch.no_grad():
-            streams = Streams.seeded(0, torch.arange(len(self.guides), device=batch.x.device), "guides")
-            found = classifier(self.guides, generator=streams).logits.argmax(1)
-            hidden, here = self.features(self.guides).flatten(1), self.features(batch.x).flatten(1)
-            classifier.meter.forwards += len(batch.x) + len(self.guides)
+            guides = self.guides.to(batch.x)
+            streams = Streams.seeded(0, torch.arange(len(guides), device=batch.x.device), "guides")
+            found = classifier(guides, generator=streams).logits.argmax(1)
+            hidden, here = self.features(guides).flatten(1), self.features(batch.x).flatten(1)
+            classifier.meter.forwards += len(batch.x) + len(guides)
             same = found[None] == batch.y[:, None]
             usable = same if threat.goal == "targeted" else ~same
             if not usable.any(1).all():
