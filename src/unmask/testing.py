@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from .attacks import Attack
-from .audit.records import Report
+from .audit.records import Knowledge, Report
 from .audit.run import audit
 from .audit.target import Target, load_target
+from .audit.targets import Targets
 from .classifier import Classifier, Network
 from .data import Data, check, load
 from .errors import UnusableInput
@@ -39,6 +40,9 @@ def assert_claim(
     device: torch.device | str | None = None,
     out: str | os.PathLike[str] | None = None,
     attacks: Sequence[Attack] = (),
+    targets: Targets | None = None,
+    knowledge: Knowledge = "white-box",
+    queries: int | None = None,
 ) -> Report:
     """Audits and fails unless at least this share of the examples survives every attack tried.
 
@@ -78,6 +82,9 @@ def assert_claim(
             device=device,
             out=folder,
             extra_attacks=attacks,
+            targets=targets,
+            knowledge=knowledge,
+            queries=queries,
         )
     except BaseException:
         if out is None:

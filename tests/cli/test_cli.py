@@ -243,14 +243,26 @@ def test_a_claim_file(engine, folder):
         ("target = 'a:b'\nnorm = 'l2'\nepsilon = 1\nadaptive = false", "adaptive is false; an audit adapts"),
         (
             "target = 'a:b'\nnorm = 'l2'\nepsilon = 1\nqueries = 9",
-            "queries is 9; an audit counts its queries",
+            "queries is 9, but who sees the network need not ask it",
         ),
         (
             "target = 'a:b'\nnorm = 'l2'\nepsilon = 1\ngoal = 'targeted'",
-            "goal is 'targeted'; an audit counts",
+            'goal is "targeted", but targets is not stated',
+        ),
+        (
+            "target = 'a:b'\nnorm = 'l2'\nepsilon = 1\ntargets = 3",
+            "targets is 3, but the goal is untargeted",
+        ),
+        (
+            "target = 'a:b'\nnorm = 'l2'\nepsilon = 1\ntargets = 3\ngoal = 'targeted'\nknowledge = 'labels'",
+            "an audit has no attack that reaches a given class by labels",
+        ),
+        (
+            "target = 'a:b'\nnorm = 'l2'\nepsilon = 1\nknowledge = 'labels'\nqueries = 9\nattack = ['a.py:A']",
+            "nobody can say how often a.py:A asks",
         ),
         ("target = 'a:b'\nnorm = 'l2'\nepsilon = 1\nbox = [-1, 1]", "box is [-1.0, 1.0]; audits run on"),
-        ("target = 'a:b'\nnorm = 'l2'\nepsilon = 1\nknowledge = 'scores'", "knowledge is 'scores'"),
+        ("target = 'a:b'\nnorm = 'l2'\nepsilon = 1\nknowledge = 'transfer'", "knowledge is 'transfer'"),
     ],
 )
 def test_a_bad_claim_file(folder, capsys, text, told):

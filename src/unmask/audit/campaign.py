@@ -66,6 +66,18 @@ class Campaign:
             self.subject.progress.note("the claim is refuted; --exhaustive would go on")
         return race
 
+    def run_outside(self, steps: Sequence[Step], extra: Sequence[Attack]) -> None:
+        """The attacks of an adversary who only sees answers, then the user's own; ends early as `run` does."""
+        self.subject.progress.stage("attack: queries")
+        try:
+            self._stop_if_decided()
+            for step in steps:
+                self._run(step)
+            for n, attack in enumerate(extra):
+                self._run(Step(f"extra {n}", f"yours: {type(attack).__name__}", attack))
+        except _Decided:
+            self.subject.progress.note("the claim is refuted; --exhaustive would go on")
+
     def _main(self, race: Race, suspicious: bool) -> None:
         budget, facts, early_stop = self.subject.budget, self.facts, not self.subject.random
         first, *others = race.winners()
@@ -87,7 +99,7 @@ class Campaign:
             first.gradient,
             deterministic=not self.subject.random,
             detector=facts.has_detector,
-            classes=facts.num_classes,
+            classes=self._free_classes,
         )
         gained = attacked = 0
         for step in steps:
@@ -96,7 +108,7 @@ class Campaign:
                 gained, attacked = gained + broke, max(attacked, of)
         # On networks that are easily broken the survivors are few and anywhere: while targets pay, they go on.
         for step in more_targets(
-            first.name, first.gradient, early_stop=early_stop, classes=facts.num_classes
+            first.name, first.gradient, early_stop=early_stop, classes=self._free_classes
         ):
             if gained < PAYING * attacked:
                 break
@@ -108,6 +120,11 @@ class Campaign:
                 budget, self.subject.threat, early_stop=early_stop, substitute=useless
             ):
                 self._run(step)
+
+    @property
+    def _free_classes(self) -> int:
+        """Classes that an attack may aim at by its own choice: under a targeted goal there is no more than one."""
+        return 2 if self.subject.threat.goal == "targeted" else self.facts.num_classes
 
     def _run(self, step: Step) -> tuple[int, int]:
         """Runs a step; returns how many examples it broke, of how many."""

@@ -25,7 +25,9 @@ def certified_share(subject: Subject, left: Tensor) -> tuple[float | None, str |
         subject.progress.stage("bounds")
         try:
             streams = subject.streams("certificate")
-            proof = own(subject.classifier, subject.x, subject.y, subject.threat, generator=streams)
+            # Who keeps every image in its class keeps it out of the target's.
+            threat = subject.misclassification
+            proof = own(subject.classifier, subject.x, subject.y, threat, generator=streams)
         except UnmaskError as error:
             subject.progress.note(f"the defence's own certificate does not apply: {error}")
             return None, None
@@ -40,7 +42,7 @@ def _relaxed(subject: Subject, left: Tensor) -> float | None:
     if subject.random or not isinstance(network, nn.Module) or subject.classifier.passes > 1:
         return None
     subject.progress.stage("bounds")
-    x, y = subject.x, subject.y
+    x, y = subject.x, subject.aim
     if not len(left):  # nothing can be proved of a broken example: it only tells whether a bound applies
         left = subject.everyone[:1]
     try:

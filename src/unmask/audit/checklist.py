@@ -61,9 +61,12 @@ def _threat_model(claim: Claim) -> Answer:
     missing = [name for name in needed if name not in claim.model_fields_set]
     if missing:
         return "open", f"state {', '.join(missing)}, even where the default is meant"
+    if claim.goal == "targeted" and claim.targets is None:
+        return "open", 'state targets: which class each image is to be taken for, such as "random"'
     if claim.epsilon == 0:
         return "open", "epsilon is 0, which allows no perturbation; state the radius that the defence is for"
-    return "stated", f"{claim.norm} of {claim.epsilon:g}, {claim.goal}, {claim.knowledge}"
+    aim = claim.goal if claim.targets is None else f"{claim.goal} ({claim.targets})"
+    return "stated", f"{claim.norm} of {claim.epsilon:g}, {aim}, {claim.knowledge}"
 
 
 def _knows_the_defence(claim: Claim) -> Answer:
@@ -76,6 +79,11 @@ def _knows_the_defence(claim: Claim) -> Answer:
 def _adaptive(claim: Claim) -> Answer:
     if not claim.adaptive:
         return "open", "set adaptive = true: a defence is broken by those who have read about it"
+    if claim.knowledge != "white-box":
+        return (
+            "audited",
+            "a substitute learns from the answers; masking is reported, but nothing that it hid is used",
+        )
     return "audited", "the attack follows repaired gradients through the whole defence"
 
 
@@ -106,6 +114,21 @@ def _rejections(claim: Claim) -> Answer:
     return (
         "stated",
         f"{claim.false_positive_rate:.1%} of clean inputs at most, checked before the audit; show a ROC curve",
+    )
+
+
+def _both_goals(claim: Claim) -> Answer:
+    if claim.goal == "targeted":
+        return "yours", "claim an untargeted accuracy too, in a file of its own: it says more"
+    return _if_thorough("untargeted goal, reached over targeted attacks too")(claim)
+
+
+def _strongest(claim: Claim) -> Answer:
+    if claim.knowledge != "white-box":
+        return "audited", "the worst over all attacks is kept for each example"
+    return (
+        "audited",
+        "control: black box against white box; the worst over all attacks is kept for each example",
     )
 
 
@@ -148,9 +171,7 @@ SEVERE: dict[str, Question] = {
         "controls: one step against many, larger epsilon, unbounded epsilon, null attack"
     ),
     "attack success against perturbation budget": _audited("curve in report.html"),
-    "adaptive attacks beat all others, per example": _audited(
-        "control: black box against white box; the worst over all attacks is kept for each example"
-    ),
+    "adaptive attacks beat all others, per example": _strongest,
     "attacks described with all hyperparameters": _audited("every recipe in report.json"),
 }
 PITFALLS: dict[str, Question] = {
@@ -177,7 +198,7 @@ PITFALLS: dict[str, Question] = {
 SPECIAL: dict[str, Question] = {
     "provable bounds": _audited("certified_accuracy in report.json, where a bound applies to the network"),
     "random noise of the same norm": _audited("control: random noise of the same size"),
-    "targeted and untargeted attacks": _if_thorough("untargeted goal, reached over targeted attacks too"),
+    "targeted and untargeted attacks": _both_goals,
     "ablation of the defence's parts": _yours(
         "audit the network without each part, under a claim file of its own"
     ),

@@ -108,19 +108,27 @@ class Claim(BaseModel):
     )
     goal: Literal["untargeted", "targeted"] = Field(
         "untargeted",
-        description="The adversary's goal: untargeted, any wrong class; targeted, a given one (not audited yet).",
+        description="The adversary's goal: untargeted, any wrong class; targeted, a given one. Then the claimed "
+        "accuracy is the share of images that no attack brings there.",
         examples=["untargeted"],
+    )
+    targets: Literal["random", "least-likely"] | Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="Under a targeted goal, the class that each image is to be taken for: random, any other one, by "
+        "the seed; least-likely, that of the smallest clean logit; or a class, and images of it are left out.",
+        examples=["random"],
     )
     knowledge: Literal["white-box", "scores", "labels", "transfer"] = Field(
         "white-box",
         description="What the adversary knows: white-box, everything but the random draws; scores or labels, only "
-        "the answers to queries; transfer, nothing but the data. Audits are white-box.",
+        "the answers to queries; transfer, nothing but the data (not audited).",
         examples=["white-box"],
     )
     queries: int | None = Field(
         None,
         ge=1,
-        description="Queries per image that the adversary may make; leave out for no limit, as audits have none.",
+        description="Queries per image that an adversary who is told scores or labels may make; leave out for no "
+        "limit.",
         examples=[10000],
     )
     adaptive: bool = Field(
@@ -151,7 +159,7 @@ class Claim(BaseModel):
 SECTIONS: dict[str, tuple[str, ...]] = {
     "The model": ("target", "checkpoint_hash", "passes", "false_positive_rate"),
     "The data": ("data", "split", "examples", "allow_pickle"),
-    "The threat model": ("norm", "epsilon", "box", "goal", "knowledge", "queries", "adaptive"),
+    "The threat model": ("norm", "epsilon", "box", "goal", "targets", "knowledge", "queries", "adaptive"),
     "The claim": ("clean_accuracy", "claim"),
     "The audit": ("attack", "budget", "exhaustive", "seed", "batch_size", "device"),
 }

@@ -31,6 +31,7 @@ from ..randomness import Streams
 from ..threat import ThreatModel
 from .candidates import Candidate
 from .memory import BatchSize
+from .outside import search_for_controls
 from .records import Control
 from .standing import Standing
 from .subject import Subject
@@ -60,6 +61,25 @@ def suite(gradient: GradientEstimator, objective: Objective, *, early_stop: bool
         "repeatability": Repeatability(),
         "randomness against none": RandomnessGain(attack=pgd),
     }
+
+
+def suite_outside(search: Attack, *, targeted: bool) -> dict[str, Diagnostic]:
+    """As `suite`, where the adversary's only attack is a search over answers.
+
+    On few queries it reaches any wrong class of the whole box, but not surely a given one.
+    """
+    found: dict[str, Diagnostic] = {
+        "null attack": NullAttack(attack=search),
+        "unbounded epsilon": Unbounded(attack=search),
+        "epsilon monotonicity": Monotone(attack=search),
+        "random noise of the same size": RandomNoise(attack=search),
+        "gradient against finite difference, exact": GradientCheck(),
+        "gradient share, exact": GradientShare(),
+        "repeatability": Repeatability(),
+    }
+    if targeted:
+        del found["unbounded epsilon"]
+    return found
 
 
 def examine(
@@ -105,7 +125,10 @@ def run_controls(
     """All controls on a few examples, those in the journal as they were. Returns them and accuracy against epsilon."""
     memory = BatchSize(standing.memory.size, "controls", subject.journal, subject.progress)
     meter = subject.classifier.meter
-    checks = suite(winner.gradient, winner.objective, early_stop=not subject.random)
+    if subject.outside:
+        checks = suite_outside(search_for_controls(subject), targeted=subject.threat.goal == "targeted")
+    else:
+        checks = suite(winner.gradient, winner.objective, early_stop=not subject.random)
     found, curve = [], []
     for done, (name, check) in enumerate(checks.items(), 1):
         key = f"control {name}"
@@ -118,7 +141,7 @@ def run_controls(
 
             def on(size: int, check: Diagnostic = check, key: str = key) -> Reading | None:
                 few = slice(min(subject.budget.control_examples, size))
-                x, y, streams = subject.x[few], subject.y[few], subject.streams(key, few)
+                x, y, streams = subject.x[few], subject.aim[few], subject.streams(key, few)
                 return examine(check, subject.classifier, x, y, subject.threat, streams)
 
             reading = memory.fitting(on, min(subject.budget.control_examples, len(subject)), meter)

@@ -90,7 +90,7 @@ def count_rejections(subject: Subject, standing: Standing) -> Rejections:
     few = subject.everyone[: min(subject.budget.control_examples, standing.memory.size)]
     x, y, streams = subject.x[few], subject.y[few], subject.streams(key, few)
     attack = APGD(steps=subject.budget.naive_steps, objective=cross_entropy, early_stop=False)
-    x_adv = attack.run(classifier, x, y, subject.threat, generator=streams)
+    x_adv = attack.run(classifier, x, y, subject.misclassification, generator=streams)
     clean, seen = (classifier.predict(z, generator=streams) for z in (x, x_adv))
     wrong = (seen.logits.argmax(1) != y) & (clean.logits.argmax(1) == y)
     assert seen.detector_score is not None

@@ -34,7 +34,7 @@ def estimated(
         return None
     subject.progress.stage("CLEVER")
     some = subject.everyone[:EXAMPLES]
-    x, y = subject.x[some], subject.y[some]
+    x, y = subject.x[some], subject.aim[some]
     try:
         scores = CLEVER.run(
             subject.classifier, x, y, subject.threat, generator=subject.streams("clever", some)

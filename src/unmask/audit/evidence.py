@@ -23,7 +23,7 @@ FILE = "evidence.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Adversarial examples: one for each example that was ever misclassified, clean or attacked.
+    """Adversarial examples: one for each example that ever met the adversary's goal, clean or attacked.
 
     With it, `robust_accuracy = 1 - failure_rate.sum() / examples`.
 
@@ -34,6 +34,8 @@ class Evidence:
     - `label`: `[n]`, the true class; `prediction`: `[n]`, the class on the judge's last draw.
     - `failure_rate`: `[n]`, share of the judge's fresh draws that were misclassified, in (0, 1]; 1 if
       deterministic.
+    - `targets`: `[n]`, the class to reach, or None where the goal is untargeted; else `failure_rate` counts draws that
+      reach it.
     - `originals`: SHA-256 of the clean images' bytes, in the order of `index`.
     - `draws`, `passes`: the judge took so many draws, each the mean over so many forward passes.
     - `threat`, `data`, `split`, `target`, `checkpoint_hash`: what was attacked, how, and on what.
@@ -52,6 +54,7 @@ class Evidence:
     checkpoint_hash: str
     passes: int
     draws: int
+    targets: Int[Tensor, " n"] | None = None
 
 
 TENSORS = ("x_adv", "index", "label", "prediction", "failure_rate")
@@ -64,7 +67,8 @@ def hash_images(x: Tensor) -> str:
 
 def write_evidence(folder: str | os.PathLike[str], evidence: Evidence) -> Path:
     """Writes `evidence.safetensors` into `folder`, whole or not at all."""
-    tensors = {name: getattr(evidence, name).detach().cpu().contiguous() for name in TENSORS}
+    names = TENSORS if evidence.targets is None else (*TENSORS, "targets")
+    tensors = {name: getattr(evidence, name).detach().cpu().contiguous() for name in names}
     facts = {  # one entry, for safetensors writes several in no fixed order
         "schema": 1,
         "originals": evidence.originals,
@@ -90,7 +94,8 @@ def read_evidence(folder: str | os.PathLike[str]) -> Evidence:
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["unmask"])
-            tensors = {name: file.get_tensor(name) for name in TENSORS}
+            names = (*TENSORS, *({"targets"} & set(file.keys())))
+            tensors = {name: file.get_tensor(name) for name in names}
         if facts.pop("schema") != 1:
             raise ValueError("it is of another schema")
         return Evidence(**tensors, **{**facts, "threat": ThreatRecord(**facts["threat"])})

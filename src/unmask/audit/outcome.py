@@ -27,6 +27,7 @@ from .records import (
     GradientHistogram,
     ImageTriple,
     MaskingFinding,
+    QueriesRecord,
     Report,
     clopper_pearson,
     verdict,
@@ -47,6 +48,7 @@ class Outcome:
     - `draws`: how many of them.
     - `naive`: accuracy that the standard attack reports.
     - `began`: when, by `time.perf_counter`.
+    - `queries`: of an adversary who only sees answers.
     """
 
     subject: Subject
@@ -61,6 +63,7 @@ class Outcome:
     controls: list[Control]
     curve: list[tuple[float, float]]
     began: float
+    queries: QueriesRecord | None = None
 
     def report(self) -> Report:
         """The report; proves what can be proved on the way."""
@@ -104,6 +107,9 @@ class Outcome:
             gradient_histogram=_histogram(self.state.elements),
             images=self._images(),
             clever=clever,
+            targets=subject.targets,
+            knowledge=subject.knowledge,
+            queries=self.queries,
         )
 
     def write_evidence(self) -> None:
@@ -128,6 +134,7 @@ class Outcome:
                 checkpoint_hash=subject.checkpoint_hash,
                 passes=subject.classifier.passes,
                 draws=self.draws,
+                targets=None if subject.targets is None else subject.aim[found],
             ),
         )
 

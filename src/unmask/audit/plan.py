@@ -131,7 +131,7 @@ def cascade(
         attack = stage.attack
         if isinstance(attack, TargetedAPGD):
             if classes < 3:
-                continue  # the only other class is the margin's own
+                continue  # the only other class is the margin's own, or the goal's
             attack = replace(attack, targets=min(attack.targets, classes - 1))
         if (
             label == "exact"

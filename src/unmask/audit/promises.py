@@ -20,24 +20,47 @@ def check_scope(claim: Claim) -> None:
             f"box is {list(claim.box)}; audits run on images in [0, 1]: put the rescaling inside the network, "
             "divide epsilon by the width of the box, and leave box out"
         )
-    if claim.goal != "untargeted":
-        raise UnusableInput(
-            f"goal is {claim.goal!r}; an audit counts any wrong class: claim an untargeted accuracy, which a "
-            'targeted adversary cannot lower further, and set goal = "untargeted"'
-        )
-    if claim.knowledge != "white-box":
-        raise UnusableInput(
-            f"knowledge is {claim.knowledge!r}; an audit looks inside the network, so it would refute what was not "
-            'claimed: set knowledge = "white-box" to learn what holds without secrets'
-        )
-    if claim.queries is not None:
-        raise UnusableInput(
-            f"queries is {claim.queries}; an audit counts its queries but does not limit them: leave queries out"
-        )
+    _check_goal(claim)
+    _check_knowledge(claim)
     if not claim.adaptive:
         raise UnusableInput(
             "adaptive is false; an audit adapts to the defence, so it would refute what was not claimed: set "
             "adaptive = true to learn what holds against an adversary who has read the paper"
+        )
+
+
+def _check_goal(claim: Claim) -> None:
+    if claim.goal == "targeted" and claim.targets is None:
+        raise UnusableInput(
+            'goal is "targeted", but targets is not stated; say which class each image is to be taken for: targets = '
+            '"random", "least-likely" or a class'
+        )
+    if claim.goal == "untargeted" and claim.targets is not None:
+        raise UnusableInput(
+            f'targets is {claim.targets!r}, but the goal is untargeted; set goal = "targeted", or leave targets out'
+        )
+
+
+def _check_knowledge(claim: Claim) -> None:
+    if claim.knowledge == "transfer":
+        raise UnusableInput(
+            "knowledge is 'transfer'; an audit has no other network that the adversary could have: set knowledge = "
+            '"labels" for one who learns his own from the answers, or "white-box" to learn what holds without secrets'
+        )
+    if claim.knowledge == "white-box" and claim.queries is not None:
+        raise UnusableInput(
+            f"queries is {claim.queries}, but who sees the network need not ask it; leave queries out, or set "
+            'knowledge = "scores" or "labels"'
+        )
+    if claim.knowledge == "labels" and claim.goal == "targeted":
+        raise UnusableInput(
+            "knowledge is 'labels' and goal is 'targeted'; an audit has no attack that reaches a given class by labels "
+            'alone: set knowledge = "scores", or goal = "untargeted"'
+        )
+    if claim.queries is not None and claim.attack:
+        raise UnusableInput(
+            f"queries is {claim.queries}, and nobody can say how often {claim.attack[0]} asks about one image; leave "
+            "out attack or queries"
         )
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Mechanism = Literal["shattered", "vanishing", "exploding", "stochastic", "detector", "evaluation"]
 Verdict = Literal["refuted", "not_refuted", "certified", "inconclusive"]
+Knowledge = Literal["white-box", "scores", "labels"]
 Scalar = bool | int | float | str | None
 
 EXIT_STATUS: dict[Verdict, int] = {"not_refuted": 0, "certified": 0, "refuted": 1, "inconclusive": 3}
@@ -173,6 +174,20 @@ class CleverRecord(Record):
     unrefuted: int
 
 
+class QueriesRecord(Record):
+    """What an adversary who only sees answers has asked, in deployed predictions.
+
+    **Fields**
+    - `limit`: as the claim states it; null for none.
+    - `most`: queries about any one example, at most: the sum over the attacks that ran.
+    - `mean`: asked per example.
+    """
+
+    limit: int | None
+    most: int
+    mean: float
+
+
 class Report(Record):
     """`report.json`. The first block are the keys that SPEC fixes; the second is for the reader's eyes."""
 
@@ -208,6 +223,9 @@ class Report(Record):
     gradient_histogram: GradientHistogram | None = None
     images: list[ImageTriple] = []
     clever: CleverRecord | None = None
+    targets: Literal["random", "least-likely"] | int | None = None
+    knowledge: Knowledge = "white-box"
+    queries: QueriesRecord | None = None
 
     @property
     def exit_status(self) -> int:

@@ -7,12 +7,14 @@ import time
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..attacks import Attack
+from ..attacks.queried import Queried
 from ..classifier import Classifier, Network
 from ..data import Data
 from ..diagnostics import Preflight, preflight
+from ..errors import UnusableInput
 from ..threat import ThreatModel
 from ..tracing.analysis import Analysis, analyse
 from ..tracing.learned import learn_stand_in
@@ -23,12 +25,15 @@ from .detector import count_rejections, detector_finding, with_detector
 from .findings import GradientState, confirmed, describe, gradient_state, unlocated
 from .memory import BatchSize
 from .outcome import Outcome
-from .progress import Progress
-from .race import Race
-from .records import MaskingFinding, Report
+from .outside import outside_steps, queries_spent
+from .plan import Step
+from .progress import Progress, Silent
+from .race import Race, run_race
+from .records import Knowledge, MaskingFinding, Report
 from .standing import Standing
 from .subject import Subject, subject_of
 from .target import Target
+from .targets import Targets, choose
 
 # Images from which a stand-in is learned where a part of the network hides its gradient and changes shapes. Ours.
 POOL = 256
@@ -50,6 +55,9 @@ def audit(
     resume: bool = False,
     progress: Progress | None = None,
     extra_attacks: Sequence[Attack] = (),
+    targets: Targets | None = None,
+    knowledge: Knowledge = "white-box",
+    queries: int | None = None,
 ) -> Report:
     """Audits a classifier on some examples and returns the report.
 
@@ -62,6 +70,11 @@ def audit(
     - `out`: folder for the journal and `evidence.safetensors`; nothing is written without it.
     - `resume`: go on with the journal in `out`.
     - `extra_attacks`: run after the plan's own, on everything not yet broken.
+    - `targets`: under a targeted goal, which class each example is to be taken for (`unmask.audit.targets.choose`).
+      Robust accuracy is then the share that no attack brought there, wrong without an attack or not.
+    - `knowledge`: `white-box`, or what the adversary is told of a query's answer: `scores` or `labels`. Then masking is
+      looked for all the same, by an auditor who sees the network; nothing found that way counts against the claim.
+    - `queries`: how often such an adversary may ask about one example.
 
     **Raises** `UnusableInput` or `ModelFailed` with one line: name, value, way out.
     """
@@ -79,6 +92,9 @@ def audit(
         exhaustive=exhaustive,
         seed=seed,
         batch_size=batch_size,
+        targets=targets,
+        knowledge=knowledge,
+        queries=queries,
     )
     began = time.perf_counter()
     progress = subject.progress
@@ -91,13 +107,16 @@ def audit(
     )
     if facts.batch_dependent:
         subject.batch_size = 1  # for every pass: the standing's, the report's and so the verifier's
+    if subject.targets is not None:
+        subject.aim = _targets(subject)
     progress.stage("trace")
     analysis, state = _trace(subject, facts)
 
     standing = _standing(subject)
     progress.stage("clean")
     clean_rates, _ = standing.step("clean", "", lambda part, _: subject.x[part], subject.everyone)
-    campaign = Campaign(subject, standing, facts)
+    inside = _inside(subject, standing)
+    campaign = Campaign(subject, inside, facts)
     progress.stage("naive attack")
     naive = campaign.naive(clean_rates)
     entrants = candidates(
@@ -112,13 +131,20 @@ def audit(
     names = subject.processes.gather([entrant.name for entrant in entrants])
     entrants = [entrant for entrant in entrants if all(entrant.name in known for known in names)]
     suspicious = subject.processes.first(lambda: bool(analysis.suspects))
-    race = campaign.run(entrants, suspicious, extra_attacks)
+    asking: list[Step] = []
+    if subject.outside:
+        race = run_race(subject, inside, entrants)
+        asking = list(outside_steps(subject, detector=facts.has_detector))
+        asked = [Queried(inner=attack, answers=subject.answers) for attack in extra_attacks]
+        Campaign(subject, standing, facts).run_outside(asking, asked)
+    else:
+        race = campaign.run(entrants, suspicious, extra_attacks)
 
     progress.stage("final judgement")
     draws = 1 if not subject.random else max(8, 64 // subject.classifier.passes)
     final = standing.judged(standing.x_adv, "final", draws)
-    clean = standing.judged(subject.x, "final clean", draws)
-    left = 1 - float(final.failure_rate.mean())
+    clean = standing.judged(subject.x, "final clean", draws, goal=(subject.y, subject.misclassification))
+    left = inside.robust_accuracy if subject.outside else 1 - float(final.failure_rate.mean())
     findings = []
     if facts.has_detector:
         counted = subject.processes.first(lambda: count_rejections(subject, standing))
@@ -131,8 +157,21 @@ def audit(
 
     def conclude() -> Report:
         controls, curve = run_controls(subject, standing, race.winners()[0], suspicious=bool(findings))
+        spent = queries_spent(subject, standing, asking) if subject.outside else None
         outcome = Outcome(
-            subject, standing, facts, state, naive, clean, final, draws, findings, controls, curve, began
+            subject,
+            standing,
+            facts,
+            state,
+            naive,
+            clean,
+            final,
+            draws,
+            findings,
+            controls,
+            curve,
+            began,
+            spent,
         )
         report = outcome.report()
         outcome.write_evidence()
@@ -147,7 +186,8 @@ def _preflight(subject: Subject) -> Preflight:
             subject.classifier,
             subject.x,
             subject.y,
-            claim=subject.claim,
+            # Who errs without an attack may still be hard to lead to a given class.
+            claim=subject.claim if subject.threat.goal == "untargeted" else None,
             box=subject.threat.box,
             batch_size=size,
             generator=subject.streams("preflight"),
@@ -202,11 +242,34 @@ def _trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState]
     return memory.fitting(with_batches_of, min(64, len(subject)), subject.classifier.meter)
 
 
+def _targets(subject: Subject) -> Tensor:
+    """The classes to reach, by the claim's rule."""
+    assert subject.targets is not None
+    if subject.targets == "least-likely" and subject.random:
+        raise UnusableInput(
+            'targets is "least-likely", which for a random network changes from draw to draw; give "random" or a class'
+        )
+    parts = subject.everyone.split(subject.batch_size)
+    streams = subject.streams("targets")
+    logits = torch.cat([subject.classifier.predict(subject.x[p], generator=streams[p]).logits for p in parts])
+    return choose(subject.targets, subject.y, subject.index, seed=subject.seed, logits=logits)
+
+
+def _inside(subject: Subject, standing: Standing) -> Standing:
+    """The standing of attacks that see the network: the audit's own, unless the adversary may not."""
+    if not subject.outside:
+        return standing
+    inside = _standing(subject)
+    inside.progress, inside.elsewhere = Silent(), standing.elsewhere
+    inside.step("clean inside", "", lambda part, _: subject.x[part], subject.everyone)
+    return inside
+
+
 def _standing(subject: Subject) -> Standing:
     return Standing(
         subject.classifier,
         subject.x,
-        subject.y,
+        subject.aim,
         subject.threat,
         seed=subject.seed,
         index=subject.index,

@@ -42,6 +42,7 @@ class Standing:
 
     **Arguments**
     - `classifier`: the network as deployed; every proposal is judged on it.
+    - `y`: labels; under a targeted goal the classes to reach.
     - `draws`: fresh predictions per proposal while choosing; 1 if deterministic. The final score draws again.
     - `seed`, `index`: name each example's random streams, so that neither batch size nor order matters.
     - `processes`: share the examples of every step; all of them know the whole standing.
@@ -96,8 +97,11 @@ class Standing:
         order = nearness.argsort(descending=True, stable=True)
         return left[order[: math.ceil(fraction * len(left))]].sort().values
 
-    def judged(self, x_adv: Images, tag: str, draws: int) -> Judgement:
-        """Judges a point of every example on fresh draws; chooses nothing."""
+    def judged(
+        self, x_adv: Images, tag: str, draws: int, *, goal: tuple[Labels, ThreatModel] | None = None
+    ) -> Judgement:
+        """Judges a point of every example on fresh draws; chooses nothing. `goal` may be another than the attacks'."""
+        y, threat = goal or (self.y, self.threat)
         streams, before = self.streams(tag), self.classifier.meter.snapshot()
 
         def share() -> tuple[list[dict[str, Tensor]], Meter]:
@@ -108,8 +112,8 @@ class Standing:
                     self.classifier,
                     x_adv[part],
                     self.x[part],
-                    self.y[part],
-                    self.threat,
+                    y[part],
+                    threat,
                     draws=draws,
                     generator=streams[part],
                 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +21,9 @@ from .journal import Journal
 from .plan import Budget, budget_named
 from .processes import Processes
 from .progress import Progress, Silent
-from .records import ThreatRecord
+from .records import Knowledge, ThreatRecord
 from .target import Target, checkpoint_hash
+from .targets import Targets
 
 
 @dataclass(kw_only=True)
@@ -31,6 +32,7 @@ class Subject:
 
     **Fields** beside the arguments of `audit`:
     - `x`, `y`, `index`: the examples, on the device.
+    - `aim`: what attacks and judge are given for labels: `y`, or under a targeted goal the classes to reach.
     - `spec`, `checkpoint_hash`: how the target was named, and a hash of its parameters.
     - `processes`: which share the examples; `out`, `journal` and `progress` are those of the first one.
     - `journal`: None where nothing is written.
@@ -50,13 +52,22 @@ class Subject:
     spec: str
     checkpoint_hash: str
     processes: Processes
+    targets: Targets | None = None
+    knowledge: Knowledge = "white-box"
+    queries: int | None = None
     journal: Journal | None = None
 
     def __post_init__(self) -> None:
         if self.claim is not None and not 0 <= self.claim <= 1:
             raise UnmaskError(f"the claim is {self.claim}; give an accuracy between 0 and 1")
+        if (self.threat.goal == "targeted") != (self.targets is not None):
+            raise UnmaskError(
+                f"the goal is {self.threat.goal} and targets is {self.targets}; a targeted goal, and no other, needs "
+                'targets: "random", "least-likely" or a class'
+            )
         self.budget: Budget = budget_named(self.budget_name)
         self.x, self.y, self.index = (t.to(self.device) for t in (self.data.x, self.data.y, self.data.index))
+        self.aim = self.y
 
     def __len__(self) -> int:
         return len(self.x)
@@ -65,6 +76,22 @@ class Subject:
     def random(self) -> bool:
         """Whether equal inputs may give different outputs; known after preflight."""
         return not self.classifier.deterministic
+
+    @property
+    def outside(self) -> bool:
+        """Whether the adversary sees answers only."""
+        return self.knowledge != "white-box"
+
+    @property
+    def answers(self) -> Literal["scores", "labels"]:
+        """What an adversary outside the network is told."""
+        assert self.knowledge != "white-box"
+        return self.knowledge
+
+    @property
+    def misclassification(self) -> ThreatModel:
+        """The same ball, where any wrong class counts: what clean accuracy is about."""
+        return replace(self.threat, goal="untargeted")
 
     @property
     def everyone(self) -> Tensor:
@@ -91,6 +118,10 @@ class Subject:
             "examples": len(self.data),
             "norm": self.threat.norm,
             "epsilon": self.threat.epsilon,
+            "goal": self.threat.goal,
+            "targets": self.targets,
+            "knowledge": self.knowledge,
+            "queries": self.queries,
             "claim": self.claim,
             "passes": self.classifier.passes,
             "budget": self.budget_name,

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,17 @@ import torch
 from scipy.stats import hypergeom
 from torch import Tensor
 
-from ..data import Data, load
+from ..data import Data
 from ..errors import UnusableInput
 from .evidence import Evidence, hash_images, read_evidence
 from .loading import build, checkpoint_hash
 from .records import Report, clopper_pearson, verdict
+from .targets import choose, load_for
 
 ROUNDING = 1e-9  # relative slack of a float64 sum over a million pixels
 DRAWS = 20  # fresh draws per example of a random network
 ALARM = 1e-3  # chance that sound evidence of a random network is doubted, for each of its checks
-PREDICT = Callable[[Tensor], tuple[Tensor, Tensor]]
+PREDICT = Callable[[Tensor], tuple[Tensor, Tensor]]  # logits, and whether it answers at all
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,8 @@ def verify(
     **Raises** `UnusableInput` where a file, the network or the data cannot be read.
     """
     report, evidence = read_report(folder), read_evidence(folder)
-    if report.threat.goal != "untargeted":
-        raise UnusableInput(f"the goal is {report.threat.goal}; unmask verify knows untargeted evidence only")
-    loaded = load(
+    loaded = load_for(
+        report.targets,
         report.data if data is None else data,
         split=report.split or None,
         examples=report.examples,
@@ -101,8 +102,9 @@ def _verify(
     report: Report, evidence: Evidence, data: Data, network: Any, predict: PREDICT, draws: int
 ) -> Verification:
     index, n = evidence.index, len(evidence.index)
-    known = (index >= 0) & (index < len(data))
-    at = index.clamp(0, len(data) - 1)
+    # A place in the split is one in `data` too, unless images of the target class were left out.
+    at = torch.searchsorted(data.index, index).clamp(0, len(data) - 1)
+    known = data.index[at] == index
     x, y = data.x[at], data.y[at]
     checks = [_same_run(report, evidence, network)]
 
@@ -125,13 +127,18 @@ def _verify(
     radius = report.threat.epsilon * (1 + ROUNDING)
     good &= each(f"in the {report.threat.norm} ball of radius {report.threat.epsilon:.6g}", reach <= radius)
 
-    failures = sum((_wrong(*predict(evidence.x_adv), evidence.label) for _ in range(draws)), torch.zeros(n))
+    goal, reached = "misclassified", partial(_met, label=evidence.label)
+    if evidence.targets is not None:
+        rule = _targets(report, data, predict)
+        good &= each("target by the rule", known & (rule[at] == evidence.targets))
+        goal, reached = "taken for its target", partial(_met, target=evidence.targets)
+    failures = sum((reached(*predict(evidence.x_adv)) for _ in range(draws)), torch.zeros(n))
     if report.stochastic:
         good &= each("fails as often as stated", _plausible(failures, draws, evidence))
         checks.append(_mean_rate(failures, draws, evidence))
         broken = float(evidence.failure_rate[good].sum())
     else:
-        good &= each("misclassified", failures > 0)
+        good &= each(goal, failures > 0)
         broken = float(good.sum())
     checks += [
         _clean_accuracy(report, data, predict, draws),
@@ -149,13 +156,13 @@ def _lengths(x_adv: Tensor, x: Tensor, norm: str) -> Tensor:
 
 
 def _predictor(network: Any, report: Report, device: str) -> PREDICT:
-    """The deployed prediction, mean over the claimed passes: classes, and whether it answers at all."""
+    """The deployed prediction, mean over the claimed passes: logits, and whether it answers at all."""
     inner = getattr(network, "network", network)  # our own Classifier keeps the user's network in that field
     if isinstance(inner, torch.nn.Module):
         inner.to(device)
 
     def predict(x: Tensor) -> tuple[Tensor, Tensor]:
-        classes, answered = [], []
+        said, answered = [], []
         for batch in x.split(max(1, report.environment.batch_size)):
             logits, score = 0, None
             for _ in range(report.passes):
@@ -166,17 +173,27 @@ def _predictor(network: Any, report: Report, device: str) -> PREDICT:
                     score = detector if score is None else score + detector
             assert isinstance(logits, Tensor)
             accepted = torch.ones(len(batch), dtype=torch.bool) if score is None else (score <= 0).cpu()
-            classes.append(logits.argmax(1).cpu())
+            said.append(logits.cpu())
             answered.append(accepted & torch.isfinite(logits).all(1).cpu())
-        if not classes:
-            return torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)
-        return torch.cat(classes), torch.cat(answered)
+        if not said:
+            return torch.zeros(0, 1), torch.zeros(0, dtype=torch.bool)
+        return torch.cat(said), torch.cat(answered)
 
     return predict
 
 
-def _wrong(classes: Tensor, answered: Tensor, labels: Tensor) -> Tensor:
-    return ((classes != labels) & answered).double()
+def _met(
+    logits: Tensor, answered: Tensor, *, label: Tensor | None = None, target: Tensor | None = None
+) -> Tensor:
+    classes = logits.argmax(1)
+    return ((classes == target if label is None else classes != label) & answered).double()
+
+
+def _targets(report: Report, data: Data, predict: PREDICT) -> Tensor:
+    """The classes to reach, of all examples, by the rule that the report states."""
+    assert report.targets is not None
+    logits, _ = predict(data.x)
+    return choose(report.targets, data.y, data.index, seed=report.environment.seed, logits=logits)
 
 
 def _plausible(failures: Tensor, draws: int, evidence: Evidence) -> Tensor:
@@ -199,7 +216,8 @@ def _mean_rate(failures: Tensor, draws: int, evidence: Evidence) -> Check:
 def _same_run(report: Report, evidence: Evidence, network: Any) -> Check:
     stated = (evidence.checkpoint_hash, evidence.threat, evidence.data, evidence.split, evidence.passes)
     reported = (report.environment.checkpoint_hash, report.threat, report.data, report.split, report.passes)
-    if stated != reported:
+    aims = report.threat.goal == "targeted"
+    if stated != reported or aims != (evidence.targets is not None) or aims != (report.targets is not None):
         return Check("one audit", False, "report.json and evidence.safetensors are of different audits")
     now = checkpoint_hash(getattr(network, "network", network))
     same = now == evidence.checkpoint_hash
@@ -207,7 +225,7 @@ def _same_run(report: Report, evidence: Evidence, network: Any) -> Check:
 
 
 def _clean_accuracy(report: Report, data: Data, predict: PREDICT, draws: int) -> Check:
-    rates = sum(((c == data.y) & a).double() for c, a in (predict(data.x) for _ in range(draws))) / draws
+    rates = sum(_met(*predict(data.x), target=data.y) for _ in range(draws)) / draws
     assert isinstance(rates, Tensor)
     fresh = float(rates.mean())
     # How often the report drew is unknown here; one draw each scatters most.

@@ -63,18 +63,19 @@ def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
     from ..audit.promises import check_checkpoint, check_clean, check_scope
     from ..audit.run import audit
     from ..audit.target import load_target
-    from ..data import load
+    from ..audit.targets import load_for
     from ..threat import threat_model
     from .terminal import TerminalProgress
 
-    threat = threat_model(options["norm"], options["epsilon"])
+    threat = threat_model(options["norm"], options["epsilon"], goal=options["goal"])
     device = choose_device(options["device"], torch.cuda.is_available())
     claim = opt.as_claim(options)
     check_scope(claim)
     attacks = [_attack(spec) for spec in options["attack"]]
     target = load_target(options["target"])
     check_checkpoint(claim.checkpoint_hash, target.checkpoint_hash, target.spec)
-    data = load(
+    data = load_for(
+        options["targets"],
         options["data"],
         split=options["split"],
         examples=options["examples"],
@@ -104,6 +105,9 @@ def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
             resume=resuming,
             progress=progress,
             extra_attacks=attacks,
+            targets=options["targets"],
+            knowledge=options["knowledge"],
+            queries=options["queries"],
         )
     return report, _write(report, out) if _rank() == 0 else []
 

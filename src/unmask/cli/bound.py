@@ -102,6 +102,11 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     device = choose_device(options["device"], torch.cuda.is_available())
     claim = opt.as_claim(options)
     check_scope(claim)
+    if claim.goal == "targeted" or claim.knowledge != "white-box":
+        raise UnusableInput(
+            f"the claim's goal is {claim.goal} and its knowledge {claim.knowledge}; a distance is measured by one who "
+            "sees the network, to any wrong class or to that of --targeted: leave goal and knowledge out"
+        )
     target = load_target(options["target"])
     check_checkpoint(claim.checkpoint_hash, target.checkpoint_hash, target.spec)
     wanted = {name: options[name] for name in ("split", "examples", "allow_pickle")}

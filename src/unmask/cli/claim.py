@@ -95,6 +95,8 @@ def ask(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, field in Claim.model_fields.items():
         if name in answers or name in UNASKED:
             continue
+        if name == "targets" and answers.get("goal") != "targeted":
+            continue
         print(f"\n{field.description}")
         default = "" if field.is_required() or field.default is None else f" [{toml_value(field.default)}]"
         while name not in answers:

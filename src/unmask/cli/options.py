@@ -13,14 +13,12 @@ from ..errors import UnusableInput
 COMMAND = "command.json"
 NORMS = ("linf", "l2", "l1")
 BUDGETS = ("quick", "standard", "thorough")
+RULES = ("random", "least-likely")
 # What stands only in a claim file: nobody overrides what an author has promised.
 PROMISES = (
     "checkpoint_hash",
     "false_positive_rate",
     "box",
-    "goal",
-    "knowledge",
-    "queries",
     "adaptive",
     "clean_accuracy",
 )
@@ -43,11 +41,32 @@ def number(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def rule(text: str) -> str | int:
+    """How targets are chosen: by a rule, or all the same class.
+
+    >>> rule("random"), rule("3")
+    ('random', 3)
+    """
+    if text not in RULES and not text.isdecimal():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no rule; give {', '.join(RULES)}, or a class such as 3"
+        )
+    return text if text in RULES else int(text)
+
+
 def add_options(command: argparse.ArgumentParser) -> None:
     """Adds every option that decides what is audited. Absent ones are None, for other sources to fill."""
     add_loading_options(command)
     add = command.add_argument
     add("--claim", type=number, metavar="ACC", help="the claimed accuracy under attack, for instance 0.83")
+    add("--goal", choices=("untargeted", "targeted"), help="the adversary's (default: untargeted)")
+    add("--targets", type=rule, metavar="RULE", help="of a targeted goal: random, least-likely, or a class")
+    add(
+        "--knowledge",
+        choices=("white-box", "scores", "labels"),
+        help="what the adversary knows: everything (default), or the answers to queries",
+    )
+    add("--queries", type=int, metavar="N", help="how often such an adversary may ask about one image")
     add("--passes", type=int, metavar="K", help="the defence predicts by the mean over K passes (default: 1)")
     add("--budget", choices=BUDGETS, help="how much to try (default: standard)")
     add("--exhaustive", action="store_true", default=None, help="go on when the claim is already decided")
@@ -167,7 +186,7 @@ def _refuse_nonsense(options: dict[str, Any]) -> None:
         raise UnusableInput(
             f"--claim is {claim:g}; give an accuracy between 0 and 1, for instance {claim / 100:g}"
         )
-    for name in ("examples", "batch_size", "passes"):
+    for name in ("examples", "batch_size", "passes", "queries"):
         value = options[name]
         if value is not None and value < 1:
             raise UnusableInput(f"--{name.replace('_', '-')} is {value}; give at least 1")

@@ -48,10 +48,13 @@ def verdict_sentence(report: Report) -> str:
     """What the verdict means, in one or two sentences."""
     ball = f"{NORMS[report.threat.norm]}\u00a0≤\u00a0{radius(report.threat.epsilon)}"
     low, high = report.robust_accuracy_interval
-    survivors = f"At most {percent(report.robust_accuracy)} of {report.examples} examples survive"
+    aimed = report.threat.goal == "targeted"
+    survivors = f"At most {percent(report.robust_accuracy)} of {report.examples} examples"
+    survivors += " stay clear of their target within" if aimed else " survive"
     if report.robust_accuracy == 0:
-        survivors = f"None of {report.examples} examples survives"
-    bound = f"{survivors} {ball} (95 % interval {percent(low)} to {percent(high)})."
+        survivors = f"None of {report.examples} examples"
+        survivors += " stays clear of its target within" if aimed else " survives"
+    bound = f"{survivors} {ball}{_adversary(report)} (95 % interval {percent(low)} to {percent(high)})."
     claim = percent(report.claim)
     if report.verdict == "refuted":
         return f"The claim of {claim} does not hold. {bound}"
@@ -69,12 +72,22 @@ def verdict_sentence(report: Report) -> str:
     return f"The attacks tried did not refute the claim of {claim}. {bound} This is no proof of robustness."
 
 
+def _adversary(report: Report) -> str:
+    """Who attacks, if it is not one who sees the network."""
+    if report.knowledge == "white-box":
+        return ""
+    limit = f" by at most {report.queries.limit} queries" if report.queries and report.queries.limit else ""
+    return f" against one who is told {report.knowledge}{limit}"
+
+
 def naive_sentence(report: Report) -> str:
     """What an ordinary attack would have reported, and how far that is off."""
     if report.naive_robust_accuracy is None:
         return ""
     gap = report.naive_robust_accuracy - report.robust_accuracy
     naive = percent(report.naive_robust_accuracy)
+    if report.knowledge != "white-box":
+        return f"A standard attack that sees the network reports {naive}; it does not count here."
     if report.masking and gap > 0:
         return (
             f"A standard attack reports {naive}: {100 * gap:.1f} points too many, for its gradient is masked."
@@ -104,6 +117,9 @@ def reproduce_commands(report: Report, folder: str = "DIR") -> list[str]:
     words = ["unmask", "audit", report.target, "--data", report.data]
     words += ["--split", report.split] if report.split else []
     words += ["--norm", threat.norm, "--epsilon", radius(threat.epsilon), "--examples", str(report.examples)]
+    words += ["--goal", threat.goal, "--targets", str(report.targets)] if report.targets is not None else []
+    words += ["--knowledge", report.knowledge] if report.knowledge != "white-box" else []
+    words += ["--queries", str(report.queries.limit)] if report.queries and report.queries.limit else []
     words += ["--claim", f"{report.claim:g}"] if report.claim is not None else []
     words += ["--passes", str(report.passes)] if report.passes > 1 else []
     words += ["--budget", report.budget] + ["--exhaustive"] * report.exhaustive
