@@ -73,7 +73,7 @@ class Scale:
     rounds: int
 
 
-FULL = Scale("mnist", 0.3, 10_000, 1000, 10, 64, 4, 0.4, 500, 3)
+FULL = Scale("mnist", 0.3, 6000, 1000, 10, 64, 4, 0.4, 500, 3)
 QUICK = Scale("digits", 0.15, None, 500, 12, 64, 4, 0.0, 80, 5)
 
 
@@ -226,7 +226,7 @@ def _recipes(scale: Scale) -> dict[str, Loop]:
         "standard": Standard(**plain),
         "pgd": AdversarialTraining(**plain),
         "fgsm": FastTraining(**plain),
-        "free": FreeTraining(**plain | {"epochs": scale.epochs * scale.replays}, replays=scale.replays),
+        "free": replace(FreeTraining(**plain), epochs=scale.epochs * scale.replays, replays=scale.replays),
         "yopo-5-3": YOPO(**plain),
         **yopo,
         "trades": TRADES(**plain),

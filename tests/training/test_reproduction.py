@@ -21,6 +21,7 @@ def test_the_toy_model_is_what_the_theory_says(tmp_path, capsys):
     for row in found.values():
         published = float(re.match(r"[\d.]+", row["published"]).group()) / 100
         assert row["exact"] == pytest.approx(published, abs=0.003)
+    assert (tmp_path / "toy_model.png").stat().st_size > 5000
     assert "99.9 %" in capsys.readouterr().out
 
 
@@ -29,6 +30,7 @@ def test_every_row_has_its_figure():
     for published, measure in module.rows(module.Story(True, 0)).values():
         assert isinstance(published, str)
         assert callable(measure)
+    assert module.plots({}) == {}
     assert module.describe({"ratio": 8.1}) == "8.1 x standard training"
 
 
@@ -40,7 +42,9 @@ def test_what_the_lecture_says_holds_on_digits(tmp_path):
     assert 5 < cost["pgd"] < 15
     assert cost["fgsm"] < cost["free"] < cost["pgd"]
     assert robust["standard"] < 0.3
-    for name in ("pgd", "fgsm", "free", "yopo", "trades"):
+    assert cost["yopo-2-5"] < cost["yopo-3-5"] < cost["yopo-5-3"] < cost["pgd"]
+    assert cost["yopo-2-5"] < cost["pgd"] / 3
+    for name in ("pgd", "fgsm", "free", "yopo-5-3", "trades"):
         assert robust[name] > 0.55, name
     more = {n: r["robust"] for n, r in found.items() if n.startswith("more data")}
     scratch, pretrained, labelled, all_of_them = more.values()

@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
     from ..training import History
 
-ARCHITECTURES = ("mlp", "sigmoid_mlp", "relu_mlp", "cnn", "strided_cnn", "resnet20", "preact_resnet18")
+ARCHITECTURES = (
+    "mlp",
+    "sigmoid_mlp",
+    "relu_mlp",
+    "cnn",
+    "strided_cnn",
+    "wide_resnet8",
+    "resnet20",
+    "preact_resnet18",
+)
 ROBUST_EXAMPLES = 1000  # of the test split, for the short attack at the end
 
 
@@ -227,6 +236,8 @@ def architecture(name: str, shape: Sequence[int], classes: int) -> nn.Module:
         return CNN(height, channels=channels, classes=classes)
     if name == "strided_cnn":
         return StridedCNN(height, channels=channels, classes=classes)
+    if name == "wide_resnet8":  # as many parameters as ResNet-20, in fewer and wider layers
+        return ResNet20(channels=channels, classes=classes, blocks=1, width=32)
     return {"resnet20": ResNet20, "preact_resnet18": PreActResNet18}[name](channels=channels, classes=classes)
 
 
