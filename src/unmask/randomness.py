@@ -27,14 +27,15 @@ def _wrap(number: int) -> int:
     return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
-def _shift_right(z: Tensor, bits: int) -> Tensor:
-    return (z >> bits).bitwise_and_((1 << (64 - bits)) - 1)
+def _shift_right(z: Tensor, bits: int, out: Tensor | None = None) -> Tensor:
+    return torch.bitwise_right_shift(z, bits, out=out).bitwise_and_((1 << (64 - bits)) - 1)
 
 
 def _mix(z: Tensor) -> Tensor:
-    z = _shift_right(z, 30).bitwise_xor_(z).mul_(_MIX_1)
-    z = _shift_right(z, 27).bitwise_xor_(z).mul_(_MIX_2)
-    return _shift_right(z, 31).bitwise_xor_(z)
+    """The output function of splitmix64; `z` is scratch memory afterwards."""
+    mixed = _shift_right(z, 30).bitwise_xor_(z).mul_(_MIX_1)
+    z = _shift_right(mixed, 27, out=z).bitwise_xor_(mixed).mul_(_MIX_2)
+    return _shift_right(z, 31, out=mixed).bitwise_xor_(z)
 
 
 def _tag_number(tag: str) -> int:
@@ -98,7 +99,8 @@ class Streams:
 
     def uniform(self, *shape: int, device: torch.device | str | None = None) -> Float[Tensor, "batch *shape"]:
         """Float32 in [0, 1), 24 bits."""
-        return _shift_right(self._bits(shape, device), 40).to(torch.float32) * 2.0**-24
+        bits = self._bits(shape, device)
+        return _shift_right(bits, 40, out=bits).to(torch.float32).mul_(2.0**-24)
 
     def normal(self, *shape: int, device: torch.device | str | None = None) -> Float[Tensor, "batch *shape"]:
         """Standard normal float32, by Box and Muller (1958)."""

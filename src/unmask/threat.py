@@ -114,15 +114,15 @@ class Linf(ThreatModel):
     def random_start(self, x: Images, *, generator: torch.Generator | Streams) -> Images:
         streams = Streams.of(generator, len(x))
         noise = streams.uniform(*x.shape[1:], device=x.device).to(x.dtype)
-        return self.project(x + self.epsilon * (2 * noise - 1), x)
+        noise.mul_(2).sub_(1).mul_(self.epsilon).add_(x)
+        return self.project(noise, x, out=noise)
 
-    def _shrink(self, x_adv: Images, x: Images) -> Images:
-        # Not merely one float nearer: close to zero a float is far finer than the rounding error of x + epsilon.
-        delta = x_adv.double() - x
-        nearest = delta.clamp(-self.epsilon, self.epsilon).add_(x).to(x.dtype)
-        rounded_out = (nearest.double() - x).abs_() > self.epsilon
-        nearest = torch.where(rounded_out, torch.nextafter(nearest, x), nearest)
-        return torch.where(delta.abs_() > self.epsilon, nearest, x_adv)
+    def settle(self, x_adv: Images, x: Images) -> Images:
+        # The nearest float to the nearest point; where that was rounded out of the ball, the next one inside is not.
+        delta = (x_adv.double() - x).clamp_(-self.epsilon, self.epsilon)
+        nearest = delta.add_(x).to(x.dtype).clamp_(*self.box)
+        outside = (nearest.double() - x).abs_() > self.epsilon
+        return torch.where(outside, torch.nextafter(nearest, x), nearest)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,10 +82,10 @@ class Incumbent:
 
     def offer(self, index: Int[Tensor, " part"], x_adv: Images, value: Tensor) -> None:
         """Keeps `x_adv` for the examples at `index` whose `value` is above the one that stands."""
-        standing = self.value[index]
-        better = value > standing  # false for NaN: a defect of the model is no progress of the attack
-        self.x[index] = torch.where(per_example(better, x_adv), x_adv, self.x[index])
-        self.value[index] = torch.where(better, value.to(standing.dtype), standing)
+        # False for NaN: a defect of the model is no progress of the attack.
+        better = (value > self.value[index]).nonzero()[:, 0]
+        self.x[index[better]] = x_adv[better]
+        self.value[index[better]] = value[better].to(self.value.dtype)
 
     def fooled(self, batch: Batch, won: Bool[Tensor, " batch"], x_adv: Images) -> Int[Tensor, " kept"]:
         """Takes in the points that won; returns the places in `batch` of the examples that stay."""
