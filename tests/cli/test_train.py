@@ -1,5 +1,6 @@
 """`unmask train`, from the command line to weights that load."""
 
+import io
 import json
 
 import pytest
@@ -87,3 +88,20 @@ def test_unusable_options_are_one_line(tmp_path, capsys):
     assert "epochs=0" in capsys.readouterr().err
     assert main(["train", "magic", "--out", str(tmp_path)]) == 2
     assert "standard" in capsys.readouterr().err
+
+
+def test_the_bar_shows_clean_and_robust_validation_accuracy():
+    from rich.console import Console
+
+    from unmask.cli.train import accuracies_of, progress_bar
+    from unmask.training.base import Epoch
+
+    console = Console(force_terminal=True, width=80, file=io.StringIO())
+    with progress_bar(console, 4) as bar:
+        words = accuracies_of(Epoch(0.1, 0.9, 3.0, 0.97, 0.615))
+        bar.update(bar.task_ids[0], completed=2, description=", ".join(words))
+        bar.refresh()
+    shown = console.file.getvalue()
+    assert "2/4" in shown
+    assert "clean 97.00 %, robust 61.50 %" in shown
+    assert accuracies_of(Epoch(0.1, 0.9, 3.0)) == ["training accuracy 90.00 %"]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ..training import History
+    from ..training.base import Epoch
 
 ARCHITECTURES = (
     "mlp",
@@ -120,7 +121,11 @@ def run(arguments: argparse.Namespace) -> int:
                 err.print(event)
             told = len(history.events)
             line = describe(history, total)
-            bar.update(bar.task_ids[0], completed=len(history.epochs), description=line.partition(": ")[2])
+            bar.update(
+                bar.task_ids[0],
+                completed=len(history.epochs),
+                description=", ".join(accuracies_of(history.epochs[-1])),
+            )
             err.print(line)
             if write_curves is not None:
                 write_curves(history)
@@ -214,10 +219,16 @@ def describe(history: History, total: int) -> str:
     last = history.epochs[-1]
     words = [f"loss {last.loss:.4f}", f"training accuracy {100 * last.accuracy:.2f} %"]
     if last.clean_accuracy is not None:
-        words.append(f"clean {100 * last.clean_accuracy:.2f} %")
-    if last.robust_accuracy is not None:
-        words.append(f"robust {100 * last.robust_accuracy:.2f} %")
+        words += accuracies_of(last)
     return f"epoch {len(history.epochs)} of {total}: {', '.join(words)}, {last.seconds:.0f} s"
+
+
+def accuracies_of(epoch: Epoch) -> list[str]:
+    """On the validation data; on the training data, as the recipe saw them, where there are none."""
+    if epoch.clean_accuracy is None:
+        return [f"training accuracy {100 * epoch.accuracy:.2f} %"]
+    words = [f"clean {100 * epoch.clean_accuracy:.2f} %"]
+    return words if epoch.robust_accuracy is None else [*words, f"robust {100 * epoch.robust_accuracy:.2f} %"]
 
 
 def architecture(name: str, shape: Sequence[int], classes: int) -> nn.Module:
