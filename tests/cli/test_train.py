@@ -41,7 +41,7 @@ def test_every_recipe_trains(tmp_path, capsys):
     common = "--examples 200 --batch-size 32 --epochs 2 --epsilon 0.1 --arch mlp".split()
     extra = {
         "pgd": "--steps 2 --step-size 0.5 --ramp 0.5 --validation 40 --patience 5 --tensorboard",
-        "fgsm": "--norm l2",
+        "fgsm": "--norm l2 --guard-every 3",
         "free": "--replays 2",
         "yopo": "--full 2 --inner 2",
         "trades": "--beta 1 --steps 2",

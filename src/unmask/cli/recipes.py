@@ -29,6 +29,7 @@ ONLY = {
     "steps": ("pgd", "trades", "pretraining", "selftraining"),
     "step_size": ("pgd", "fgsm", "free", "yopo", "trades", "pretraining", "selftraining"),
     "replays": ("free",),
+    "guard_every": ("fgsm",),
     "full": ("yopo",),
     "inner": ("yopo",),
     "beta": ("trades", "selftraining"),
@@ -50,6 +51,7 @@ def add_recipe_options(command: argparse.ArgumentParser) -> None:
     add("--steps", type=int, metavar="N", help="of the inner attack (default: 10)")
     add("--step-size", type=number, metavar="S", help="of the attack, as a fraction of epsilon")
     add("--replays", type=int, metavar="M", help="free: steps on each minibatch (default: 8)")
+    add("--guard-every", type=int, metavar="N", help="fgsm: steps between two checks; 0 for none (default: 50)")
     add("--full", type=int, metavar="M", help="yopo: whole passes per minibatch (default: 5)")
     add("--inner", type=int, metavar="N", help="yopo: steps through the first layer per pass (default: 3)")
     add("--beta", type=number, metavar="B", help="trades, selftraining: weight of robustness (default: 6)")
@@ -97,8 +99,9 @@ def build(arguments: argparse.Namespace, shared: dict[str, Any], data: Data) -> 
         shared = shared | _given(fields) | {"pad": arguments.pad or 0}
         return training.Saturated(**shared), data
     if arguments.recipe == "fgsm":
-        attack = training.FastTraining().attack
-        return training.FastTraining(**shared, attack=_stepped(attack, arguments)), data
+        attack = _stepped(training.FastTraining().attack, arguments)
+        guard = _given({"guard_every": arguments.guard_every})
+        return training.FastTraining(**shared, **guard, attack=attack), data
     if arguments.recipe in ("free", "yopo"):
         fields = {"replays": arguments.replays, "full": arguments.full, "inner": arguments.inner}
         fields = _given(fields | {"rel_step_size": arguments.step_size})
