@@ -9,7 +9,7 @@ from torch import nn
 from unmask.attacks import PGD, CarliniWagner, ConfidenceSweep, FeatureMatching, JointPGD
 from unmask.attacks.joint_pgd import orthogonal
 from unmask.classifier import Classifier
-from unmask.errors import UnusableInput
+from unmask.errors import Unsupported, UnusableInput
 from unmask.judge import fooled, judge
 from unmask.objectives import margin
 from unmask.threat import L2, Linf
@@ -179,4 +179,23 @@ def test_feature_matching_without_a_guide_of_the_class(goal):
     with pytest.raises(UnusableInput, match=r"there is no guide of .*class.* 1"):
         FeatureMatching(features=nn.Flatten(), guides=guides).run(
             classifier, x, y, Linf(epsilon=0.1, goal=goal), generator=rng()
+        )
+
+
+def corner(x):
+    """Class 1 right of 0.55, class 2 above 0.6; whoever goes right is rejected."""
+    right, up = x.flatten(1).unbind(1)
+    return Outputs(torch.stack([0 * right, 10 * (right - 0.55), 10 * (up - 0.6)], 1), right - 0.55)
+
+
+def test_the_class_that_passes_is_not_the_nearest_one():
+    x, y, threat = torch.full((1, 1, 1, 2), 0.5), torch.zeros(1, dtype=torch.int64), Linf(epsilon=0.15)
+    classifier = Classifier(corner, deterministic=True)
+    for targets, passes in ((0, False), (1, False), (2, True)):
+        attack = JointPGD(targets=targets)
+        x_adv = attack.run(classifier, x, y, threat, generator=torch.Generator().manual_seed(0))
+        assert bool(fooled(corner(x_adv), y, threat)) == passes
+    with pytest.raises(Unsupported, match="use targets=0"):
+        JointPGD(targets=2).run(
+            classifier, x, y, Linf(epsilon=0.15, goal="targeted"), generator=torch.Generator()
         )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from ..classifier import Classifier
-from ..errors import UnusableInput
+from ..errors import Unsupported, UnusableInput
 from ..gradients import Exact, GradientEstimator
 from ..judge import fooled
-from ..objectives import Objective, margin
+from ..objectives import Objective, Targeted, margin
 from ..randomness import Streams
 from ..threat import ThreatModel
 from ..types import Outputs, per_example
@@ -62,10 +62,15 @@ class JointPGD(Attack):
       step would be: under Linf its sign would forget which pixels matter to whom, and with it what is orthogonal.
       Steps shrink linearly to a tenth.
     - `random_start`: start at a random point of the ball instead of at `x`.
+    - `targets`: so many wrong classes are aimed at one after another, those of the largest logit at `x` first, by what
+      is left; 0 lets every step take the wrong class that is nearest. Which class the detector lets pass is not known
+      beforehand.
     - `gradient`: how either slope is estimated.
     - `early_stop`: turn off for random networks and detectors.
 
-    **Cost**: `steps + 1` estimates per example for `selective`, twice as many for `orthogonal`.
+    **Cost**: `steps + 1` estimates per example for `selective`, twice as many for `orthogonal`; as often as there are
+    `targets`, and one forward to rank them.
+    **Raises** `Unsupported` where `targets` meets a goal that names the class.
     **Source**: Bryniarski et al. 2021, arXiv:2106.15023, section 3. **Differs**: the step shrinks.
     """
 
@@ -73,6 +78,7 @@ class JointPGD(Attack):
     steps: int = 100
     rel_step_size: float = 0.05
     random_start: bool = False
+    targets: int = 0
     gradient: GradientEstimator = Exact()
     early_stop: bool = True
 
@@ -90,13 +96,36 @@ class JointPGD(Attack):
         generator: torch.Generator | Streams,
     ) -> Images:
         x = x.detach()
-        batch = Batch.whole(x, y, generator, margin)
-        wrong, passes = margin.for_goal(threat.goal), Acceptance()
         best = Incumbent(x)
-        x_adv = threat.random_start(x, generator=batch.streams) if self.random_start else x
+        if not self.targets:
+            self._ascend(classifier, Batch.whole(x, y, generator, margin.for_goal(threat.goal)), threat, best)
+            return threat.settle(best.x, x)
+        if threat.goal == "targeted":
+            raise Unsupported(
+                "`JointPGD` with `targets` chooses its own; under a targeted goal use targets=0"
+            )
+        whole = Batch.whole(x, y, generator, Targeted())
+        with torch.no_grad():
+            logits = classifier(x, generator=whole.streams).logits
+        ranked = logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)
+        for rank in range(min(self.targets, logits.shape[1] - 1)):
+            left = best.unfooled()
+            if not len(left):
+                break
+            self._ascend(
+                classifier, replace(whole, objective=Targeted(ranked[:, rank])).take(left), threat, best
+            )
+            whole = replace(whole, streams=whole.streams.fork("target"))
+        return threat.settle(best.x, x)
+
+    def _ascend(self, classifier: Classifier, batch: Batch, threat: ThreatModel, best: Incumbent) -> None:
+        """One run towards the batch's objective and past the detector; what it finds goes to `best`."""
+        passes = Acceptance()
+        x_adv = threat.random_start(batch.x, generator=batch.streams) if self.random_start else batch.x
         for step in range(self.steps + 1):  # the last estimate scores the last iterate
             if not len(batch):
                 break
+            wrong = batch.objective
             grad, outputs = self._slope(classifier, batch, x_adv, wrong, passes)
             reached = fooled(outputs, batch.y, threat)
             # A detector's score has a unit of its own: what counts is first the sign of either, then the margin.
@@ -111,7 +140,6 @@ class JointPGD(Attack):
             if step < self.steps and len(batch):
                 size = self.rel_step_size * threat.epsilon * (1 - 0.9 * step / self.steps)
                 x_adv = threat.project(_along(grad, threat).mul_(size).add_(x_adv), batch.x)
-        return threat.settle(best.x, x)
 
     def _slope(
         self, classifier: Classifier, batch: Batch, x_adv: Images, wrong: Objective, passes: Objective

@@ -91,7 +91,9 @@ class Campaign:
             for step in averaged_steps(budget, first.name, first.gradient, first.objective, passes=passes):
                 self._run(step)
         if facts.has_detector:
-            for step in joint_steps(budget, first.name, first.gradient, early_stop=early_stop):
+            for step in joint_steps(
+                budget, first.name, first.gradient, early_stop=early_stop, classes=self._free_classes
+            ):
                 self._run(step)
         steps = cascade(
             budget,

@@ -150,7 +150,7 @@ def cascade(
 
 
 def joint_steps(
-    budget: Budget, label: str, gradient: GradientEstimator, *, early_stop: bool
+    budget: Budget, label: str, gradient: GradientEstimator, *, early_stop: bool, classes: int
 ) -> Iterator[Step]:
     """For a network beside a detector: no weight between fooling the one and passing the other.
 
@@ -167,6 +167,12 @@ def joint_steps(
         attack = APGD(steps=steps, restarts=2, gradient=gradient, objective=both, early_stop=early_stop)
         words = f"APGD-{steps}, 2 restarts, detector weighed {weight:g}, {label}"
         yield Step(f"{label}/detector {weight:g}", words, attack)
+    if classes < 3:
+        return
+    # Which class the detector lets pass, only trying tells: behind MagNet 78 % fall instead of 69 %.
+    attack = JointPGD(targets=classes - 1, steps=steps, gradient=gradient, early_stop=early_stop)
+    words = f"joint PGD-{steps}, selective, {classes - 1} classes, {label}"
+    yield Step(f"{label}/joint targets", words, attack)
 
 
 def more_targets(
