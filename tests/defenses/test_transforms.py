@@ -350,3 +350,27 @@ def test_composed_goes_from_the_first_to_the_last(x):
 def test_nonsense_is_named(build, named):
     with pytest.raises(UnusableInput, match=named):
         build()
+
+
+def test_dropped_pixels_have_no_slope_and_the_others_that_of_the_solver():
+    defense = TotalVariation(iterations=10)
+    x = load("digits", examples=2).x.double()
+    stand_in = defense.stand_in
+
+    def solved(z):
+        torch.manual_seed(0)
+        return stand_in(z)
+
+    torch.manual_seed(0)
+    dropped = torch.rand_like(x) < 0.5
+    weights = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
+    leaf = x.clone().requires_grad_()
+    (grad,) = torch.autograd.grad((weights * solved(leaf)).sum(), leaf)
+    assert (grad[dropped] == 0).all()
+    assert (grad[~dropped] != 0).any()
+    torch.manual_seed(0)
+    assert torch.equal(defense.transformation()(x), solved(x))
+    step = 1e-6 * torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=x.dtype)
+    change = (weights * (solved(x + step) - solved(x - step))).sum() / 2
+    torch.testing.assert_close(change, (grad * step).sum(), rtol=1e-3, atol=0)
+    assert TotalVariation(drop=0.0).stand_in is None

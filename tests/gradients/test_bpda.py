@@ -4,7 +4,7 @@ from tests.gradients.models import Linear, Quadratic, batch
 
 from unmask.classifier import Classifier
 from unmask.errors import Unsupported
-from unmask.gradients import BPDA
+from unmask.gradients import BPDA, StraightThrough
 from unmask.objectives import Undetected, cross_entropy, margin
 from unmask.types import Outputs
 
@@ -69,3 +69,20 @@ def test_surrogate_with_other_classes_is_named():
     x, y = batch(1)
     with pytest.raises(Unsupported, match=r"\[1, 4\].*\[1, 2\]"):
         estimate(BPDA(Linear()), Classifier(Quadratic()), margin, x, y)
+
+
+def test_a_stand_in_that_draws_sees_what_the_transformation_sees():
+    def masked(x):
+        return x * (torch.rand_like(x) > 0.5)
+
+    x = (torch.rand(2, 50, generator=torch.Generator().manual_seed(0)) + 0.1).requires_grad_()
+    for smooth in (masked, None):
+        torch.manual_seed(3)
+        value = StraightThrough(masked, smooth)(x)
+        following = torch.rand(())
+        torch.manual_seed(3)
+        assert torch.equal(value, masked(x))
+        assert torch.equal(following, torch.rand(()))
+        (grad,) = torch.autograd.grad(value.sum(), x)
+        expected = (value > 0).to(x) if smooth else torch.ones_like(x)
+        assert torch.equal(grad, expected)

@@ -30,7 +30,8 @@ class StraightThrough(nn.Module):
 
     **Arguments**
     - `true`: g; it runs without autograd.
-    - `smooth`: a differentiable stand-in for it with results of the same shape, or None for the identity.
+    - `smooth`: a differentiable stand-in for it with results of the same shape, or None for the identity. Of torch's
+      random numbers it sees those that g sees, so that one with a mask of its own has the same mask.
 
     **Raises** `Unsupported` where the stand-in's results have another shape than those of `true`.
     """
@@ -42,9 +43,12 @@ class StraightThrough(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The values of `true(x)`, exactly."""
+        slope = x
+        if self.smooth is not None:
+            with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
+                slope = self.smooth(x)
         with torch.no_grad():
             value = self.true(x)
-        slope = x if self.smooth is None else self.smooth(x)
         if slope.shape != value.shape:
             raise Unsupported(
                 f"the transformation makes {list(value.shape)} of {list(x.shape)}, its stand-in "
