@@ -79,6 +79,8 @@ def test_a_key_may_be_spelt_with_dashes_but_not_twice(tmp_path):
         ({"checkpoint_hash": "abc"}, "give the 64 hexadecimal digits that report.json"),
         ({"attack": "mine.py:A"}, 'it should be a valid list, for instance ["my_attack.py:Mine"]'),
         ({"passes": 0}, "passes of f is 0"),
+        ({"targets": "nearest"}, "targets of f is 'nearest'"),
+        ({"targets": -1}, "targets of f is -1"),
         ({"adaptive": "yes"}, "it should be a valid boolean"),
         ({"box": [0]}, "box of f is [0]"),
         ({"epsillon": 1}, "unknown key 'epsillon'; the keys are target, "),
@@ -192,6 +194,8 @@ def test_a_full_claim_leaves_nothing_open_but_what_no_file_can_say():
         ({"clean_accuracy": None}, {"clean accuracy"}),
         ({"adaptive": False}, {"adaptive attacks"}),
         ({"knowledge": "labels"}, {"the adversary knows how the defence works"}),
+        ({"goal": "targeted"}, {"precise threat model"}),
+        ({"goal": "targeted", "targets": "random"}, set()),
         ({"epsilon": 0}, {"precise threat model"}),
     ],
 )
@@ -209,6 +213,18 @@ def test_what_is_meant_must_be_said(name, opened):
 
 def test_a_quick_budget_opens_the_items_it_skips():
     assert len(left_open({**FULL, "budget": "quick"})) == 5
+
+
+def test_what_is_said_of_the_attack_fits_the_adversary():
+    def remark(item, **stated):
+        return next(i.remark for i in check(parse_claim({**FULL, **stated}, "")) if i.item == item)
+
+    assert "repaired gradients" in remark("adaptive attacks")
+    assert "nothing that it hid is used" in remark("adaptive attacks", knowledge="scores")
+    assert "black box against white box" in remark("adaptive attacks beat all others, per example")
+    assert "white box" not in remark("adaptive attacks beat all others, per example", knowledge="scores")
+    assert "targeted (3)" in remark("precise threat model", goal="targeted", targets=3)
+    assert "it says more" in remark("targeted and untargeted attacks", goal="targeted", targets=3)
 
 
 def test_every_item_has_a_remark():

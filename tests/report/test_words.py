@@ -2,6 +2,7 @@ import shlex
 
 from tests.report.sample import not_refuted, refuted
 
+from unmask.audit.records import QueriesRecord
 from unmask.cli import options
 from unmask.cli.main import parser
 from unmask.report.words import naive_sentence, radius, reproduce_commands, verdict_sentence
@@ -36,3 +37,17 @@ def test_sentences():
     assert naive_sentence(report) == "A standard attack alone reports 91 %."
     same = report.model_copy(update={"naive_robust_accuracy": report.robust_accuracy})
     assert naive_sentence(same) == "A standard attack reports the same, 90.2 %."
+
+
+def test_another_adversary_is_named_and_given_to_the_command():
+    report = not_refuted()
+    threat = report.threat.model_copy(update={"goal": "targeted"})
+    asked = QueriesRecord(limit=300, most=300, mean=120.5)
+    changes = {"threat": threat, "targets": 3, "knowledge": "scores", "queries": asked}
+    report = report.model_copy(update=changes)
+    assert "stay clear of their target within" in verdict_sentence(report)
+    assert "told scores by at most 300 queries" in verdict_sentence(report)
+    assert "does not count here" in naive_sentence(report)
+    given = options.gather(parser().parse_args(shlex.split(reproduce_commands(report)[0])[1:]), None)
+    assert (given["goal"], given["targets"]) == ("targeted", 3)
+    assert (given["knowledge"], given["queries"]) == ("scores", 300)
