@@ -224,3 +224,25 @@ def test_hardens_digits(name):
     assert clean > 0.93
     assert robust is not None
     assert robust < 0.3 if name == "standard" else robust > 0.55
+
+
+def test_the_attack_asks_for_no_gradient_of_the_weights_and_leaves_them_as_they_were(few):
+    network, seen = small_network(), []
+    frozen = next(network.parameters())
+    frozen.requires_grad_(False)
+
+    @dataclass(frozen=True)
+    class Watching(Attack):
+        def run(self, classifier, x, y, threat, *, generator):
+            seen.append(any(p.requires_grad for p in network.parameters()))
+            return x
+
+    before = frozen.clone()
+    recipe = AdversarialTraining(**PLAIN | {"weight_decay": 0.0}, attack=Watching())
+    recipe.fit(network, few, Linf(epsilon=0.1), generator=seed())
+    assert seen
+    assert not any(seen)
+    assert [p.requires_grad for p in network.parameters()] == [False] + [True] * (
+        len(list(network.parameters())) - 1
+    )
+    assert torch.equal(before, next(network.parameters()))

@@ -85,11 +85,16 @@ class Run:
     def attack(self, attack: Attack, x: Images, y: Labels) -> Images:
         """Adversarial examples for the network as it is deployed: in eval mode, its batch statistics untouched."""
         self.network.eval()
+        learned = [p for p in self.network.parameters() if p.requires_grad]
+        for p in learned:  # a compiled backward pass computes all gradients that anything could ask for
+            p.requires_grad_(False)
         try:
             # Whatever is random inside a third-party network draws from the epoch's own seed.
             classifier = Classifier(self.logits, deterministic=True)
             return attack.run(classifier, x, y, self.threat, generator=self.streams(len(x)))
         finally:
+            for p in learned:
+                p.requires_grad_()
             self.network.train()
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
