@@ -1,6 +1,7 @@
 """Bounds on robustness: certified from below, estimated in between, exact where the network is small."""
 
 from .bracket import Bracket, Bracketing, Brackets
+from .branch_and_bound import Proof, verify
 from .certified import Certificate, certified_radius, certify, certify_box
 from .clever import Clever, CleverScore
 from .exact import ExactRadius, exact_radius
@@ -19,10 +20,12 @@ __all__ = [
     "Marked",
     "Nearest",
     "NearestSearch",
+    "Proof",
     "certified_radius",
     "certify",
     "certify_box",
     "exact_radius",
     "mark",
+    "verify",
     "walk_regions",
 ]

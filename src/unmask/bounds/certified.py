@@ -14,7 +14,7 @@ from ..threat import ThreatModel
 from .graph import Graph, read_graph
 from .linear_relaxation import Region, crown_bounds, interval_bounds, lower_bounds
 from .operations import Interval
-from .slopes import optimised_margins
+from .slopes import optimised_rows
 
 Images = Float[Tensor, "batch *dims"]
 Labels = Int[Tensor, " batch"]
@@ -194,7 +194,7 @@ def _margins(graph: Graph, region: Region, bounds: list[Interval], rows: Tensor,
         return lower_bounds(graph, region, bounds, last, rows, only_affine=True)
     if method == "crown":
         return lower_bounds(graph, region, bounds, last, rows)
-    return optimised_margins(graph, region, bounds, rows)
+    return optimised_rows(graph, region, bounds, last, rows)
 
 
 def _deciding(margins: Tensor, own: Tensor, goal: Goal) -> Tensor:

@@ -60,7 +60,7 @@ def walk_regions(
             raise Unsupported(
                 "the walk through linear regions is for networks of affine operations and ReLU only"
             )
-    pieces = _Pieces(graph)
+    pieces = Pieces(graph)
     found = x_adv.clone()
     with torch.no_grad():
         for i in range(len(x)):
@@ -76,7 +76,7 @@ def walk_regions(
 
 
 def _walk(
-    pieces: _Pieces, center: np.ndarray, start: np.ndarray, y: int, box: tuple[float, float], programs: int
+    pieces: Pieces, center: np.ndarray, start: np.ndarray, y: int, box: tuple[float, float], programs: int
 ) -> np.ndarray:
     target = int(pieces.logits(start).argmax())
     if target == y:
@@ -100,7 +100,7 @@ def _walk(
     return best
 
 
-class _Pieces:
+class Pieces:
     """The affine pieces of a ReLU network; a pattern `[neurons]` says which ReLUs are active."""
 
     def __init__(self, graph: Graph):
@@ -194,3 +194,18 @@ class _Pieces:
         price = -np.asarray(solved.ineqlin.marginals)[: len(pattern)]
         switching = np.flatnonzero(price > 1e-12)
         return center + solved.x[:width], switching[np.argsort(-price[switching])].tolist()
+
+    def smallest(
+        self, pattern: np.ndarray, y: int, target: int, low: np.ndarray, high: np.ndarray
+    ) -> np.ndarray | None:
+        """The point of a box and the pattern's region with the smallest margin of y over the target, or None."""
+        slope, value, out_slope, _ = self._piece(pattern, len(low))
+        sign = np.where(pattern, -1.0, 1.0)
+        solved = linprog(
+            out_slope[y] - out_slope[target],
+            A_ub=sign[:, None] * slope,
+            b_ub=-sign * value,
+            bounds=np.column_stack([low, high]),
+            method="highs",
+        )
+        return None if solved.x is None else solved.x

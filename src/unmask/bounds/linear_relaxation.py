@@ -40,13 +40,14 @@ class Region:
     def minimum(self, rows: Float[Tensor, "batch specs *dims"]) -> Float[Tensor, "batch specs"]:
         """Lower bound of each linear function over the region: the larger of the box's and the ball's minimum."""
         rows = rows.flatten(2)
-        lower, upper = (bound.flatten(1)[:, None] for bound in (self.lower, self.upper))
-        least = (rows.clamp_min(0) * lower + rows.clamp_max(0) * upper).sum(2)
-        size = (rows.abs() * torch.maximum(lower.abs(), upper.abs())).sum(2)
+        lower, upper = self.lower.flatten(1), self.upper.flatten(1)
+        middle, half = (lower + upper) / 2, (upper - lower) / 2
+        sizes = rows.abs() @ torch.stack([half, torch.maximum(lower.abs(), upper.abs())], 2)
+        least, size = (rows @ middle[:, :, None])[:, :, 0] - sizes[:, :, 0], sizes[:, :, 1]
         if self.center is not None and self.radius is not None:
-            middle = (rows * self.center.flatten(1)[:, None]).sum(2)
+            inner = (rows @ self.center.flatten(1)[:, :, None])[:, :, 0]
             steepest = torch.linalg.vector_norm(rows, self.dual_p, dim=2)
-            least = torch.maximum(least, middle - self.radius[:, None] * steepest)
+            least = torch.maximum(least, inner - self.radius[:, None] * steepest)
         return least - _SLACK * size
 
     def __getitem__(self, index: Tensor) -> Region:
@@ -73,12 +74,16 @@ def lower_bounds(
     *,
     only_affine: bool = False,
     slopes: dict[int, Tensor] | None = None,
+    multipliers: dict[int, Tensor] | None = None,
+    arriving: dict[int, Tensor] | None = None,
 ) -> Float[Tensor, "batch specs"]:
     """Lower bounds of linear functions `rows` of the output of node `place`.
 
     The rows are pulled back operation by operation to the input and minimised there. With `only_affine` they stop at
     the first non-linear operation and are minimised over its interval: interval arithmetic with the last layers
-    merged. `slopes` maps a ReLU's position to the slopes of its lower lines.
+    merged. `slopes` maps a ReLU's position to the slopes of its lower lines, `multipliers` to what is added to the rows
+    before it (`[batch, specs or 1, *in]`): a Lagrangian's terms, for a region on which they are nowhere positive.
+    `arriving` receives the rows at the input and at each non-linear operation's output.
     """
     waiting = {place: rows}
     total = rows.new_zeros(rows.shape[:2])
@@ -89,16 +94,22 @@ def lower_bounds(
         coefficients = waiting.pop(here)
         operation, parents, _ = graph.nodes[here]
         assert operation is not None
+        if arriving is not None and isinstance(operation, Activation | MaxPool):
+            arriving[here] = coefficients
         if only_affine and isinstance(operation, Activation | MaxPool):
             total = total + Region(*bounds[here]).minimum(coefficients)
             continue
         slope = None if slopes is None else slopes.get(here)
         back, offset = operation.pull(coefficients, [bounds[p] for p in parents], slope)
         total, size = total + offset, size + offset.abs()
+        if multipliers is not None and here in multipliers:
+            back = [back[0] + multipliers[here]]
         for parent, more in zip(parents, back, strict=True):
             waiting[parent] = waiting[parent] + more if parent in waiting else more
     if 0 in waiting:
         total = total + region.minimum(waiting[0])
+        if arriving is not None:
+            arriving[0] = waiting[0]
     return total - _SLACK * size
 
 

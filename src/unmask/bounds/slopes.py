@@ -19,27 +19,31 @@ _STEPS = 20
 _RATE = 0.1
 
 
-def optimised_margins(
-    graph: Graph, region: Region, bounds: list[Interval], rows: Float[Tensor, "batch classes classes"]
-) -> Float[Tensor, "batch classes"]:
-    """The best lower bounds seen while Adam climbs on the slopes. Any slope is sound, so no iterate can overstate.
+def optimised_rows(
+    graph: Graph,
+    region: Region,
+    bounds: list[Interval],
+    place: int,
+    rows: Float[Tensor, "batch specs *shape"],
+) -> Float[Tensor, "batch specs"]:
+    """The best lower bounds of `rows` of node `place` that are seen while Adam climbs on the slopes.
 
-    Costs 20 forward-backward passes of `lower_bounds` on the last layer's rows.
+    Any slope is sound, so no iterate can overstate. Costs 20 forward-backward passes of `lower_bounds`.
     """
     slopes: dict[int, Tensor] = {}
-    for here, node in enumerate(graph.nodes):
+    for here, node in enumerate(graph.nodes[:place]):
         if node.operation is RELU:
             lower, upper = bounds[node.parents[0]]
             start = (upper >= -lower).to(lower.dtype)[:, None]
             slopes[here] = start.repeat(1, rows.shape[1], *[1] * len(node.shape))
-    best = lower_bounds(graph, region, bounds, len(graph.nodes) - 1, rows)
+    best = lower_bounds(graph, region, bounds, place, rows)
     if not slopes:
         return best
     with torch.enable_grad():
         leaves = [slope.requires_grad_() for slope in slopes.values()]
         optimiser = torch.optim.Adam(leaves, lr=_RATE, maximize=True)
         for _ in range(_STEPS):
-            found = lower_bounds(graph, region, bounds, len(graph.nodes) - 1, rows, slopes=slopes)
+            found = lower_bounds(graph, region, bounds, place, rows, slopes=slopes)
             best = torch.maximum(best, found.detach())
             optimiser.zero_grad()
             found.sum().backward(inputs=leaves)
