@@ -10,6 +10,7 @@ from unmask.audit.run import audit
 from unmask.audit.verify import verify
 from unmask.cli.main import main
 from unmask.data import load
+from unmask.errors import UnmaskError
 from unmask.threat import L2, Linf
 
 LINF = Linf(epsilon=0.1)
@@ -107,6 +108,27 @@ def test_a_claim_of_scores_end_to_end(tmp_path, capsys):
         assert resumed[key] == again[key]
     for key in ("forwards", "backwards"):
         assert resumed["cost"][key] == pytest.approx(again["cost"][key], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("threat", "options", "told"),
+    [
+        (LINF, {"knowledge": "transfer"}, "choose white-box, scores or labels"),
+        (LINF, {"queries": 5}, "who sees the network need not ask it"),
+        (LINF, {"knowledge": "scores", "queries": 0}, "give at least 1"),
+        (LINF, {"targets": "random"}, "a targeted goal, and no other, needs"),
+        (Linf(epsilon=0.1, goal="targeted"), {}, "a targeted goal, and no other, needs"),
+        (
+            Linf(epsilon=0.1, goal="targeted"),
+            {"targets": 3, "knowledge": "labels"},
+            "no attack reaches a given class by labels alone",
+        ),
+        (Linf(epsilon=0.1, goal="targeted"), {"targets": 3}, "images are of that class already"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_one_line(network, data, threat, options, told):
+    with pytest.raises(UnmaskError, match=told):
+        audit(network, data, threat, **options)
 
 
 def test_a_random_network_is_asked_for_its_deployed_prediction(tmp_path):

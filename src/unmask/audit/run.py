@@ -7,23 +7,20 @@ import time
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..attacks import Attack
 from ..attacks.queried import Queried
 from ..classifier import Classifier, Network
 from ..data import Data
-from ..diagnostics import Preflight, preflight
-from ..errors import UnusableInput
 from ..threat import ThreatModel
-from ..tracing.analysis import Analysis, analyse
-from ..tracing.learned import learn_stand_in
+from ..tracing.analysis import Analysis
 from .campaign import Campaign
 from .candidates import candidates
 from .controls import run_controls
-from .detector import count_rejections, detector_finding, with_detector
-from .findings import GradientState, confirmed, describe, gradient_state, unlocated
-from .memory import BatchSize
+from .detector import count_rejections, detector_finding
+from .findings import GradientState, confirmed, describe, unlocated
+from .opening import find_targets, look_over, trace
 from .outcome import Outcome
 from .outside import outside_steps, queries_spent
 from .plan import Step
@@ -33,10 +30,7 @@ from .records import Knowledge, MaskingFinding, Report
 from .standing import Standing
 from .subject import Subject, subject_of
 from .target import Target
-from .targets import Targets, choose
-
-# Images from which a stand-in is learned where a part of the network hides its gradient and changes shapes. Ours.
-POOL = 256
+from .targets import Targets
 
 
 def audit(
@@ -100,7 +94,7 @@ def audit(
     progress = subject.progress
 
     progress.stage("preflight")
-    facts = subject.processes.first(lambda: _preflight(subject))
+    facts = subject.processes.first(lambda: look_over(subject))
     subject.batch_size = subject.processes.first(lambda: subject.batch_size)
     subject.classifier = subject.classifier.replace(
         deterministic=facts.deterministic and facts.seedable, clones_input=facts.writes_input
@@ -108,9 +102,9 @@ def audit(
     if facts.batch_dependent:
         subject.batch_size = 1  # for every pass: the standing's, the report's and so the verifier's
     if subject.targets is not None:
-        subject.aim = _targets(subject)
+        subject.aim = find_targets(subject)
     progress.stage("trace")
-    analysis, state = _trace(subject, facts)
+    analysis, state = trace(subject, facts)
 
     standing = _standing(subject)
     progress.stage("clean")
@@ -178,81 +172,6 @@ def audit(
         return report
 
     return subject.processes.first(conclude)
-
-
-def _preflight(subject: Subject) -> Preflight:
-    def with_batches_of(size: int) -> Preflight:
-        return preflight(
-            subject.classifier,
-            subject.x,
-            subject.y,
-            # Who errs without an attack may still be hard to lead to a given class.
-            claim=subject.claim if subject.threat.goal == "untargeted" else None,
-            box=subject.threat.box,
-            batch_size=size,
-            generator=subject.streams("preflight"),
-        )
-
-    memory = BatchSize(subject.batch_size, "preflight", subject.journal, subject.progress)
-    facts = memory.fitting(with_batches_of, len(subject), subject.classifier.meter)
-    subject.batch_size = memory.size
-    return facts
-
-
-def _trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState]:
-    """Traces at most eight correctly classified examples, and looks at the gradient of at most 32."""
-
-    def with_batches_of(size: int) -> tuple[Analysis, GradientState]:
-        seen = slice(min(64, size))
-        with torch.no_grad():
-            logits = subject.classifier(subject.x[seen], generator=subject.streams("pick", seen)).logits
-        right = (logits.argmax(1) == subject.y[seen]).nonzero()[:, 0]
-        some = (right if len(right) >= 4 else subject.everyone[:8])[: min(8, size)]
-        analysis = analyse(
-            subject.classifier,
-            subject.x[some],
-            subject.y[some],
-            subject.threat,
-            seed=subject.seed,
-            generator=subject.streams("trace", some),
-        )
-        pool = slice(min(POOL, len(subject)))
-        analysis = learn_stand_in(
-            analysis,
-            subject.classifier,
-            subject.x[pool],
-            subject.threat,
-            seed=subject.seed,
-            batch_size=min(32, size),
-            generator=subject.streams("stand-in", pool),
-        )
-        if facts.has_detector:
-            analysis = with_detector(subject, analysis, some)
-        more = right[: min(32, size)] if len(right) >= 4 else some
-        state = gradient_state(
-            subject.classifier,
-            subject.x[more],
-            subject.y[more],
-            generator=subject.streams("gradient", more),
-        )
-        return analysis, state
-
-    memory = BatchSize(subject.batch_size, "trace", subject.journal, subject.progress)
-    memory.size = subject.processes.first(lambda: memory.size)
-    return memory.fitting(with_batches_of, min(64, len(subject)), subject.classifier.meter)
-
-
-def _targets(subject: Subject) -> Tensor:
-    """The classes to reach, by the claim's rule."""
-    assert subject.targets is not None
-    if subject.targets == "least-likely" and subject.random:
-        raise UnusableInput(
-            'targets is "least-likely", which for a random network changes from draw to draw; give "random" or a class'
-        )
-    parts = subject.everyone.split(subject.batch_size)
-    streams = subject.streams("targets")
-    logits = torch.cat([subject.classifier.predict(subject.x[p], generator=streams[p]).logits for p in parts])
-    return choose(subject.targets, subject.y, subject.index, seed=subject.seed, logits=logits)
 
 
 def _inside(subject: Subject, standing: Standing) -> Standing:

@@ -65,6 +65,15 @@ class Subject:
                 f"the goal is {self.threat.goal} and targets is {self.targets}; a targeted goal, and no other, needs "
                 'targets: "random", "least-likely" or a class'
             )
+        if self.knowledge not in ("white-box", "scores", "labels"):
+            raise UnmaskError(f"knowledge is {self.knowledge!r}; choose white-box, scores or labels")
+        if self.knowledge == "labels" and self.targets is not None:
+            raise UnmaskError("no attack reaches a given class by labels alone; give knowledge='scores'")
+        if self.queries is not None and not (self.outside and self.queries >= 1):
+            raise UnmaskError(
+                f"queries is {self.queries} and knowledge {self.knowledge}; give at least 1, and knowledge='scores' "
+                "or 'labels': who sees the network need not ask it"
+            )
         self.budget: Budget = budget_named(self.budget_name)
         self.x, self.y, self.index = (t.to(self.device) for t in (self.data.x, self.data.y, self.data.index))
         self.aim = self.y
