@@ -227,13 +227,14 @@ def _same(first: Tensor, second: Tensor, tolerance: float) -> Tensor:
 def _repeats(
     classifier: Classifier, x: Images, box: tuple[float, float], streams: Streams
 ) -> tuple[bool, bool]:
-    """(equal under different seeds, equal under equal seeds), at the images and beside them."""
+    """(equal under different seeds, equal under equal seeds), at the images, beside and between them."""
     # A defence that only sets in when something looks wrong is as random as any other.
     noise = box[0] + (box[1] - box[0]) * streams.fork("noise").uniform(*x.shape[1:], device=x.device).to(
         x.dtype
     )
+    # Noise behind a vote shows only where the votes are split, as between two images.
     deterministic = seedable = True
-    for points in (x, 0.9 * x + 0.1 * noise):
+    for points in (x, 0.9 * x + 0.1 * noise, x.lerp(x.roll(1, 0), 0.5)):
         first = _forward(classifier, points, streams.fork("seed 0")).logits
         for seed in range(1, 4):
             again = _forward(classifier, points, streams.fork(f"seed {seed}")).logits
