@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from .. import __version__
 from ..errors import UnmaskError, UnusableInput
 from . import audit, bound, claim, demo, reproduce, train, verify
+from .allocator import keep_freed_memory
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 CRASHED = 70  # EX_SOFTWARE of sysexits.h; Python's own 1 would read as "claim refuted"
@@ -41,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand and returns the exit status."""
     arguments = argparse.Namespace()
+    keep_freed_memory()
     try:
         arguments = parser().parse_args(argv)
         return arguments.run(arguments)
