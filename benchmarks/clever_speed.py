@@ -2,7 +2,8 @@
 
     UNMASK_DATA=<data folder> python benchmarks/clever_speed.py [--batches 500] [--samples 1024] [--pool-factor 10]
 
-Prints each round's processor seconds and scores, and the medians. Both draw a pool of points (`pool_factor *
+Prints each round's processor seconds and scores, and the medians; and the floor: how long the passes alone take, one
+forward and a backward per target for each point, without drawing points, norms or fits. Both draw a pool of points (`pool_factor *
 samples`) and take each maximum over a random part of it, which is all that ART offers. Targeted: one class.
 Untargeted: all others.
 """
@@ -25,6 +26,17 @@ from torch import nn
 from unmask.bounds import Clever
 from unmask.classifier import Classifier
 from unmask.threat import NORMS
+
+
+def bare_passes(network: nn.Module, x: torch.Tensor, y: int, targets: list[int], points: int) -> float:
+    """Processor seconds of the forward and backward passes alone, 512 points at a time."""
+    start = time.process_time()
+    for _ in range(points // 512):
+        leaf = x.repeat(512, 1, 1, 1).requires_grad_()
+        logits = network(leaf)
+        for target in targets:
+            torch.autograd.grad((logits[:, target] - logits[:, y]).sum(), leaf, retain_graph=True)
+    return (time.process_time() - start) * points / (points // 512 * 512)
 
 
 def main() -> None:
@@ -68,7 +80,7 @@ def main() -> None:
         network, nn.CrossEntropyLoss(), shape, 10, clip_values=(0, 1), device_type="cpu"
     )
     settings = (options.batches, options.samples, options.radius, norm.p)
-    seconds: dict[str, list[float]] = {"unmask": [], "art": []}
+    seconds: dict[str, list[float]] = {"unmask": [], "art": [], "bare": []}
     for round_ in range(options.rounds):
         start = time.process_time()
         labels = y if options.untargeted else target
@@ -81,15 +93,18 @@ def main() -> None:
         else:
             other = clever_t(theirs, x[0].numpy(), int(target), *settings, pool_factor=options.pool_factor)
         seconds["art"].append(time.process_time() - start)
+        others = [k for k in range(10) if k != int(y)] if options.untargeted else [int(target)]
+        seconds["bare"].append(bare_passes(network, x, int(y), others, options.pool_factor * options.samples))
         print(
             f"round {round_}: unmask {mine:.5f} in {seconds['unmask'][-1]:.2f} s, "
             f"art {float(other):.5f} in {seconds['art'][-1]:.2f} s",
             flush=True,
         )
-    mine, other = (statistics.median(s) for s in seconds.values())
+    mine, other, bare = (statistics.median(s) for s in seconds.values())
     print(
         f"{options.network}, {options.norm}, {goal}, {options.batches} x {options.samples}: "
-        f"unmask {mine:.2f} s, art {other:.2f} s, {other / mine:.1f} x"
+        f"unmask {mine:.2f} s, art {other:.2f} s, {other / mine:.1f} x; "
+        f"bare passes {bare:.2f} s, {other / bare:.1f} x"
     )
 
 
