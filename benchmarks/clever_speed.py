@@ -3,9 +3,9 @@
     UNMASK_DATA=<data folder> python benchmarks/clever_speed.py [--batches 500] [--samples 1024] [--pool-factor 10]
 
 Prints each round's processor seconds and scores, and the medians; and the floor: how long the passes alone take, one
-forward and a backward per target for each point, without drawing points, norms or fits. Both draw a pool of points (`pool_factor *
-samples`) and take each maximum over a random part of it, which is all that ART offers. Targeted: one class.
-Untargeted: all others.
+forward and a backward per target for each point, without drawing points, norms or fits. Both draw a pool of points
+(`pool_factor * samples`) and take each maximum over a random part of it, which is all that ART offers. Targeted: one
+class. Untargeted: all others.
 """
 
 from __future__ import annotations
