@@ -13,59 +13,78 @@ Row = dict[str, Any]
 TOY: dict[str, Any] = {"p": 0.95, "eta": 0.3, "weak": 100}
 
 
-def plots(done: dict[str, Row]) -> dict[str, Any]:
+def plots(done: dict[str, Row]) -> dict[str, Figure]:
     """Robust accuracy against the time it took, the frontier of TRADES, the toy model: those whose rows are there."""
-    figures: dict[str, Any] = {}
+    recipes = {n.removeprefix("accuracy: "): r for n, r in done.items() if n.startswith("accuracy: ")}
+    timed = {name: r for name, r in recipes.items() if "training_seconds" in r}
+    frontier = {f"beta {n.rpartition(' ')[2]}": r for n, r in done.items() if n.startswith("trade-off")}
+    toy = {n: r for n, r in done.items() if n.startswith("toy model")}
+    figures: dict[str, Figure] = {}
+    if timed:
+        figures["accuracy_per_minute.png"] = per_minute(timed)
+    if frontier and "trades" in recipes:
+        also = {"pgd": recipes["pgd"]} if "pgd" in recipes else {}
+        figures["trades_frontier.png"] = trade_off({**frontier, "beta 6": recipes["trades"]}, also)
+    if toy:
+        figures["toy_model.png"] = theory_and_training(toy)
+    return figures
 
-    def new(stem: str, **labels: str) -> Any:
-        figures[f"{stem}.png"] = figure = Figure(figsize=(5.5, 3.6), layout="constrained")
-        axes = figure.add_subplot()
-        axes.set(**labels)
-        axes.grid(alpha=0.3)
-        return axes
 
-    def with_interval(axes: Any, x: float, row: Row, name: str, below: bool = False) -> None:
+def per_minute(recipes: dict[str, Row]) -> Figure:
+    """Robust accuracy over processor seconds of training."""
+    figure, axes = canvas("processor seconds of training", "robust accuracy")
+    axes.set_xscale("log")
+    points = {name: (row["training_seconds"], row) for name, row in recipes.items()}
+    with_intervals(axes, points)
+    seconds = [s for s, _ in points.values()]
+    axes.set_xlim(min(seconds) / 1.7, max(seconds) * 1.7)
+    ticks = [
+        t for t in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000) if min(seconds) / 2 < t < max(seconds) * 2
+    ]
+    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.set_xticks([], minor=True)
+    return figure
+
+
+def trade_off(frontier: dict[str, Row], also: dict[str, Row]) -> Figure:
+    """Clean and robust accuracy, beta by beta."""
+    figure, axes = canvas("clean accuracy", "robust accuracy")
+    axes.plot([r["clean"] for r in frontier.values()], [r["robust"] for r in frontier.values()], alpha=0.4)
+    with_intervals(axes, {name: (row["clean"], row) for name, row in {**frontier, **also}.items()})
+    return figure
+
+
+def theory_and_training(toy: dict[str, Row]) -> Figure:
+    """The toy model's closed forms over epsilon, and the trained weights at the radii of the rows."""
+    figure, axes = canvas("epsilon", "accuracy")
+    model, radii = RobustAndWeakFeatures(**TOY), [0.01 * n for n in range(81)]
+    first = torch.tensor([1.0] + [0.0] * TOY["weak"])
+    for name, weights, kind, colour in (
+        ("best without an adversary", model.natural(), "standard", "tab:blue"),
+        ("the robust feature alone", first, "pgd", "tab:orange"),
+    ):
+        exact = [model.accuracy(weights, epsilon=e) for e in radii]
+        axes.plot(radii, exact, color=colour, label=f"{name}, closed form")
+        points = [(float(n.rpartition(" ")[2]), r["exact"]) for n, r in toy.items() if f" {kind}," in n]
+        axes.plot(*zip(*points, strict=True), "o", color=colour, label=f"{kind} training")
+    axes.axvline(2 * TOY["eta"], color="grey", linestyle=":", linewidth=1)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def canvas(across: str, up: str) -> tuple[Figure, Any]:
+    """An empty figure with named axes."""
+    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xlabel=across, ylabel=up)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def with_intervals(axes: Any, points: dict[str, tuple[float, Row]]) -> None:
+    """Robust accuracies with their 95 % intervals."""
+    for name, (x, row) in sorted(points.items(), key=lambda p: p[1][0]):
         low, high = row["interval"]
         error = [[row["robust"] - low], [high - row["robust"]]]
-        axes.errorbar([x], [row["robust"]], error, fmt="o", capsize=2)
-        axes.annotate(
-            name, (x, row["robust"]), xytext=(5, -11 if below else 5), textcoords="offset points", fontsize=8
-        )
-
-    recipes = {n.removeprefix("accuracy: "): r for n, r in done.items() if n.startswith("accuracy: ")}
-    if recipes:
-        axes = new("accuracy_per_minute", xlabel="minutes of training, one core", ylabel="robust accuracy")
-        axes.set_xscale("log")
-        for number, (name, row) in enumerate(recipes.items()):
-            with_interval(axes, row["training_seconds"] / 60, row, name, below=number % 2 == 1)
-    frontier = {n.rpartition(" ")[2]: r for n, r in done.items() if n.startswith("trade-off")}
-    if frontier and "trades" in recipes:
-        frontier["6"] = recipes["trades"]
-        axes = new("trades_frontier", xlabel="clean accuracy", ylabel="robust accuracy")
-        axes.plot(
-            [r["clean"] for r in frontier.values()], [r["robust"] for r in frontier.values()], "-", alpha=0.4
-        )
-        for beta, row in frontier.items():
-            with_interval(axes, row["clean"], row, f"beta {beta}")
-        if "pgd" in recipes:
-            with_interval(axes, recipes["pgd"]["clean"], recipes["pgd"], "pgd", below=True)
-    if toy := {n: r for n, r in done.items() if n.startswith("toy model")}:
-        radii = [0.01 * n for n in range(81)]
-        model = RobustAndWeakFeatures(**TOY)
-        axes = new("toy_model", xlabel="epsilon", ylabel="accuracy")
-        for name, weights, style in (
-            ("best without an adversary", model.natural(), "tab:blue"),
-            ("the robust feature alone", torch.tensor([1.0] + [0.0] * TOY["weak"]), "tab:orange"),
-        ):
-            axes.plot(
-                radii,
-                [model.accuracy(weights, epsilon=e) for e in radii],
-                color=style,
-                label=f"{name}, theory",
-            )
-        for kind, colour in (("standard", "tab:blue"), ("pgd", "tab:orange")):
-            points = [(float(n.rpartition(" ")[2]), r["exact"]) for n, r in toy.items() if f" {kind}," in n]
-            axes.plot(*zip(*points, strict=True), "o", color=colour, label=f"{kind} training")
-        axes.axvline(2 * TOY["eta"], color="grey", linestyle=":", linewidth=1)
-        axes.legend(fontsize=8)
-    return figures
+        axes.errorbar([x], [row["robust"]], error, fmt="o", capsize=2, label=name)
+    axes.legend(fontsize=8)

@@ -58,6 +58,7 @@ class Scale:
     - `examples`: of the training split; `attacked`: of the test split.
     - `epochs`: of every recipe; free in the paper's own count, so that it sees the data `epochs` times here.
     - `ramp`: share of the steps in which epsilon rises.
+    - `trades_rate`: learning rate of TRADES, 0.1 for the others; at 0.1 it ends with one class for all on MNIST.
     - `labels`: known to fine-tuning and to self-training; `rounds`: of the timing.
     """
 
@@ -69,12 +70,13 @@ class Scale:
     batch_size: int
     replays: int
     ramp: float
+    trades_rate: float
     labels: int
     rounds: int
 
 
-FULL = Scale("mnist", 0.3, 6000, 1000, 10, 64, 4, 0.4, 500, 3)
-QUICK = Scale("digits", 0.15, None, 500, 12, 64, 4, 0.0, 80, 5)
+FULL = Scale("mnist", 0.3, 6000, 1000, 10, 64, 4, 0.4, 0.03, 500, 3)
+QUICK = Scale("digits", 0.15, None, 500, 12, 64, 4, 0.0, 0.1, 80, 5)
 
 
 class Story:
@@ -229,7 +231,7 @@ def _recipes(scale: Scale) -> dict[str, Loop]:
         "free": replace(FreeTraining(**plain), epochs=scale.epochs * scale.replays, replays=scale.replays),
         "yopo-5-3": YOPO(**plain),
         **yopo,
-        "trades": TRADES(**plain),
+        "trades": replace(TRADES(**plain), learning_rate=scale.trades_rate),
     }
 
 
