@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import Unsupported
 from ..threat import Linf, ThreatModel
+from .branches import Branches
 from .certified import region_of
 from .graph import Graph, read_graph
 from .linear_regions import Pieces
@@ -34,6 +34,8 @@ _TOGETHER = 256
 _STEPS = 8
 _SLOPE_RATE, _WEIGHT_RATE = 0.2, 0.1
 _TRIED = 4
+# A linear program whose smallest margin is not above this decides nothing unless its point is an example.
+_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ class Proof:
 
     **Fields**
     - `answer`: `safe` (proved: no allowed point gives another class the label's logit), `unsafe` (`x_adv` is one), or
-      `open` (time ran out).
+      `open` (time ran out, or a linear program left the margin at zero to its tolerance).
     - `x_adv`: `[*dims]`, float64, or None.
     - `branches`: how many were bounded.
     - `seconds`: wall time.
@@ -84,6 +86,8 @@ def verify(
             raise Unsupported("branch and bound is for networks of affine operations and ReLU only")
     if radius is None:
         radius = torch.full((len(x),), threat.epsilon, dtype=torch.float64)
+    if not any(node.operation is RELU for node in graph.nodes):
+        raise Unsupported("branch and bound has nothing to branch on: this network has no ReLU")
     pieces = Pieces(graph)
     with torch.no_grad():
         return [
@@ -92,46 +96,6 @@ def verify(
             )
             for i in range(len(x))
         ]
-
-
-@dataclass(frozen=True, eq=False)
-class _Branches:
-    """Open branches; the network's ReLUs are numbered through.
-
-    **Fields**
-    - `bound`: `[branches]`, proved lower bound of the margin; `target`: `[branches]`, the other class.
-    - `lower`, `upper`: `[branches, relus]`, bounds before each ReLU, cut at zero where its sign is fixed.
-    - `sign`: `[branches, relus]`, the fixed sign, 0 where it is free.
-    - `slope`, `weight`: `[branches, relus]`, of each ReLU's lower line, and the multiplier of its fixed sign.
-    """
-
-    bound: Tensor
-    target: Tensor
-    lower: Tensor
-    upper: Tensor
-    sign: Tensor
-    slope: Tensor
-    weight: Tensor
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> _Branches:
-        return _Branches(*(change(getattr(self, f.name)) for f in fields(self)))
-
-    def __getitem__(self, index: Tensor) -> _Branches:
-        return self.each(lambda t: t[index])
-
-    def __add__(self, other: _Branches) -> _Branches:
-        return _Branches(*(torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)))
-
-    def open(self) -> Tensor:
-        return (self.lower < 0) & (self.upper > 0)
-
-    def fixed(self, relu: Tensor, sign: int) -> _Branches:
-        """One more sign fixed in each branch."""
-        here = torch.nn.functional.one_hot(relu, self.lower.shape[1]).bool()
-        lower = self.lower.masked_fill(here, 0) if sign > 0 else self.lower
-        upper = self.upper.masked_fill(here, 0) if sign < 0 else self.upper
-        changed = self.sign.masked_fill(here, sign)
-        return _Branches(self.bound, self.target, lower, upper, changed, self.slope, self.weight)
 
 
 class _Search:
@@ -144,6 +108,7 @@ class _Search:
         self.shapes = [graph.nodes[here].shape for here in self.relus]
         self.eye = torch.eye(graph.nodes[-1].shape[0], dtype=torch.float64)
         self.bounded = 0
+        self.undecided = False
         self.x_adv: Tensor | None = None
 
     def run(self, time_limit: float) -> Proof:
@@ -160,10 +125,10 @@ class _Search:
             now = now[splittable]
             if len(now.bound):
                 todo = todo + self._climbed(self._split(now))
-        answer = "safe" if self.x_adv is None else "unsafe"
+        answer = "unsafe" if self.x_adv is not None else "open" if self.undecided else "safe"
         return Proof(answer, self.x_adv, self.bounded, time.perf_counter() - start)
 
-    def _root(self) -> _Branches:
+    def _root(self) -> Branches:
         """One branch per other class, behind bounds whose slopes were optimised."""
         bounds = crown_bounds(self.graph, self.region)
         for here in self.relus:
@@ -179,7 +144,7 @@ class _Search:
         nothing = torch.zeros_like(lower)
         slope = (upper >= -lower).to(lower.dtype)
         bound = lower.new_full((len(targets),), -math.inf)
-        return self._climbed(_Branches(bound, targets, lower, upper, nothing, slope, nothing))
+        return self._climbed(Branches(bound, targets, lower, upper, nothing, slope, nothing))
 
     def _tightened(self, bounds: list[Interval], place: int) -> Interval:
         lower, upper = bounds[place]
@@ -195,7 +160,7 @@ class _Search:
         return Interval(lower.reshape(bounds[place].lower.shape), upper.reshape(bounds[place].upper.shape))
 
     def _bound(
-        self, now: _Branches, slope: Tensor, weight: Tensor, arriving: dict[int, Tensor] | None
+        self, now: Branches, slope: Tensor, weight: Tensor, arriving: dict[int, Tensor] | None
     ) -> Tensor:
         """Lower bound of each branch's margin `[branches]`. Sound for slopes in [0, 1] and weights >= 0."""
         bounds, slopes, multipliers = list(self.bounds), {}, {}
@@ -220,7 +185,7 @@ class _Search:
         )
         return found[:, 0]
 
-    def _climbed(self, now: _Branches) -> _Branches:
+    def _climbed(self, now: Branches) -> Branches:
         """The branches that stay open after ascent on slopes and multipliers. Looks for an example on the way."""
         self.bounded += len(now.bound)
         best, best_slope, best_weight = now.bound, now.slope, now.weight
@@ -241,13 +206,14 @@ class _Search:
                 best_weight = torch.where(better[:, None], weight.detach(), best_weight)
                 if step == _STEPS:
                     break
-                slope.grad, weight.grad = torch.autograd.grad(found.sum(), (slope, weight))
+                optimiser.zero_grad()
+                found.sum().backward(inputs=[slope, weight])
                 optimiser.step()
                 with torch.no_grad():
                     slope.clamp_(0, 1)
                     weight.clamp_(min=0)
         self._try(arriving[0].detach())
-        after = _Branches(best, now.target, now.lower, now.upper, now.sign, best_slope, best_weight)
+        after = Branches(best, now.target, now.lower, now.upper, now.sign, best_slope, best_weight)
         return after[best <= 0]
 
     def _try(self, rows: Tensor) -> None:
@@ -261,7 +227,7 @@ class _Search:
         if margin.min() <= 0:
             self.x_adv = points[margin.argmin()]
 
-    def _split(self, now: _Branches) -> _Branches:
+    def _split(self, now: Branches) -> Branches:
         """Two branches for each: of the ReLUs whose relaxation costs most, the one whose two signs bring most."""
         arriving: dict[int, Tensor] = {}
         self._bound(now, now.slope, now.weight, arriving)
@@ -280,10 +246,13 @@ class _Search:
         chosen = tried.gather(1, gain.argmax(1, keepdim=True))[:, 0]
         return now.fixed(chosen, 1) + now.fixed(chosen, -1)
 
-    def _decide(self, leaf: _Branches) -> None:
-        """A branch without open ReLUs is a linear program."""
+    def _decide(self, leaf: Branches) -> None:
+        """A branch without open ReLUs is a linear program, solved to HiGHS's tolerance."""
         pattern = (leaf.lower[0] >= 0).numpy()
         low, high = self.region.lower.flatten().numpy(), self.region.upper.flatten().numpy()
-        point = self.pieces.smallest(pattern, self.y, int(leaf.target), low, high)
+        empty, point, margin = self.pieces.smallest(pattern, self.y, int(leaf.target), low, high)
+        if empty:
+            return
         if point is not None:
             self._offer(torch.from_numpy(point).reshape(self.region.lower.shape))
+        self.undecided |= not margin > _TOLERANCE

@@ -197,9 +197,12 @@ class Pieces:
 
     def smallest(
         self, pattern: np.ndarray, y: int, target: int, low: np.ndarray, high: np.ndarray
-    ) -> np.ndarray | None:
-        """The point of a box and the pattern's region with the smallest margin of y over the target, or None."""
-        slope, value, out_slope, _ = self._piece(pattern, len(low))
+    ) -> tuple[bool, np.ndarray | None, float]:
+        """The smallest margin of y over the target in a box and the pattern's region.
+
+        Whether there is no such point, the point, and its margin; neither (NaN) where the solver gave up.
+        """
+        slope, value, out_slope, out_value = self._piece(pattern, len(low))
         sign = np.where(pattern, -1.0, 1.0)
         solved = linprog(
             out_slope[y] - out_slope[target],
@@ -208,4 +211,6 @@ class Pieces:
             bounds=np.column_stack([low, high]),
             method="highs",
         )
-        return None if solved.x is None else solved.x
+        if solved.x is None or solved.status != 0:
+            return solved.status == 2, None, math.nan
+        return False, solved.x, float(solved.fun + out_value[y] - out_value[target])
