@@ -4,9 +4,9 @@
 
 For each example: three attacks, each going on from the one before (FAB on every class; the walk through linear regions
 from there; the same walk from FAB aimed at each of the five likeliest classes on its own). Then branch and bound asks
-whether anything is nearer than the best of them by the factor 1.05, 1.02, 1.01, 1.002, one after the other: `safe`
-raises the proved lower bound, `unsafe` gives a nearer example, from which the questions start again. Printed are the
-ratios of each attack's distance to the *proved lower bound*, so that they include what was left unproved.
+whether anything is nearer than the best of them by the factor 1.2, 1.1, 1.05, 1.02, 1.01, 1.002, one after the other:
+`safe` raises the proved lower bound, `unsafe` gives a nearer example, from which the question is asked again. Printed
+are the ratios of each attack's distance to the *proved lower bound*, so that they include what was left unproved.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=60.0, help="time limit of branch and bound, per example"
     )
-    parser.add_argument("--factors", type=float, nargs="+", default=(1.05, 1.02, 1.01, 1.002))
+    parser.add_argument("--factors", type=float, nargs="+", default=(1.2, 1.1, 1.05, 1.02, 1.01, 1.002))
     options = parser.parse_args()
     if not os.environ.get("UNMASK_DATA"):
         sys.exit("UNMASK_DATA is not set; point it at the data folder beside models/networks.py")
