@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass, replace
 
+import pytest
 import torch
 
-from unmask.attacks import FGSM, Attack
+from unmask.attacks import FGSM, PGD, Attack
 from unmask.data import load
 from unmask.threat import Linf
 from unmask.training import AdversarialTraining, FastTraining, Standard
+from unmask.training.validation import accuracies
+from unmask.zoo import ResNet20
 
 from .conftest import PLAIN, flat, seed, small_network
 
@@ -81,3 +84,31 @@ def test_goes_back_and_on_with_the_fallback(few):
     first = replace(data, x=data.x[:96], y=data.y[:96], index=data.index[:96])
     by_hand.fit(truth, first, threat, generator=seed())
     assert torch.equal(flat(found), flat(truth))
+
+
+@pytest.mark.slow
+def test_a_natural_collapse_is_seen_and_undone():
+    """One step from the image itself, a large radius, batch normalisation: the network learns to fool that step."""
+    data, test = load("digits", split="train"), load("digits", split="test", examples=300)
+    recipe = FastTraining(
+        **PLAIN | {"epochs": 30, "batch_size": 64, "learning_rate": 0.2, "average": 0.9},
+        attack=FGSM(rel_step_size=1.0),
+    )
+    robust = {}
+    for guard in (0, 20):
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            network = ResNet20(channels=1, blocks=1)
+        found = replace(recipe, guard_every=guard)
+        history = found.fit(network, data, Linf(epsilon=0.3), generator=seed())
+        robust[guard] = accuracies(
+            network, test, Linf(epsilon=0.3), PGD(steps=10, rel_step_size=0.25), 64, 0
+        )[1]
+        if not guard:
+            assert history.epochs[-1].accuracy > 0.9  # under its own attack
+            assert not history.events
+        else:
+            assert len(history.events) == 1
+            assert "catastrophic overfitting" in history.events[0]
+    assert robust[0] < 0.35
+    assert robust[20] > robust[0] + 0.25
