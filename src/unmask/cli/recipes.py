@@ -51,7 +51,12 @@ def add_recipe_options(command: argparse.ArgumentParser) -> None:
     add("--steps", type=int, metavar="N", help="of the inner attack (default: 10)")
     add("--step-size", type=number, metavar="S", help="of the attack, as a fraction of epsilon")
     add("--replays", type=int, metavar="M", help="free: steps on each minibatch (default: 8)")
-    add("--guard-every", type=int, metavar="N", help="fgsm: steps between two checks; 0 for none (default: 50)")
+    add(
+        "--guard-every",
+        type=int,
+        metavar="N",
+        help="fgsm: steps between two checks; 0 for none (default: 50)",
+    )
     add("--full", type=int, metavar="M", help="yopo: whole passes per minibatch (default: 5)")
     add("--inner", type=int, metavar="N", help="yopo: steps through the first layer per pass (default: 3)")
     add("--beta", type=number, metavar="B", help="trades, selftraining: weight of robustness (default: 6)")
