@@ -1,39 +1,37 @@
-"""Freed memory stays in the process of the command line, unless the user said otherwise."""
+"""The command line asks glibc to keep freed memory, unless the user said otherwise."""
 
 import os
-import platform
-import subprocess
-import sys
+import types
 
 import pytest
 
-FAULTS = """
-import resource
-import numpy as np
-from unmask.cli.allocator import keep_freed_memory
-keep_freed_memory()
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    np.ones(2**23)  # 64 MB, 16,384 pages
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-faults()
-print(faults())
-"""
-
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+from unmask.cli import allocator
 
 
-def faults(**environment: str) -> int:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_") and k != "GLIBC_TUNABLES"}
-    ran = subprocess.run(
-        [sys.executable, "-c", FAULTS], env=kept | environment, capture_output=True, text=True, check=True
-    )
-    return int(ran.stdout)
+@pytest.fixture
+def calls(monkeypatch):
+    """What `mallopt` is called with, in an environment without settings of its own."""
+    made = []
+    library = types.SimpleNamespace(mallopt=lambda *pair: made.append(pair))
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: library)
+    for name in [n for n in os.environ if n.startswith("MALLOC_") or n == "GLIBC_TUNABLES"]:
+        monkeypatch.delenv(name)
+    return made
 
 
-def test_freed_memory_is_used_again_without_page_faults():
-    assert faults() < 100
+def test_both_thresholds_are_raised(calls):
+    allocator.keep_freed_memory()
+    assert calls == [(-3, 2**30), (-1, 2**31 - 1)]
 
 
-def test_the_users_own_settings_win():
-    assert faults(MALLOC_TRIM_THRESHOLD_="131072") > 100
+@pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_the_users_own_settings_win(calls, monkeypatch, name):
+    monkeypatch.setenv(name, "glibc.malloc.trim_threshold=131072")
+    allocator.keep_freed_memory()
+    assert calls == []
+
+
+def test_another_c_library_is_left_alone(calls, monkeypatch):
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda _: types.SimpleNamespace())
+    allocator.keep_freed_memory()
+    assert calls == []
