@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Bool
@@ -57,7 +58,7 @@ class JointPGD(Attack):
     Returns, per example, the first iterate that fools both, else the one whose worse half is best.
 
     **Fields**
-    - `rule`: `selective` or `orthogonal`.
+    - `rule`: see above.
     - `steps`, `rel_step_size`: as for `PGD`, but a step goes along the gradient itself, as long as the norm's steepest
       step would be: under Linf its sign would forget which pixels matter to whom, and with it what is orthogonal.
       Steps shrink linearly to a tenth.
@@ -74,7 +75,7 @@ class JointPGD(Attack):
     **Source**: Bryniarski et al. 2021, arXiv:2106.15023, section 3. **Differs**: the step shrinks.
     """
 
-    rule: str = "selective"
+    rule: Literal["selective", "orthogonal"] = "selective"
     steps: int = 100
     rel_step_size: float = 0.05
     random_start: bool = False
@@ -125,11 +126,10 @@ class JointPGD(Attack):
         for step in range(self.steps + 1):  # the last estimate scores the last iterate
             if not len(batch):
                 break
-            wrong = batch.objective
-            grad, outputs = self._slope(classifier, batch, x_adv, wrong, passes)
+            grad, outputs = self._slope(classifier, batch, x_adv, passes)
             reached = fooled(outputs, batch.y, threat)
             # A detector's score has a unit of its own: what counts is first the sign of either, then the margin.
-            has_margin, has_passed = wrong(outputs, batch.y), passes(outputs, batch.y)
+            has_margin, has_passed = batch.objective(outputs, batch.y), passes(outputs, batch.y)
             value = torch.minimum(has_margin, torch.zeros_like(has_margin)) + torch.where(
                 has_margin > 0, has_passed.clamp_max(0).exp(), torch.zeros_like(has_passed)
             )
@@ -142,8 +142,10 @@ class JointPGD(Attack):
                 x_adv = threat.project(_along(grad, threat).mul_(size).add_(x_adv), batch.x)
 
     def _slope(
-        self, classifier: Classifier, batch: Batch, x_adv: Images, wrong: Objective, passes: Objective
+        self, classifier: Classifier, batch: Batch, x_adv: Images, passes: Objective
     ) -> tuple[Images, Outputs]:
+        """Gradient and outputs; what fools the classifier is the batch's objective."""
+        wrong = batch.objective
         if self.rule == "selective":
             pending = Pending(wrong, passes)
             est = self.gradient.estimate(classifier, pending, x_adv, batch.y, generator=batch.streams)
