@@ -53,9 +53,8 @@ def build(spec: str) -> tuple[Any, Path | None]:
     bare, *defences = spec.split(" + ")
     built, source = _called(bare)
     if defences:
-        from .defended import (
-            defended,
-        )  # only here: then our code is part of the network, and else none of it is
+        # Only here: then our code is part of the network, and else none of it is.
+        from .defended import defended
 
         built = defended(built, bare, defences)
     return built, source

@@ -77,9 +77,7 @@ class FastTraining(AdversarialTraining):
     def _check(self, run: Run) -> None:
         assert run.held_out is not None
         run.network.eval()
-        threat = (
-            run.given_threat
-        )  # all of it from the first check on, so that checks compare during a ramp too
+        threat = run.given_threat  # not the ramp's part of it: checks must compare
         _, robust = accuracies(run.network, run.held_out, threat, self.guard_attack, self.batch_size, 0)
         run.network.train()
         assert robust is not None
