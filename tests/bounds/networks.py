@@ -1,5 +1,7 @@
 """Small random networks of every kind that bounds support."""
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -78,3 +80,26 @@ def random_network(kind: str, seed: int, gain: float = 2.0) -> nn.Module:
         for parameter in network.parameters():
             parameter.data.mul_(gain)
     return network.eval().requires_grad_(False)
+
+
+def planar_networks() -> Iterator[tuple[nn.Module, Tensor, Tensor, Tensor]]:
+    """Networks of two pixels whose ReLUs cut the square into many pieces, for brute force.
+
+    With each an image, its class, and those points of a fine grid (float64) that are of another class.
+    """
+    side = torch.linspace(0, 1, 801, dtype=torch.float64)
+    grid = torch.cartesian_prod(side, side)[:, None, None]
+    for seed in range(6):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network = nn.Sequential(
+                nn.Flatten(), nn.Linear(2, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)
+            )
+        network.requires_grad_(False)
+        network[1].weight.mul_(4)
+        network[1].bias.sub_(network[1].weight.sum(1) * 0.5)
+        x = torch.rand(1, 1, 1, 2, generator=torch.Generator().manual_seed(seed))
+        y = network(x).argmax(1)
+        wrong = grid[network.double()(grid).argmax(1) != y]
+        network.float()
+        yield network, x, y, wrong

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from tests.bounds.networks import random_network
-from torch import nn
+from tests.bounds.networks import planar_networks, random_network
 
 from unmask.bounds import exact_radius, verify
 from unmask.errors import Unsupported
@@ -49,26 +48,12 @@ def test_agrees_with_the_mixed_integer_program(kind, gain, seeds):
 
 
 def test_brute_force_in_two_dimensions():
-    side = torch.linspace(0, 1, 801, dtype=torch.float64)
-    grid = torch.cartesian_prod(side, side)[:, None, None]
     tried = 0
-    for seed in range(6):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            network = nn.Sequential(
-                nn.Flatten(), nn.Linear(2, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)
-            )
-        network.requires_grad_(False)
-        network[1].weight.mul_(4)
-        network[1].bias.sub_(network[1].weight.sum(1) * 0.5)
-        x = torch.rand(1, 1, 1, 2, generator=torch.Generator().manual_seed(seed))
-        y = network(x).argmax(1)
-        wrong = network.double()(grid).argmax(1) != y
-        network.float()
-        if not wrong.any():
+    for network, x, y, wrong in planar_networks():
+        if not len(wrong):
             continue
         tried += 1
-        brute = (grid[wrong] - x).abs().flatten(1).amax(1).min()
+        brute = (wrong - x).abs().flatten(1).amax(1).min()
         assert answers(network, x, y, brute[None] + 1e-6) == ["unsafe"]
         assert answers(network, x, y, brute[None] - 0.005) == ["safe"]
     assert tried >= 4

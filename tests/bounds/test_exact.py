@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tests.bounds.networks import random_network
+from tests.bounds.networks import planar_networks, random_network
 from torch import nn
 
 from unmask.attacks import PGD
@@ -44,26 +44,11 @@ def test_linear_model(threat):
 
 
 def test_brute_force_in_two_dimensions():
-    """Every point of a fine grid, on networks whose ReLUs cut the square into many pieces."""
-    side = torch.linspace(0, 1, 801, dtype=torch.float64)
-    grid = torch.cartesian_prod(side, side)[:, None, None]
     solved = 0
-    for seed in range(6):
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            network = nn.Sequential(
-                nn.Flatten(), nn.Linear(2, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)
-            )
-            network.requires_grad_(False)
-        network[1].weight.mul_(4)
-        network[1].bias.copy_(-network[1].weight.sum(1) * 0.5 + network[1].bias)
-        x = torch.rand(1, 1, 1, 2, generator=torch.Generator().manual_seed(seed))
-        y = network(x).argmax(1)
-        wrong = network.double()(grid).argmax(1) != y
-        network.float()
+    for network, x, y, wrong in planar_networks():
         for threat in (Linf, L1):
-            distance = threat(epsilon=2.0).distance(grid[wrong], x.expand(int(wrong.sum()), -1, -1, -1))
-            brute = float(distance.min()) if wrong.any() else math.inf
+            distance = threat(epsilon=2.0).distance(wrong, x.expand(len(wrong), -1, -1, -1))
+            brute = float(distance.min()) if len(wrong) else math.inf
             found = exact_radius(network, x, y, threat(epsilon=2.0))[0]
             assert brute - 0.005 <= found.radius <= 1.001 * brute + 1e-5 or found.radius == brute
             solved += math.isfinite(brute)
