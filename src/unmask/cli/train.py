@@ -5,31 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UnusableInput
+from .architectures import ARCHITECTURES, architecture, target_file
 from .options import NORMS, number
 from .recipes import ONLY, RECIPES, add_recipe_options, build, check
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from ..training import History
     from ..training.base import Epoch
 
-ARCHITECTURES = (
-    "mlp",
-    "sigmoid_mlp",
-    "relu_mlp",
-    "cnn",
-    "strided_cnn",
-    "wide_resnet8",
-    "resnet20",
-    "preact_resnet18",
-)
 ROBUST_EXAMPLES = 1000  # of the test split, for the short attack at the end
 
 
@@ -229,46 +217,6 @@ def accuracies_of(epoch: Epoch) -> list[str]:
         return [f"training accuracy {100 * epoch.accuracy:.2f} %"]
     words = [f"clean {100 * epoch.clean_accuracy:.2f} %"]
     return words if epoch.robust_accuracy is None else [*words, f"robust {100 * epoch.robust_accuracy:.2f} %"]
-
-
-def architecture(name: str, shape: Sequence[int], classes: int) -> nn.Module:
-    """One of the zoo's networks, untrained, for images of `shape` `[channels, height, width]`."""
-    from torch import nn
-
-    from ..zoo import CNN, MLP, PreActResNet18, ResNet20, StridedCNN
-
-    channels, height, width = shape
-    if name in ("sigmoid_mlp", "relu_mlp"):  # the three hidden layers of the papers on saturation
-        activation = nn.Sigmoid if name == "sigmoid_mlp" else nn.ReLU
-        return MLP([channels * height * width, 200, 200, 200, classes], activation=activation)
-    if name == "mlp":
-        return MLP([channels * height * width, 200, 200, classes])
-    if name == "cnn":
-        return CNN(height, channels=channels, classes=classes)
-    if name == "strided_cnn":
-        return StridedCNN(height, channels=channels, classes=classes)
-    if name == "wide_resnet8":  # as many parameters as ResNet-20, in fewer and wider layers
-        return ResNet20(channels=channels, classes=classes, blocks=1, width=32)
-    return {"resnet20": ResNet20, "preact_resnet18": PreActResNet18}[name](channels=channels, classes=classes)
-
-
-def target_file(name: str, shape: Sequence[int], classes: int) -> str:
-    """A Python file whose `network` loads the weights beside it: what `unmask audit` takes."""
-    return f'''"""The network that `unmask train` wrote beside this file."""
-
-from pathlib import Path
-
-from safetensors.torch import load_file
-
-from unmask.cli.train import architecture
-
-
-def network():
-    """In eval mode."""
-    built = architecture({name!r}, {list(shape)}, {classes})
-    built.load_state_dict(load_file(Path(__file__).with_name("network.safetensors")))
-    return built.eval()
-'''
 
 
 def command_line(arguments: argparse.Namespace) -> str:
