@@ -78,6 +78,7 @@ def guides():
 CASES = {
     "FGSM": Case(FGSM(), 1, 1),
     "FGSM-random": Case(FGSM(random_start=True, rel_step_size=2.0), 1, 1, slack={"l2": 1.5, "l1": 1.5}),
+    "FGSM-edge": Case(FGSM(edge_start=True, rel_step_size=2.0), 1, 1, slack={"l2": 1.5, "l1": 1.5}),
     "PGD": Case(PGD(), 41, 41),
     "PGD-last": Case(PGD(last=True, early_stop=False), 40, 40),
     "PGD-margin-restarts": Case(PGD(objective=margin, restarts=2, early_stop=False), 82, 82),

@@ -20,13 +20,17 @@ class FGSM(GradientAttack):
     - `rel_step_size`: step length as a fraction of `threat.epsilon`.
     - `random_start`: start at a random point of the ball instead of at `x`; Wong et al. 2020
       (arXiv:2001.03994) pair it with a step of 1.25.
+    - `edge_start`: start at a random point of the ball's edge instead, for Linf at a random corner. With a step of 2
+      the slope is taken at a corner, and the step ends at one.
 
     **Cost**: one estimate per example.
-    **Source**: Goodfellow et al. 2015, arXiv:1412.6572.
+    **Source**: Goodfellow et al. 2015, arXiv:1412.6572; for random signs, Tramèr et al. 2018, arXiv:1705.07204
+    (R+FGSM, which starts within the ball and steps through what is left of epsilon).
     """
 
     rel_step_size: float = 1.0
     random_start: bool = False
+    edge_start: bool = False
 
     def run(
         self,
@@ -40,7 +44,15 @@ class FGSM(GradientAttack):
         x = x.detach()
         streams = Streams.of(generator, len(x))
         objective = self.objective.for_goal(threat.goal)
-        x_adv = threat.random_start(x, generator=streams) if self.random_start else x
+        x_adv = self._start(x, threat, streams)
         est = self.gradient.estimate(classifier, objective, x_adv, y, generator=streams)
         step_size = self.rel_step_size * threat.epsilon
         return threat.settle(x_adv + step_size * threat.steepest_ascent(est.grad), x)
+
+    def _start(self, x: Images, threat: ThreatModel, streams: Streams) -> Images:
+        if not (self.random_start or self.edge_start):
+            return x
+        start = threat.random_start(x, generator=streams)
+        if not self.edge_start:
+            return start
+        return threat.project(x + threat.epsilon * threat.steepest_ascent(start - x), x)
