@@ -1,4 +1,4 @@
-"""Draws the ROC curves of a finished run: `python reproductions/lecture-defenses/roc.py RESULTS.json OUT.svg`.
+"""ROC curves of the detectors' rows.
 
 Each panel is a detector: plain PGD, where it looks good, and the least suspicious points that the adaptive attacks
 found, where it falls. Only points that fool the classifier are counted.
@@ -6,28 +6,19 @@ found, where it falls. Only points that fool the classifier are counted.
 
 from __future__ import annotations
 
-import json
 import math
-import sys
-from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from sklearn.metrics import roc_curve
 
 
 def figure(rows: dict[str, Any]) -> Figure:
-    """One panel for each row that has scores."""
-    rows = {name: row for name, row in rows.items() if "scores" in row}
+    """One panel for each row, all of which have scores."""
     wide = min(4, len(rows))
     high = math.ceil(len(rows) / wide)
-    drawn, axes = plt.subplots(
-        high, wide, figsize=(3 * wide, 3.1 * high), squeeze=False, layout="constrained"
-    )
+    drawn = Figure(figsize=(3 * wide, 3.1 * high), layout="constrained")
+    axes = drawn.subplots(high, wide, squeeze=False)
     for panel in axes.flat[len(rows) :]:
         panel.set_visible(False)
     for panel, (name, row) in zip(axes.flat, rows.items(), strict=False):
@@ -46,13 +37,3 @@ def figure(rows: dict[str, Any]) -> Figure:
         panel.set_xlabel("false positives", fontsize=8)
         panel.set_ylabel("detected", fontsize=8)
     return drawn
-
-
-def main(results: str, out: str) -> None:
-    """Reads `results.json`, writes the picture."""
-    rows = json.loads(Path(results).read_text(encoding="utf-8"))["rows"]
-    figure(rows).savefig(out)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

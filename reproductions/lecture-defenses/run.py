@@ -1,7 +1,7 @@
 """The lecture's first part: defences that do not seem to work, attacked as it says.
 
 One table a file: `shattered.py` holds the transformations, `detectors.py` the detectors. `unmask reproduce
-lecture-defenses` runs all rows; each is saved as it ends.
+lecture-defenses` runs all rows; each is saved as it ends. `roc.py` draws the detectors' curves.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import benches
 import detectors
+import roc
 import shattered
 
 Row = dict[str, Any]
@@ -46,3 +47,9 @@ def rows(story: Story) -> dict[str, tuple[str, Callable[[], Row]]]:
 def describe(row: Row) -> str:
     """One cell of the table."""
     return TABLES[row["table"]].describe(row)
+
+
+def plots(done: dict[str, Row]) -> dict[str, Any]:
+    """The detectors' ROC curves, of the rows that are there."""
+    scored = {name: row for name, row in done.items() if "scores" in row}
+    return {"roc.png": roc.figure(scored)} if scored else {}

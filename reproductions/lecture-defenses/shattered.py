@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from binarised import GreedyFlips, within_reach
-from torch import Tensor
+from standing import Standing
 
 from unmask.attacks import APGD, MomentumPGD
 from unmask.audit.records import clopper_pearson
@@ -32,8 +32,7 @@ from unmask.defenses import (
 )
 from unmask.gradients import BPDA, EOT, Exact, GradientEstimator, Smoothing
 from unmask.gradients.learned import choose
-from unmask.judge import judge
-from unmask.objectives import Targeted, cross_entropy, margin
+from unmask.objectives import cross_entropy, margin
 from unmask.randomness import Streams
 
 Row = dict[str, Any]
@@ -125,7 +124,12 @@ class Subject:
             reach = float(
                 within_reach(standing.x, self.bench.threat.epsilon).flatten(1).sum(1).float().mean()
             )
-        worst = standing.final()
+        rate = standing.final()
+        best = min(estimators, key=left.__getitem__, default=None)
+        kept = {}
+        if best is not None:
+            kept = standing.falls_at(rate, self.longer(defended, estimators[best], margin))
+        worst = 1 - float(rate.mean())
         count = self.bench.attacked
         return {
             "pixels_within_reach": reach,
@@ -137,6 +141,7 @@ class Subject:
             "value": worst,
             "interval": list(clopper_pearson(worst * count, count)),
             "images": count,
+            "kept": kept,
         }
 
     def clean(self, defended: Classifier) -> float:
@@ -196,50 +201,6 @@ class Subject:
         return MomentumPGD(
             steps=5 * self.bench.steps, gradient=gradient, objective=objective, early_stop=False
         )
-
-
-class Standing:
-    """The worst point of each example so far, by a judgement on draws that no attack saw."""
-
-    def __init__(self, subject: Subject, defended: Classifier):
-        self.subject, self.defended = subject, defended
-        count = subject.bench.attacked
-        self.x, self.y = subject.bench.data.x[:count], subject.bench.data.y[:count]
-        self.worst = self.x.clone()
-        self.rate = self.failures(self.x, "clean")
-
-    def failures(self, x_adv: Tensor, tag: str, forwards: int = 40) -> Tensor:
-        """How often each point fools the deployed prediction, over about so many forwards of a random network."""
-        threat = self.subject.bench.threat
-        draws = max(1, forwards // self.defended.passes)
-        streams = self.subject.streams(f"judge {tag}", len(self.x))
-        verdict = judge(self.defended, x_adv, self.x, self.y, threat, draws=draws, generator=streams)
-        assert bool(verdict.allowed.all())
-        return verdict.failure_rate
-
-    def offer(self, attack: Any, tag: str, *, survivors: bool = False) -> float:
-        """Runs an attack, keeps what is worse than before; returns the accuracy that it leaves by itself."""
-        chosen = (self.rate < 1).nonzero()[:, 0] if survivors else torch.arange(len(self.x))
-        if not len(chosen):
-            return 0.0
-        x_adv = self.worst.clone()
-        streams = self.subject.streams(f"attack {tag}", len(self.x))[chosen]
-        threat = self.subject.bench.threat
-        x_adv[chosen] = attack.run(self.defended, self.x[chosen], self.y[chosen], threat, generator=streams)
-        rate = self.failures(x_adv, tag)
-        better = rate > self.rate
-        self.worst[better], self.rate = x_adv[better], torch.maximum(rate, self.rate)
-        return 1 - float(rate.mean())
-
-    def towards(self, ahead: int, attack: Callable[[Any], Any]) -> None:
-        """Aims what is left at the class so many after its own."""
-        chosen = (self.rate < 1).nonzero()[:, 0]
-        targets = (self.y[chosen] + ahead) % 10
-        self.offer(attack(Targeted(targets)), f"towards {ahead}", survivors=True)
-
-    def final(self) -> float:
-        """Accuracy at the worst points, on fresh draws."""
-        return 1 - float(self.failures(self.worst, "final", forwards=80).mean())
 
 
 def describe(row: Row) -> str:

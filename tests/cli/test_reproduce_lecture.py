@@ -23,6 +23,12 @@ def test_one_row(tmp_path, capsys):
     assert "not run" in shown
 
 
+def test_what_a_defence_keeps_falls_a_little_farther_out(tmp_path):
+    row = rows(tmp_path, "--only", "1 bit")["digits: bit depth, 1 bit"]
+    assert len(row["kept"]) == round(row["value"] * row["images"]) > 0
+    assert all(0.2 < kept["falls_at"] <= 0.6 and kept["accuracy"] == 1 for kept in row["kept"].values())
+
+
 @pytest.mark.slow
 def test_the_tables_in_small(tmp_path):
     found = rows(tmp_path, "--only", "digits")
