@@ -72,6 +72,7 @@ def test_every_recipe_trains(tmp_path, capsys):
         ("pgd --epsilon 0.1 --beta 2", "--beta is 2.0, but pgd has none; it is for trades"),
         ("pretraining --epsilon 0.1", "--source is missing"),
         ("selftraining --epsilon 0.1 --labels 5000", "--labels is 5000"),
+        ("pgd --epsilon 0.1 --edge-start", "--edge-start is True, but pgd has none; it is for fgsm"),
         ("standard --validation 5000", "--validation is 5000"),
         ("free --epsilon 0.1 --replays 0", "replays=0"),
     ],
@@ -81,6 +82,21 @@ def test_options_that_do_not_fit_are_one_line(words, message, tmp_path, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_an_edge_start_takes_a_step_across_the_ball(tmp_path):
+    words = "train fgsm --examples 200 --batch-size 32 --epochs 1 --epsilon 0.1 --arch mlp --seed 3".split()
+    for name, more in {
+        "edge": ["--edge-start"],
+        "same": ["--edge-start", "--step-size", "2"],
+        "not": [],
+    }.items():
+        assert main([*words, *more, "--out", str(tmp_path / name)]) == 0
+    weights = {n: load_file(tmp_path / n / "network.safetensors") for n in ("edge", "same", "not")}
+    assert all(t.equal(weights["same"][name]) for name, t in weights["edge"].items())
+    assert not all(t.equal(weights["not"][name]) for name, t in weights["edge"].items())
+    command = json.loads((tmp_path / "edge" / "train.json").read_text())["command"]
+    assert " --edge-start --" in command
 
 
 def test_unusable_options_are_one_line(tmp_path, capsys):

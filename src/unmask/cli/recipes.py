@@ -29,6 +29,7 @@ ONLY = {
     "steps": ("pgd", "trades", "pretraining", "selftraining"),
     "step_size": ("pgd", "fgsm", "free", "yopo", "trades", "pretraining", "selftraining"),
     "replays": ("free",),
+    "edge_start": ("fgsm",),
     "guard_every": ("fgsm",),
     "full": ("yopo",),
     "inner": ("yopo",),
@@ -50,6 +51,12 @@ def add_recipe_options(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--steps", type=int, metavar="N", help="of the inner attack (default: 10)")
     add("--step-size", type=number, metavar="S", help="of the attack, as a fraction of epsilon")
+    add(
+        "--edge-start",
+        action="store_const",
+        const=True,
+        help="fgsm: start at a random corner of the ball, not inside; takes --step-size 2 unless one is given",
+    )
     add("--replays", type=int, metavar="M", help="free: steps on each minibatch (default: 8)")
     add(
         "--guard-every",
@@ -104,7 +111,10 @@ def build(arguments: argparse.Namespace, shared: dict[str, Any], data: Data) -> 
         shared = shared | _given(fields) | {"pad": arguments.pad or 0}
         return training.Saturated(**shared), data
     if arguments.recipe == "fgsm":
-        attack = _stepped(training.FastTraining().attack, arguments)
+        attack: Any = training.FastTraining().attack
+        if arguments.edge_start:
+            attack = replace(attack, edge_start=True, rel_step_size=2.0)
+        attack = _stepped(attack, arguments)
         guard = _given({"guard_every": arguments.guard_every})
         return training.FastTraining(**shared, **guard, attack=attack), data
     if arguments.recipe in ("free", "yopo"):

@@ -239,6 +239,6 @@ def command_line(arguments: argparse.Namespace) -> str:
     for name in (*names, "validation", "patience", "seed"):
         value = getattr(arguments, name)
         if value is not None:
-            words.append(f"--{name.replace('_', '-')} {value}")
+            words.append(f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}"))
     words += [f"--{name}" for name in ("half", "compile") if getattr(arguments, name)]
     return " ".join([*words, "--out DIR"])
