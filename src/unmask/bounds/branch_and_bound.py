@@ -31,7 +31,7 @@ Images = Float[Tensor, "batch *dims"]
 # Branches bounded together, ascent steps on each, and its two step sizes; signs of how many ReLUs are tried before one
 # is fixed. Ours.
 _TOGETHER = 256
-_STEPS = 8
+_STEPS = 4
 _SLOPE_RATE, _WEIGHT_RATE = 0.2, 0.1
 _TRIED = 4
 # A linear program whose smallest margin is not above this decides nothing unless its point is an example.
@@ -113,20 +113,29 @@ class _Search:
 
     def run(self, time_limit: float) -> Proof:
         start = time.perf_counter()
-        todo = self._root()
-        while len(todo.bound) and self.x_adv is None:
+        todo = [self._root()]
+        while todo and self.x_adv is None:
             if time.perf_counter() - start > time_limit:
                 return Proof("open", None, self.bounded, time.perf_counter() - start)
-            order = todo.bound.argsort()
-            now, todo = todo[order[:_TOGETHER]], todo[order[_TOGETHER:]]
+            now = self._deepest(todo)
             splittable = now.open().any(1)
             for leaf in (~splittable).nonzero()[:, 0].tolist():
                 self._decide(now[torch.tensor([leaf])])
             now = now[splittable]
             if len(now.bound):
-                todo = todo + self._climbed(self._split(now))
+                todo.append(self._climbed(self._split(now)))
         answer = "unsafe" if self.x_adv is not None else "open" if self.undecided else "safe"
         return Proof(answer, self.x_adv, self.bounded, time.perf_counter() - start)
+
+    def _deepest(self, todo: list[Branches]) -> Branches:
+        """Takes the newest branches off the stack, so that few are open at a time; the worst of them first."""
+        now = todo.pop()
+        while todo and len(now.bound) < _TOGETHER:
+            now = now + todo.pop()
+        order = now.bound.argsort()
+        if len(now.bound) > _TOGETHER:
+            todo.append(now[order[_TOGETHER:]])
+        return now[order[:_TOGETHER]]
 
     def _root(self) -> Branches:
         """One branch per other class, behind bounds whose slopes were optimised."""
