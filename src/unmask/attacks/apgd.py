@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from ..classifier import Classifier
 from ..judge import fooled
@@ -72,18 +73,19 @@ class APGD(GradientAttack):
         x_adv = threat.random_start(batch.x, generator=batch.streams)
         x_prev, x_best = x_adv, x_adv.clone()
         grad_best = torch.zeros_like(x_adv)
-        value_prev = value_best = value_mark = x_adv.new_full((len(batch),), -torch.inf)
         step_size = x_adv.new_full((len(batch),), 2 * threat.epsilon)
         halved = torch.zeros(len(batch), dtype=torch.bool, device=x_adv.device)
-        rises = torch.zeros(len(batch), dtype=torch.int64, device=x_adv.device)
+        value_best = value_mark = x_adv.new_empty(0)
+        values: list[Tensor] = []  # from the last checkpoint's on
         mark = 0
         for step in range(self.steps + 1):  # the last estimate scores the last iterate
             est = self.gradient.estimate(classifier, batch.objective, x_adv, batch.y, generator=batch.streams)
-            better = est.value > value_best
-            overwrite(better, (x_best, x_adv), (grad_best, est.grad))
-            value_best = torch.where(better, est.value, value_best)
-            rises += est.value > value_prev
-            value_prev, grad = est.value, est.grad
+            grad = est.grad
+            if step == 0:
+                value_best, value_mark = torch.full_like(est.value, -torch.inf).expand(2, -1).clone()
+                values = [value_mark]
+            overwrite(est.value > value_best, (x_best, x_adv), (grad_best, grad), (value_best, est.value))
+            values.append(est.value)
 
             if self.early_stop and (won := fooled(est.outputs, batch.y, threat)).any():
                 stay = best.fooled(batch, won, x_adv)
@@ -93,20 +95,23 @@ class APGD(GradientAttack):
                 x_adv, x_prev, x_best, grad, grad_best = (
                     t[stay] for t in (x_adv, x_prev, x_best, grad, grad_best)
                 )
-                value_prev, value_best, value_mark = value_prev[stay], value_best[stay], value_mark[stay]
-                step_size, halved, rises = step_size[stay], halved[stay], rises[stay]
+                value_best, value_mark = value_best[stay], value_mark[stay]
+                step_size, halved = step_size[stay], halved[stay]
+                values = list(torch.stack(values)[:, stay])
             if step == self.steps:
                 break
 
             if step in checkpoints:
                 stuck = ~halved & (value_best <= value_mark)  # condition 2
+                course = torch.stack(values)
+                rises = (course[1:] > course[:-1]).sum(0)
                 halved = (rises < self.rho * (step - mark)) | stuck  # condition 1, or 2
                 step_size = torch.where(halved, step_size / 2, step_size)
-                grad = grad.clone()  # the estimate's own may be anyone's memory
-                overwrite(halved, (x_adv, x_best), (grad, grad_best))
-                value_prev = torch.where(halved, value_best, value_prev)
-                value_mark, mark = value_best, step
-                rises = torch.zeros_like(rises)
+                if halved.any():
+                    grad = grad.clone()  # the estimate's own may be anyone's memory
+                    overwrite(halved, (x_adv, x_best), (grad, grad_best))
+                values = [torch.where(halved, value_best, values[-1])]
+                value_mark, mark = value_best.clone(), step
 
             # In memory that is there already: what is allocated anew costs more than the arithmetic.
             x_new = threat.steepest_ascent(grad)

@@ -62,14 +62,14 @@ class PGD(GradientAttack):
 
     def _ascend(self, classifier: Classifier, batch: Batch, threat: ThreatModel, best: Incumbent) -> None:
         x_adv = threat.random_start(batch.x, generator=batch.streams) if self.random_start else batch.x
-        x_best, value_best = x_adv.clone(), x_adv.new_full((len(batch),), -torch.inf)
+        x_best, value_best = x_adv.clone(), x_adv.new_empty(0)
         step_size = self.rel_step_size * threat.epsilon
         for step in range(self.steps + (not self.last)):  # the last estimate scores the last iterate
             est = self.gradient.estimate(classifier, batch.objective, x_adv, batch.y, generator=batch.streams)
-            better = est.value > value_best
-            overwrite(better, (x_best, x_adv))
-            value_best = torch.where(better, est.value, value_best)
             grad = est.grad
+            if step == 0:
+                value_best = torch.full_like(est.value, -torch.inf)
+            overwrite(est.value > value_best, (x_best, x_adv), (value_best, est.value))
             if self.early_stop and (won := fooled(est.outputs, batch.y, threat)).any():
                 stay = best.fooled(batch, won, x_adv)
                 if not len(stay):
