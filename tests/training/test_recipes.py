@@ -1,5 +1,6 @@
 """What all recipes promise: resumption to the bit, validation that steers, refusals in one line, robustness."""
 
+import shutil
 from dataclasses import dataclass, replace
 
 import pytest
@@ -101,6 +102,17 @@ def test_bfloat16_passes_and_global_random_state(few):
             recipe.fit(small_network(), few, THREAT, generator=seed()).epochs[0].loss, rel=0.05
         )
     assert torch.equal(state, torch.random.get_rng_state())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_passes_train_the_same_network(few):
+    recipe = RECIPES["pgd"]
+    losses = [
+        [e.loss for e in r.fit(small_network(), few, THREAT, generator=seed()).epochs]
+        for r in (recipe, replace(recipe, compiled=True))
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 @dataclass(frozen=True)

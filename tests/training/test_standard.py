@@ -139,6 +139,31 @@ def test_learns_digits():
     assert accuracy > 0.95  # guessing: 0.1
 
 
+def test_what_stays_is_the_moving_average_of_the_weights(digits):
+    """Written out: decay as asked for, but never longer than the steps so far allow."""
+    seen = []
+
+    @dataclass(frozen=True, kw_only=True)
+    class Watching(Standard):
+        def learn(self, run, x, y):
+            out = super().learn(run, x, y)
+            seen.append({name: t.detach().clone() for name, t in run.network.state_dict().items()})
+            return out
+
+    for decay in (0.9, 0.0):
+        seen.clear()
+        found = network()
+        mean = {name: t.clone() for name, t in found.state_dict().items()}
+        recipe = Watching(epochs=2, batch_size=32, learning_rate=0.1, pad=0, mirror=False, average=decay)
+        recipe.fit(found, digits, None, generator=generator())
+        assert len(seen) == 20
+        for step, weights in enumerate(seen, start=1):
+            kept = min(decay, step / (step + 9))
+            mean = {name: kept * t + (1 - kept) * weights[name] for name, t in mean.items()}
+        for name, t in found.state_dict().items():
+            assert torch.allclose(t, mean[name], atol=1e-6), name
+
+
 def test_batch_statistics_are_averaged_too():
     net = network(0, lambda: nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(64, 10)))
     data = load("digits", split="train", examples=320)
