@@ -17,14 +17,15 @@ def plots(done: dict[str, Row]) -> dict[str, Figure]:
     """Robust accuracy against the time it took, the frontier of TRADES, the toy model: those whose rows are there."""
     recipes = {n.removeprefix("accuracy: "): r for n, r in done.items() if n.startswith("accuracy: ")}
     timed = {name: r for name, r in recipes.items() if "training_seconds" in r}
-    frontier = {f"beta {n.rpartition(' ')[2]}": r for n, r in done.items() if n.startswith("trade-off")}
+    traded = {n.removeprefix("trade-off: "): r for n, r in done.items() if n.startswith("trade-off")}
+    frontier = {n.removeprefix("TRADES, "): r for n, r in traded.items() if n != "pgd"}
     toy = {n: r for n, r in done.items() if n.startswith("toy model")}
     figures: dict[str, Figure] = {}
     if timed:
         figures["accuracy_per_minute.png"] = per_minute(timed)
-    if frontier and "trades" in recipes:
-        also = {"pgd": recipes["pgd"]} if "pgd" in recipes else {}
-        figures["trades_frontier.png"] = trade_off({**frontier, "beta 6": recipes["trades"]}, also)
+    if frontier:
+        also = {n: r for n, r in traded.items() if n == "pgd"}
+        figures["trades_frontier.png"] = trade_off(frontier, also)
     if toy:
         figures["toy_model.png"] = theory_and_training(toy)
     return figures

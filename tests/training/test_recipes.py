@@ -106,6 +106,7 @@ def test_bfloat16_passes_and_global_random_state(few):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit, which the compiler imports
 def test_compiled_passes_train_the_same_network(few):
     recipe = RECIPES["pgd"]
     losses = [

@@ -32,6 +32,8 @@ def test_every_row_has_its_figure():
         assert callable(measure)
     assert module.plots({}) == {}
     assert module.describe({"ratio": 8.1}) == "8.1 x standard training"
+    audit = {"robust": 0.5, "naive": 0.6, "interval": [0.4, 0.6], "masking": [], "images": 3}
+    assert module.describe(audit) == "standard attack 60 %, all attacks 50 % [40, 60], masking: none"
 
 
 @pytest.mark.slow
@@ -44,8 +46,13 @@ def test_what_the_lecture_says_holds_on_digits(tmp_path):
     assert robust["standard"] < 0.3
     assert cost["yopo-2-5"] < cost["yopo-3-5"] < cost["yopo-5-3"] < cost["pgd"]
     assert cost["yopo-2-5"] < cost["pgd"] / 3
-    for name in ("pgd", "fgsm", "free", "yopo-5-3", "trades"):
+    for name in ("pgd", "fgsm", "fgsm-edge", "free", "yopo-5-3", "trades"):
         assert robust[name] > 0.55, name
+    audits = {n.rpartition(" ")[2]: r for n, r in found.items() if n.startswith("audit")}
+    assert set(audits) == set(robust)
+    for name, row in audits.items():
+        assert row["masking"] == [], name
+        assert row["robust"] <= row["naive"]
     more = {n: r["robust"] for n, r in found.items() if n.startswith("more data")}
     scratch, pretrained, labelled, all_of_them = more.values()
     assert pretrained > scratch
