@@ -77,6 +77,12 @@ def test_sound_evidence_is_verified(audit):
     assert report["robust_accuracy"] == pytest.approx(1 - outcome.total / EXAMPLES)
 
 
+def test_the_whole_module_is_asked_and_not_what_it_calls_its_network(tmp_path):
+    small_audit(tmp_path / "out", f"{write_target(tmp_path)}:with_a_network")
+    outcome = verify(tmp_path / "out")
+    assert outcome.holds, outcome.checks
+
+
 def test_an_audit_that_found_nothing_is_verified(tmp_path):
     spec = f"{write_target(tmp_path)}:linear"
     network, _ = build(spec)

@@ -155,9 +155,14 @@ def _lengths(x_adv: Tensor, x: Tensor, norm: str) -> Tensor:
     return delta.sum(1) if norm == "l1" else delta.square().sum(1).sqrt()
 
 
+def _network(target: Any) -> Any:
+    """The user's network, which our own Classifier keeps in that field. A module's field is the module's own affair."""
+    return target if isinstance(target, torch.nn.Module) else getattr(target, "network", target)
+
+
 def _predictor(network: Any, report: Report, device: str) -> PREDICT:
     """The deployed prediction, mean over the claimed passes: logits, and whether it answers at all."""
-    inner = getattr(network, "network", network)  # our own Classifier keeps the user's network in that field
+    inner = _network(network)
     if isinstance(inner, torch.nn.Module):
         inner.to(device)
 
@@ -219,7 +224,7 @@ def _same_run(report: Report, evidence: Evidence, network: Any) -> Check:
     aims = report.threat.goal == "targeted"
     if stated != reported or aims != (evidence.targets is not None) or aims != (report.targets is not None):
         return Check("one audit", False, "report.json and evidence.safetensors are of different audits")
-    now = checkpoint_hash(getattr(network, "network", network))
+    now = checkpoint_hash(_network(network))
     same = now == evidence.checkpoint_hash
     return Check("checkpoint", same, now[:12] or "no parameters" if same else "not the audited one")
 
