@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--pool-factor", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--untargeted", action="store_true")
+    parser.add_argument("--half", action="store_true", help="our backward passes in bfloat16")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     if not os.environ.get("UNMASK_DATA"):
@@ -74,7 +75,9 @@ def main() -> None:
     norm = NORMS[options.norm]
     goal = "untargeted" if options.untargeted else "targeted"
     threat = norm(epsilon=options.radius, goal=goal)
-    ours = Clever(batches=options.batches, samples=options.samples, pool_factor=options.pool_factor)
+    ours = Clever(
+        batches=options.batches, samples=options.samples, pool_factor=options.pool_factor, half=options.half
+    )
     door = Classifier(network, deterministic=True)
     theirs = PyTorchClassifier(
         network, nn.CrossEntropyLoss(), shape, 10, clip_values=(0, 1), device_type="cpu"

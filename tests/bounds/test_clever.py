@@ -2,6 +2,8 @@
 
 import math
 import warnings
+from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torch import nn
 
 from unmask.bounds.clever import Clever
 from unmask.bounds.counterexamples import InPrecision, Ramp, SaturatedSigmoid, Staircase, counterexamples
+from unmask.bounds.half import HalfBackward
 from unmask.bounds.marks import mark
 from unmask.bounds.weibull import fit_reverse_weibull
 from unmask.classifier import Classifier
@@ -156,6 +159,64 @@ def test_agrees_with_art(threat, pool_factor):
     assert max(ours) < radius
     spread = max(np.ptp(theirs), np.ptp(ours), 0.01 * np.mean(theirs))
     assert abs(np.mean(ours) - np.mean(theirs)) < 2 * spread
+
+
+class Convolutional(nn.Module):
+    """Convolutions with and without stride, groups and a skip, and linear layers, in the given precision."""
+
+    def __init__(self, dtype=torch.float32):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.first = nn.Conv2d(2, 8, 3, padding=1)
+            self.middle = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+            self.last = nn.Conv2d(8, 16, 3, stride=2, padding=1)
+            self.head = nn.Sequential(nn.Flatten(), nn.Linear(16 * 9, 32), nn.ReLU(), nn.Linear(32, 4))
+        self.to(dtype).eval()
+        self.dtype = dtype
+
+    def forward(self, x):
+        x = self.first(x.to(self.dtype)).relu()
+        x = x + self.middle(x).relu()
+        return self.head(self.last(x).relu())
+
+
+def test_half_precision_rounds_the_norms_and_nothing_else():
+    x = images(64)
+
+    def slope(network, mode):
+        leaf = x.clone().requires_grad_()
+        value = (network(leaf)[:, 1] - network(leaf)[:, 0]).sum()
+        with mode:
+            return torch.autograd.grad(value, leaf)[0].flatten(1)
+
+    network = Convolutional()
+    exact, half = slope(network, nullcontext()), slope(network, HalfBackward())
+    assert not torch.equal(exact, half)
+    assert half.dtype == torch.float32
+    relative = torch.linalg.vector_norm(half - exact, dim=1) / torch.linalg.vector_norm(exact, dim=1)
+    assert relative.max() < 0.01
+    double = Convolutional(torch.float64)
+    assert torch.equal(slope(double, nullcontext()), slope(double, HalfBackward()))
+
+
+def test_scores_in_half_precision():
+    """On a linear model every maximum is the same, so that the score carries the rounding and no fit."""
+    network = linear()
+    x = images(6)
+    y = network(x).argmax(1)
+    door = Classifier(network)
+    for threat in (Linf(epsilon=100.0), L2(epsilon=100.0), L1(epsilon=100.0)):
+        exact, half = (
+            replace(SMALL, half=half).run(door, x, y, threat, generator=generator()) for half in (False, True)
+        )
+        assert [s.score for s in half] == pytest.approx([s.score for s in exact], rel=0.005)
+        assert all(h.score != e.score and h.margin == e.margin for h, e in zip(half, exact, strict=True))
+    hidden = nn.Sequential(Staircase(), network)
+    score = replace(SMALL, half=True).run(
+        Classifier(hidden), x[:1], y[:1], L2(epsilon=1.0), generator=generator()
+    )[0]
+    assert (score.degenerate, score.zero_gradient_share) == ("zero", 1.0)
 
 
 def test_cost_is_metered():
