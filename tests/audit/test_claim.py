@@ -166,6 +166,7 @@ def test_weights_that_cannot_be_hashed_are_no_match():
 
 FULL = {
     **LEAST,
+    "data": "cifar10",
     "checkpoint_hash": "0" * 64,
     "passes": 1,
     "box": [0.0, 1.0],
@@ -205,7 +206,11 @@ def test_each_gap_opens_its_item(change, opened):
 
 @pytest.mark.parametrize(
     ("name", "opened"),
-    [("passes", {"randomness is averaged over"}), ("goal", {"precise threat model"})],
+    [
+        ("passes", {"randomness is averaged over"}),
+        ("goal", {"precise threat model"}),
+        ("data", {"a concrete claim"}),
+    ],
 )
 def test_what_is_meant_must_be_said(name, opened):
     assert left_open({key: value for key, value in FULL.items() if key != name}) == opened

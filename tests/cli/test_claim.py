@@ -146,7 +146,7 @@ def test_check_lists_what_is_open_and_loads_nothing(folder, capsys):
 
 
 def test_check_of_a_full_claim_is_zero(capsys):
-    main([*NEW, "--claim", "0.4", "--clean-accuracy", "0.9", "--passes", "1"])
+    main([*NEW, "--data", "digits", "--claim", "0.4", "--clean-accuracy", "0.9", "--passes", "1"])
     assert main(["claim", "check", "claim.toml"]) == 0
     assert "0 of 27 items are open" in capsys.readouterr().out
 

@@ -99,7 +99,9 @@ def _released(claim: Claim) -> Answer:
 def _concrete(claim: Claim) -> Answer:
     if claim.claim is None:
         return "open", "state claim, the accuracy under attack; without it nothing can be refuted"
-    return "stated", f"{claim.claim:.1%} under attack"
+    if "data" not in claim.model_fields_set:
+        return "open", "state data: on whose images the claimed accuracy is measured"
+    return "stated", f"{claim.claim:.1%} under attack, on {claim.data}"
 
 
 def _clean(claim: Claim) -> Answer:
