@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--untargeted", action="store_true")
     parser.add_argument("--half", action="store_true", help="our backward passes in bfloat16")
+    parser.add_argument("--points-at-once", type=int, default=512, help="ours")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     if not os.environ.get("UNMASK_DATA"):
@@ -76,7 +77,11 @@ def main() -> None:
     goal = "untargeted" if options.untargeted else "targeted"
     threat = norm(epsilon=options.radius, goal=goal)
     ours = Clever(
-        batches=options.batches, samples=options.samples, pool_factor=options.pool_factor, half=options.half
+        batches=options.batches,
+        samples=options.samples,
+        pool_factor=options.pool_factor,
+        half=options.half,
+        points_at_once=options.points_at_once,
     )
     door = Classifier(network, deterministic=True)
     theirs = PyTorchClassifier(

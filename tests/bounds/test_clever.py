@@ -200,6 +200,32 @@ def test_half_precision_rounds_the_norms_and_nothing_else():
     assert torch.equal(slope(double, nullcontext()), slope(double, HalfBackward()))
 
 
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride", "padding", "size"),
+    [
+        (1, (4, 4), 2, 1, (28, 28)),
+        (3, (7, 5), 2, 3, (17, 12)),
+        (2, (5, 3), 3, (2, 0), (11, 13)),
+        (3, (2, 2), 4, 0, (10, 9)),
+        (2, (1, 1), 2, 0, (7, 7)),
+        (3, (3, 3), 2, 2, (8, 8)),
+    ],
+)
+def test_the_first_layer_in_half_precision(channels, kernel, stride, padding, size):
+    """A strided convolution of few channels has a backward pass of its own."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer = nn.Conv2d(channels, 6, kernel, stride, padding)
+        x = torch.rand(3, channels, *size).requires_grad_()
+        out = layer(x)
+        rows = torch.randn_like(out)
+    (exact,) = torch.autograd.grad(out, x, rows, retain_graph=True)
+    with HalfBackward():
+        (half,) = torch.autograd.grad(out, x, rows)
+    assert half.shape == exact.shape
+    assert (half - exact).abs().max() < 0.02 * exact.abs().max()
+
+
 def test_scores_in_half_precision():
     """On a linear model every maximum is the same, so that the score carries the rounding and no fit."""
     network = linear()

@@ -74,7 +74,8 @@ class Clever:
       points once, and each maximum is taken over a random part of them, as the released code and ART do: `batches / k`
       times cheaper, but the maxima then repeat, and the fit's p-value means nothing and is NaN.
     - `gradient`: how a slope is estimated.
-    - `points_at_once`: points per forward pass, at most 512; bounds the memory.
+    - `points_at_once`: points per forward pass, at most 512; bounds the memory. On a processor 256 are faster where
+      the activations of 512 leave its cache.
     - `half`: backward passes of the exact gradient in bfloat16 (see `HalfBackward`), for processors and GPUs that
       multiply in it. Each maximum then carries its rounding, at most 1.1 % on nine networks (`docs/bounds.md`).
 
@@ -88,7 +89,7 @@ class Clever:
     samples: int = 1024
     pool_factor: int | None = None
     gradient: GradientEstimator = Exact()
-    points_at_once: int = 256
+    points_at_once: int = 512
     half: bool = False
 
     def __post_init__(self) -> None:
