@@ -230,7 +230,8 @@ def _same_run(report: Report, evidence: Evidence, network: Any) -> Check:
 
 
 def _clean_accuracy(report: Report, data: Data, predict: PREDICT, draws: int) -> Check:
-    rates = sum(_met(*predict(data.x), target=data.y) for _ in range(draws)) / draws
+    # As under attack, what is rejected is not taken for another class.
+    rates = 1 - sum(_met(*predict(data.x), label=data.y) for _ in range(draws)) / draws
     assert isinstance(rates, Tensor)
     fresh = float(rates.mean())
     # How often the report drew is unknown here; one draw each scatters most.
