@@ -151,6 +151,8 @@ def _where(subject: Subject) -> tuple[str | None, Site]:
     trace = record(score, subject.x[:2], seed=subject.seed)
     made = trace.records[-1].inputs[1].producer  # the cat, and what indexed the score for it
     made = trace.records[made].inputs[0].producer if made >= 0 else made
+    while made >= 0 and not trace.records[made].site.file:  # our own, around a network that raises
+        made = trace.records[made].inputs[0].producer if trace.records[made].inputs else -1
     if made < 0:
         return None, Site("", 0)
     return title(trace.records[made].name, trace.records[made]), trace.records[made].site

@@ -122,12 +122,11 @@ def _rule(s: Suspect) -> tuple[Rule | None, str]:
 
 def _width(record: Record) -> float:
     values = [v.data for v in record.inputs if v.data.is_floating_point()]
-    if len(values) > 1 and record.name.strip("_") in ("gt", "ge", "lt", "le", "eq", "ne", "greater", "less"):
-        spread = (values[0] - values[1]).std()
-    elif record.name.strip("_") in ("argmax", "argmin", "max", "min", "topk"):
-        spread = values[0].std() if values else torch.tensor(1.0)
-    else:
-        spread = values[0].std() if values else torch.tensor(1.0)
+    name = record.name.strip("_")
+    if len(values) > 1 and name in ("gt", "ge", "lt", "le", "eq", "ne", "greater", "less"):
+        values = [values[0] - values[1]]
+    # A single number has no spread.
+    spread = values[0].std() if values and values[0].numel() > 1 else torch.tensor(1.0)
     width = float(spread) / 4
     return width if width > 0 and width == width else 0.1
 

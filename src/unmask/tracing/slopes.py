@@ -96,6 +96,7 @@ def agreement(r: Record, after: Record, arriving: Arriving, *, probes: int = 8) 
         if before.edge is None or before.data.shape != then.data.shape:
             continue
         change = _wide(then.data - before.data)
+        batch = len(change) if change.ndim else 1  # a number for the whole batch, such as its largest pixel
         heard = _heard(before, arriving) & _heard(then, arriving)
         noise = 1e-5 * before.data.abs().double().amax()
         if not ((change.abs() > noise) & heard).any() or not torch.isfinite(change).all():
@@ -109,9 +110,9 @@ def agreement(r: Record, after: Record, arriving: Arriving, *, probes: int = 8) 
             for grad, (a, b) in zip(grads, pairs, strict=True):
                 if a.data.shape != b.data.shape or grad.shape != a.data.shape:
                     return float("nan")
-                total = total + _rows(_wide(grad).conj() * _wide(b.data - a.data), len(change))
+                total = total + _rows(_wide(grad).conj() * _wide(b.data - a.data), batch)
             predicted.append(torch.as_tensor(total).flatten())
-            seen.append(_rows(c * change, len(change)).flatten())
+            seen.append(_rows(c * change, batch).flatten())
     if not seen:
         return float("nan")
     p, s = torch.cat(predicted), torch.cat(seen)
