@@ -16,6 +16,7 @@ from unmask.training import (
     Standard,
 )
 
+GUARD_EVERY = 100  # steps between two checks of fast training's guard
 SHAPES = ((3, 5), (2, 5))  # m and n of YOPO-m-n beside its own, 5 and 3
 
 
@@ -113,8 +114,8 @@ def recipes(scale: Scale, epochs: int, *, half: bool) -> dict[str, Loop]:
     return {
         "standard": Standard(**plain),
         "pgd": AdversarialTraining(**plain),
-        "fgsm": FastTraining(**plain, guard_every=100),
-        "fgsm-edge": FastTraining(**plain, guard_every=100, attack=edge),
+        "fgsm": FastTraining(**plain, guard_every=GUARD_EVERY),
+        "fgsm-edge": FastTraining(**plain, guard_every=GUARD_EVERY, attack=edge),
         "free": FreeTraining(**plain | free, replays=scale.replays),
         "yopo-5-3": YOPO(**plain),
         **{f"yopo-{m}-{n}": replace(YOPO(**plain), full=m, inner=n) for m, n in SHAPES},
