@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,8 +17,8 @@ class Outputs:
     **Fields**
     - `logits`: `[batch, classes]`, unnormalised.
     - `detector_score`: `[batch]` or None. An input is **rejected where the score is above zero**; shift your
-      detector by its threshold. A rejected input is never a success of the attack. There is no other way to reject:
-      a network with a class for it says so by `with_reject_class`, and one that raises has failed.
+      detector by its threshold. A rejected input is never a success of the attack. A network with a class for it
+      says so by `with_reject_class`, one that raises an exception by `unmask.Raising`.
     """
 
     logits: Float[Tensor, "batch classes"]
@@ -38,7 +37,7 @@ class Outputs:
         ([1, 1], [False, True])
         """
         column = reject % logits.shape[1]
-        kept = torch.cat([logits[:, :column], logits[:, column + 1 :]], 1)
+        kept = logits[:, [k for k in range(logits.shape[1]) if k != column]]
         return cls(kept, logits[:, column] - kept.amax(1))
 
     def __getitem__(self, index: Tensor) -> Outputs:

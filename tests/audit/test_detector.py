@@ -53,6 +53,26 @@ def test_a_detector_that_objects_to_every_change_is_robust_and_no_finding():
     assert not report.masking
 
 
+class WithItsClass(nn.Module):
+    """The fixture's detector as the eleventh class."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = CASES["reconstruction_detector"].build()
+
+    def forward(self, x):
+        outputs = self.inside(x)
+        largest = outputs.logits.amax(1, keepdim=True)
+        logits = torch.cat([outputs.logits, largest + outputs.detector_score[:, None]], 1)
+        return Outputs.with_reject_class(logits, reject=-1)
+
+
+def test_a_class_for_rejection_is_attacked_like_a_score():
+    report = audit(WithItsClass().eval(), DATA, Linf(epsilon=0.2), budget="quick")
+    assert [finding.mechanism for finding in report.masking] == ["detector"]
+    assert report.robust_accuracy < report.naive_robust_accuracy - 0.5
+
+
 def test_a_class_for_rejection_is_a_detector():
     logits = torch.tensor([[3.0, 5.0, 1.0], [0.0, 2.0, 7.0]])
     first = Outputs.with_reject_class(logits, reject=0)

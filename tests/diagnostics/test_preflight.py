@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unmask.classifier import Classifier
 from unmask.diagnostics import preflight
 from unmask.errors import ModelFailed, UnmaskError, UnusableInput
+from unmask.randomness import Streams
 
 from .conftest import Noisy, Quantised, Scaled
 
@@ -116,6 +117,17 @@ def test_votes_are_labels_and_no_probabilities(base, fly):
         ).mean(0)
 
     assert fly(Around(base, behind=votes)).label_only
+
+
+def test_one_output_more_than_labels_may_be_a_class_for_rejection(base, digits, fly):
+    more = Around(base, behind=lambda z: torch.cat([z, z.amax(1, keepdim=True) - 5], 1))
+    assert len(digits[0]) < 110
+    assert fly(more).warnings == ()  # of so few images a class may be missing
+    many = {"x": digits[0].repeat(8, 1, 1, 1), "y": digits[1].repeat(8)}
+    streams = Streams.seeded(0, torch.arange(len(many["x"])), "many")
+    told = preflight(Classifier(more), **many, generator=streams).warnings
+    assert "11 outputs and the labels end at 9" in told[0]
+    assert preflight(Classifier(base), **many, generator=streams).warnings == ()
 
 
 def test_two_classes_go_on_with_a_warning(base, digits, fly):

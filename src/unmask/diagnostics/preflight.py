@@ -110,6 +110,12 @@ def preflight(
         warnings.append(
             f"clean accuracy is {accuracy:.1%}, no better than chance: check labels and preprocessing"
         )
+    # Among so many images every class is there.
+    if outputs[0].detector_score is None and classes == int(y.max()) + 2 and len(y) >= 10 * classes:
+        warnings.append(
+            f"the network has {classes} outputs and the labels end at {int(y.max())}: the last one counts as a wrong "
+            'class; if it means "rejected", return unmask.Outputs.with_reject_class(logits, reject=-1)'
+        )
     if batch_dependent:
         warnings.append(
             "the other images of a batch change logits slightly, as int8 activations quantised dynamically do: every "

@@ -102,6 +102,8 @@ def _largest(grad: Tensor, batch: int) -> Tensor:
     grad = held(grad)
     if not grad.ndim or len(grad) != batch:
         return grad.abs().amax().reshape(1)
+    if not grad.numel():  # a slice of nothing, such as the classes after the last
+        return torch.zeros(batch)
     flat = grad.reshape(batch, -1).abs()
     return torch.where(torch.isfinite(flat).all(1), flat.amax(1), torch.inf)
 
