@@ -12,7 +12,7 @@ from tests.bounds.test_other_peoples_networks import mnist
 from torch import nn
 
 from unmask.bounds import Bracketing, Clever, NearestSearch, mark
-from unmask.bounds.clever import CleverScore
+from unmask.bounds.clever_score import CleverScore
 from unmask.bounds.counterexamples import counterexamples
 from unmask.bounds.weibull import WeibullFit
 from unmask.classifier import Classifier

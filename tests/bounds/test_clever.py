@@ -245,6 +245,32 @@ def test_scores_in_half_precision():
     assert (score.degenerate, score.zero_gradient_share) == ("zero", 1.0)
 
 
+def test_half_precision_is_left_where_terms_cancel():
+    """Two large weights that nearly cancel: bfloat16 loses their difference, which is the slope."""
+    flat = linear()
+    with torch.no_grad():
+        hidden = nn.Linear(72, 72)
+        hidden.weight.copy_(1000 + 0.1 * torch.randn(72, 72, generator=generator()))
+        out = nn.Linear(72, 3)
+        out.weight.copy_(torch.tensor([[1.0, -1.0], [-1.0, 1.0], [0.5, -0.5]]).repeat(1, 36))
+    network = nn.Sequential(flat[0], hidden, out).requires_grad_(False)
+    x = images(3)
+    y = network(x).argmax(1)
+    door = Classifier(network)
+    exact, half = (
+        replace(SMALL, half=half).run(door, x, y, L2(epsilon=1.0), generator=generator())
+        for half in (False, True)
+    )
+    assert exact == half
+    with torch.enable_grad():
+        leaf = x.clone().requires_grad_()
+        value = (network(leaf)[:, 1] - network(leaf)[:, 0]).sum()
+        (whole,) = torch.autograd.grad(value, leaf, retain_graph=True)
+        with HalfBackward():
+            (rounded,) = torch.autograd.grad(value, leaf)
+    assert (rounded - whole).norm() > 0.02 * whole.norm()
+
+
 def test_cost_is_metered():
     network = linear()
     door = Classifier(network)

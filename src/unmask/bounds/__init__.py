@@ -3,7 +3,8 @@
 from .bracket import Bracket, Bracketing, Brackets
 from .branch_and_bound import Proof, verify
 from .certified import Certificate, certified_radius, certify, certify_box
-from .clever import Clever, CleverScore
+from .clever import Clever
+from .clever_score import CleverScore
 from .exact import ExactRadius, exact_radius
 from .linear_regions import walk_regions
 from .marks import Marked, mark

@@ -16,7 +16,8 @@ from ..errors import Unsupported
 from ..randomness import Streams
 from ..threat import ThreatModel
 from .certified import Method, certified_radius
-from .clever import Clever, CleverScore
+from .clever import Clever
+from .clever_score import CleverScore
 from .graph import read_graph
 from .marks import Mark, Marked, mark
 from .nearest import NearestSearch

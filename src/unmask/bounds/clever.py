@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,44 +17,17 @@ from ..gradients import Exact, GradientEstimator
 from ..objectives import Targeted
 from ..randomness import SampleStreams, Streams
 from ..threat import ThreatModel
+from .clever_score import CleverScore, smallest_score
 from .half import HalfBackward
-from .weibull import WeibullFit, fit_reverse_weibull
 
 Images = Float[Tensor, "batch *dims"]
 Labels = Int[Tensor, " batch"]
 
 # Points drawn together, so that `points_at_once` changes only the memory and not the points.
 _BLOCK = 512
-
-
-@dataclass(frozen=True)
-class CleverScore:
-    """One example's CLEVER score and what it rests on.
-
-    **Fields**
-    - `score`: estimated distance in the threat's norm; at most the sampling radius; 0 where the prediction is wrong
-      (targeted: where it is the target already); NaN where a gradient was not finite.
-    - `target`: the class with the smallest score.
-    - `margin`: logit of the true class minus the target's, at the example.
-    - `lipschitz`: estimated largest dual norm of the gradient of that difference in the ball.
-    - `fit`: the reverse Weibull law of the maxima; None where `degenerate` says why there is none. Where it does not
-      fit at all, `lipschitz` is the largest norm seen.
-    - `spread`: smallest of the maxima by the largest, in [0, 1]; 0 where all are zero, NaN where one is not finite.
-    - `zero_gradient_share`: share of the sampled gradients, over all targets, that are exactly zero everywhere.
-    - `capped`: whether the score is the sampling radius itself, so that the distance may be larger.
-    - `degenerate`: `zero` (every maximum is zero), `constant` (all maxima are equal: a linear function, or a pool too
-      small), `misclassified`, `nonfinite`, or None.
-    """
-
-    score: float
-    target: int
-    margin: float
-    lipschitz: float
-    fit: WeibullFit | None
-    spread: float
-    zero_gradient_share: float
-    capped: bool
-    degenerate: Literal["zero", "constant", "misclassified", "nonfinite"] | None
+# Half precision is used for an example only if no gradient norm at this many points is off by more than this. Ours.
+_CHECKED = 32
+_OFF = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +48,12 @@ class Clever:
     - `points_at_once`: points per forward pass, at most 512; bounds the memory. On a processor 256 are faster where
       the activations of 512 leave its cache.
     - `half`: backward passes of the exact gradient in bfloat16 (see `HalfBackward`), for processors and GPUs that
-      multiply in it. Each maximum then carries its rounding, at most 1.1 % on nine networks (`docs/bounds.md`).
+      multiply in it. The maxima then carry its rounding (`docs/bounds.md`); an example of which a norm is off by
+      more than 2 % at one of its first 32 points is done in full precision.
 
     **Cost**: `batches * samples` points per example (`pool_factor * samples` with a pool), one estimate each
-    per target; with the exact gradient one forward, and one backward per target. One more forward per example.
+    per target; with the exact gradient one forward, and one backward per target. One more forward per example; `half`:
+    twice 32 points more.
     **Source**: Weng et al. 2018, arXiv:1801.10578, algorithm 1.
     **Differs**: the margin is that of the label, not of the predicted class, so a wrong prediction scores 0.
     """
@@ -126,9 +99,9 @@ class Clever:
             source, targets = y, classes.expand(len(y), -1)[classes != y[:, None]].reshape(len(y), -1)
         margins = (logits.gather(1, source[:, None]) - logits.gather(1, targets)).double()
         maxima, zeros = self._maxima(classifier, x, source, targets, threat, streams)
+        rows = zip(margins.tolist(), targets.tolist(), maxima, zeros.tolist(), strict=True)
         return [
-            self._score(margins[i], targets[i], maxima[i], float(zeros[i]), threat.epsilon)
-            for i in range(len(x))
+            smallest_score(*row, radius=threat.epsilon, pooled=self.pool_factor is not None) for row in rows
         ]
 
     def _maxima(
@@ -149,12 +122,11 @@ class Clever:
             for points, noise in self._points(x[i], threat, own[i], drawn):
                 part = slice(done, done := done + len(points))
                 label = source[i].expand(len(points))
-                for t, grad in enumerate(self._slopes(classifier, points, label, targets[i], noise)):
-                    flat = grad.flatten(1)
-                    # In float64 no norm of a float32 gradient underflows to a false zero.
-                    norms[i, t, part] = torch.linalg.vector_norm(
-                        flat, threat.dual_p, dim=1, dtype=torch.float64
-                    )
+                work = (classifier, points, label, targets[i], noise, threat)
+                if done == len(points):  # the first
+                    half = self.half and self._half_suffices(*work)
+                for t, norm in enumerate(self._norms(*work, half=half)):
+                    norms[i, t, part] = norm
         zeros = (norms == 0).double().mean((1, 2))
         if self.pool_factor is None:
             maxima = norms.reshape(*targets.shape, self.batches, self.samples).amax(3)
@@ -177,14 +149,44 @@ class Clever:
                 part = slice(first, first + self.points_at_once)
                 yield block[part], own[part]
 
-    def _slopes(
-        self, classifier: Classifier, points: Images, label: Labels, targets: Labels, streams: Streams
-    ) -> Iterator[Images]:
-        """The gradient of each target's logit minus the label's. Autograd's own share one forward pass."""
+    def _half_suffices(
+        self,
+        classifier: Classifier,
+        points: Images,
+        label: Labels,
+        targets: Labels,
+        streams: Streams,
+        threat: ThreatModel,
+    ) -> bool:
+        """Whether bfloat16 leaves the norms as they are; it does not where large terms cancel."""
+        few = slice(_CHECKED)
+        work = (classifier, points[few], label[few], targets, streams[few], threat)
+        exact, rounded = (torch.stack([*self._norms(*work, half=half)]) for half in (False, True))
+        return bool(((rounded - exact).abs() <= _OFF * exact).all())
+
+    def _norms(
+        self,
+        classifier: Classifier,
+        points: Images,
+        label: Labels,
+        targets: Labels,
+        streams: Streams,
+        threat: ThreatModel,
+        *,
+        half: bool,
+    ) -> Iterator[Float[Tensor, " batch"]]:
+        """Dual norms of the gradients of each target's logit minus the label's, from one forward pass if exact."""
+
+        def norm(grad: Images) -> Tensor:
+            # In float64 no norm of a float32 gradient underflows to a false zero.
+            return torch.linalg.vector_norm(grad.flatten(1), threat.dual_p, dim=1, dtype=torch.float64)
+
         objectives = [Targeted(target.expand(len(points))) for target in targets]
         if not isinstance(self.gradient, Exact):
             for objective in objectives:
-                yield self.gradient.estimate(classifier, objective, points, label, generator=streams).grad
+                yield norm(
+                    self.gradient.estimate(classifier, objective, points, label, generator=streams).grad
+                )
             return
         points = points.detach().requires_grad_()
         with torch.enable_grad():
@@ -192,37 +194,6 @@ class Clever:
             for objective in objectives:
                 more = objective is not objectives[-1]
                 values = objective(outputs, label)
-                with HalfBackward() if self.half else nullcontext():
-                    slope = classifier.gradient(values, points, retain_graph=more)
-                yield slope
-
-    def _score(
-        self, margins: Tensor, targets: Tensor, maxima: np.ndarray, zeros: float, radius: float
-    ) -> CleverScore:
-        scores = [
-            self._of_target(float(margin), int(target), row, zeros, radius)
-            for margin, target, row in zip(margins, targets, maxima, strict=True)
-        ]
-        return min(scores, key=lambda s: -1.0 if math.isnan(s.score) else s.score)
-
-    def _of_target(
-        self, margin: float, target: int, maxima: np.ndarray, zeros: float, radius: float
-    ) -> CleverScore:
-        if not (np.isfinite(maxima).all() and math.isfinite(margin)):
-            return CleverScore(math.nan, target, margin, math.nan, None, math.nan, zeros, False, "nonfinite")
-        largest = float(maxima.max())
-        spread = float(maxima.min()) / largest if largest > 0 else 0.0
-        if margin <= 0:
-            return CleverScore(0.0, target, margin, largest, None, spread, zeros, False, "misclassified")
-        if largest == 0:
-            return CleverScore(radius, target, margin, 0.0, None, spread, zeros, True, "zero")
-        fit, lipschitz = None, largest
-        if spread < 1 - 1e-6:  # else equal up to float32 rounding of the gradient: there is no law to fit
-            fit = fit_reverse_weibull(maxima)
-            if self.pool_factor is not None:
-                fit = replace(fit, ks_pvalue=math.nan)
-            lipschitz = fit.end_point
-        score = margin / lipschitz
-        kind = None if fit else "constant"
-        capped = score >= radius
-        return CleverScore(min(score, radius), target, margin, lipschitz, fit, spread, zeros, capped, kind)
+                with HalfBackward() if half else nullcontext():
+                    grad = classifier.gradient(values, points, retain_graph=more)
+                yield norm(grad)

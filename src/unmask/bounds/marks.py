@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from .clever import CleverScore
+from .clever_score import CleverScore
 
 Mark = Literal["refuted", "unreliable", "unrefuted"]
 
