@@ -89,9 +89,9 @@ class Setting:
 def detectors(setting: Setting) -> dict[str, Callable[[], Detector]]:
     """How each is made."""
     net, x, y = setting.network, setting.train.x, setting.train.y
-    coder = setting.bench.networks["reformer"]
 
     def magnet() -> Detector:
+        coder = setting.bench.networks["reformer"]
         parts = [
             ReconstructionError(coder, p=1.0),
             Divergence(net, coder),
