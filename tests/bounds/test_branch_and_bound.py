@@ -61,9 +61,9 @@ def test_brute_force_in_two_dimensions():
 
 def test_where_every_sign_is_fixed_a_linear_program_decides(monkeypatch):
     """Without ascent the relaxations decide little, so that the tree is walked down to its leaves."""
-    from unmask.bounds import branch_and_bound
+    from unmask.bounds import branch_bounds
 
-    monkeypatch.setattr(branch_and_bound, "_STEPS", 0)
+    monkeypatch.setattr(branch_bounds, "_STEPS", 0)
     network = random_network("mlp_relu", 4, gain=1.5)
     x = images(2, 4)
     y = network(x).argmax(1)
