@@ -60,30 +60,6 @@ def linear():
     return NearestMean().eval()
 
 
-class Minus(nn.Module):
-    def __init__(self, inner):
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, x):
-        return -self.inner(x)
-
-
-class MinusMinus(NearestMean):
-    "The same function; what its field of that name holds is another."
-
-    def __init__(self):
-        super().__init__()
-        self.network = Minus(nn.Sequential(nn.Flatten(), self.linear))
-
-    def forward(self, x):
-        return -self.network(x)
-
-
-def with_a_network():
-    return MinusMinus().eval()
-
-
 def coin():
     return Coin(NearestMean()).eval()
 
@@ -109,6 +85,30 @@ def needs_more():
 
 
 SIZE = 3
+
+
+class Minus(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return -self.inner(x)
+
+
+class MinusMinus(NearestMean):
+    "The same function; what its field of that name holds is another."
+
+    def __init__(self):
+        super().__init__()
+        self.network = Minus(nn.Sequential(nn.Flatten(), self.linear))
+
+    def forward(self, x):
+        return -self.network(x)
+
+
+def with_a_network():
+    return MinusMinus().eval()
 """
 EPSILON, EXAMPLES = 0.1, 40
 
