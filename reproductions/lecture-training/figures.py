@@ -16,14 +16,13 @@ TOY: dict[str, Any] = {"p": 0.95, "eta": 0.3, "weak": 100}
 def plots(done: dict[str, Row]) -> dict[str, Figure]:
     """Robust accuracy against the time it took, the frontier of TRADES, the toy model: those whose rows are there."""
     recipes = {n.removeprefix("accuracy: "): r for n, r in done.items() if n.startswith("accuracy: ")}
-    costs = {n.rpartition(" ")[2]: r["minutes"] for n, r in done.items() if n.startswith("cost")}
-    bought = {name: (costs[name], r) for name, r in recipes.items() if name in costs}
+    timed = {name: r for name, r in recipes.items() if "training_seconds" in r}
     traded = {n.removeprefix("trade-off: "): r for n, r in done.items() if n.startswith("trade-off")}
     frontier = {n.removeprefix("TRADES, "): r for n, r in traded.items() if n != "pgd"}
     toy = {n: r for n, r in done.items() if n.startswith("toy model")}
     figures: dict[str, Figure] = {}
-    if bought:
-        figures["accuracy_per_minute.png"] = per_minute(bought)
+    if timed:
+        figures["accuracy_per_minute.png"] = per_minute(timed)
     if frontier:
         also = {n: r for n, r in traded.items() if n == "pgd"}
         figures["trades_frontier.png"] = trade_off(frontier, also)
@@ -32,10 +31,11 @@ def plots(done: dict[str, Row]) -> dict[str, Figure]:
     return figures
 
 
-def per_minute(points: dict[str, tuple[float, Row]]) -> Figure:
+def per_minute(recipes: dict[str, Row]) -> Figure:
     """Robust accuracy over the processor time of the whole training."""
     figure, axes = canvas("minutes of training on one core", "robust accuracy")
     axes.set_xscale("log")
+    points = {name: (row["training_seconds"] / 60, row) for name, row in recipes.items()}
     with_intervals(axes, points)
     spent = [minutes for minutes, _ in points.values()]
     axes.set_xlim(min(spent) / 1.7, max(spent) * 1.7)

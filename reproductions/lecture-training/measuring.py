@@ -43,7 +43,7 @@ def accuracy(clean: int, robust: int, total: int) -> Row:
 def describe(row: Row) -> str:
     """One cell of the table."""
     if "ratio" in row:
-        return f"{row['ratio']:.1f} x standard training; all passes {60 * row['minutes']:.0f} s"
+        return f"{row['ratio']:.1f} x standard training"
     if "exact" in row:
         return f"{100 * row['exact']:.1f} %"
     low, high = (100 * v for v in row["interval"])
@@ -53,4 +53,9 @@ def describe(row: Row) -> str:
             f"standard attack {100 * row['naive']:.0f} %, all attacks {100 * row['robust']:.0f} % "
             f"[{low:.0f}, {high:.0f}], masking: {masking}"
         )
-    return f"clean {100 * row['clean']:.1f} %, robust {100 * row['robust']:.1f} % [{low:.1f}, {high:.1f}]"
+    said = f"clean {100 * row['clean']:.1f} %, robust {100 * row['robust']:.1f} % [{low:.1f}, {high:.1f}]"
+    if "training_seconds" in row:
+        said += f", training {row['training_seconds']:.0f} s"
+    for event in row.get("events", ()):
+        said += f", the guard acted at {event.partition(':')[0]}"
+    return said

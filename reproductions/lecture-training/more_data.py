@@ -34,7 +34,7 @@ def with_unlabelled(
     """TRADES on the first labels, with and without the images behind them under a teacher's labels."""
     known = chosen(data, torch.arange(len(data)) < scale.labels)
     others = data.x[len(known) :]
-    student = recipes["trades"]
+    student = replace(recipes["trades"], learning_rate=scale.few_rate)
     if unlabelled:
         teacher = replace(recipes["standard"], batch_size=min(32, len(known)), epochs=40)
         return SelfTraining(unlabelled=others, teacher=teacher, student=student), known

@@ -30,7 +30,8 @@ class Scale:
     - `epochs`, `small_epochs`: passes over either; free in its own count, so that it makes as many passes here.
     - `ramp`: share of the steps in which epsilon rises.
     - `rate`: learning rate; `free_rate`: of Free, which steps `replays` times on each minibatch; `trades_rate`: of
-      TRADES; `tuned_rate`: after pretraining, from epsilon's full size on.
+      TRADES; `few_rate`: of TRADES on few labels, alone and with self-training; `tuned_rate`: after pretraining, from
+      epsilon's full size on.
     - `half`: bfloat16 passes for the recipes' accuracies.
     - `labels`: known to fine-tuning and to self-training; `rounds`: of the timing.
     """
@@ -49,6 +50,7 @@ class Scale:
     rate: float
     free_rate: float
     trades_rate: float
+    few_rate: float
     tuned_rate: float
     half: bool
     labels: int
@@ -70,6 +72,7 @@ FULL = Scale(
     rate=0.05,
     free_rate=0.03,
     trades_rate=0.03,
+    few_rate=0.02,
     tuned_rate=0.02,
     half=True,
     labels=500,
@@ -90,6 +93,7 @@ QUICK = Scale(
     rate=0.1,
     free_rate=0.1,
     trades_rate=0.1,
+    few_rate=0.1,
     tuned_rate=0.1,
     half=False,
     labels=80,
