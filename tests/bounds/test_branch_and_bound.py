@@ -59,11 +59,16 @@ def test_brute_force_in_two_dimensions():
     assert tried >= 4
 
 
-def test_where_every_sign_is_fixed_a_linear_program_decides(monkeypatch):
-    """Without ascent the relaxations decide little, so that the tree is walked down to its leaves."""
-    from unmask.bounds import branch_bounds
+@pytest.mark.parametrize("together", [3, 256])
+def test_where_every_sign_is_fixed_a_linear_program_decides(monkeypatch, together):
+    """Without ascent the relaxations decide little, so that the tree is walked down to its leaves.
+
+    Taking three branches at a time leaves others on the stack, none of which may be lost.
+    """
+    from unmask.bounds import branch_and_bound, branch_bounds
 
     monkeypatch.setattr(branch_bounds, "_STEPS", 0)
+    monkeypatch.setattr(branch_and_bound, "_TOGETHER", together)
     network = random_network("mlp_relu", 4, gain=1.5)
     x = images(2, 4)
     y = network(x).argmax(1)

@@ -19,9 +19,9 @@ class HalfBackward(TorchDispatchMode):
     """Around a backward pass: convolutions' and linear layers' input gradients are computed in bfloat16.
 
     The forward pass decided every ReLU's sign and every pool's winner in float32 already, so that only the arithmetic
-    of the chain rule is rounded (to eight bits, summed in float32), and bfloat16 has float32's range: nothing
-    underflows that did not before. Parameters get no gradient; other operations and other dtypes are left alone.
-    The first use costs a second, because torch then imports its compiler.
+    of the chain rule is rounded (to eight bits, summed in float32); bfloat16 has float32's range of normal numbers.
+    Where large terms cancel the result may be far off: compare. Parameters get no gradient; other operations and
+    other dtypes are left alone. The first use costs a second, because torch then imports its compiler.
     """
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
