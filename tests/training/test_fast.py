@@ -17,14 +17,14 @@ from .conftest import PLAIN, flat, seed, small_network
 
 @dataclass(frozen=True)
 class Scripted(Attack):
-    """Leaves images as they are in all calls but one, when it blackens them all: a measured collapse."""
+    """Leaves images as they are in all calls but some, when it blackens them all: a measured collapse."""
 
-    at: int
+    at: tuple[int, ...]
     calls: list
 
     def run(self, classifier, x, y, threat, *, generator):
         self.calls.append(1)
-        return torch.zeros_like(x) if len(self.calls) == self.at else x
+        return torch.zeros_like(x) if len(self.calls) in self.at else x
 
 
 def test_goes_back_and_on_with_the_fallback(few):
@@ -34,7 +34,7 @@ def test_goes_back_and_on_with_the_fallback(few):
         **PLAIN | {"epochs": 5, "average": 0.0},
         guard_every=2,
         guard_examples=32,
-        guard_attack=Scripted(3, []),
+        guard_attack=Scripted((3,), []),
         tolerance=0.001,
     )
     warm = small_network()
@@ -84,6 +84,27 @@ def test_goes_back_and_on_with_the_fallback(few):
     first = replace(data, x=data.x[:96], y=data.y[:96], index=data.index[:96])
     by_hand.fit(truth, first, threat, generator=seed())
     assert torch.equal(flat(found), flat(truth))
+
+
+@pytest.mark.parametrize(("at", "acts"), [((3,), False), ((3, 4), True)])
+def test_while_epsilon_rises_only_a_fall_that_lasts_counts(at, acts, few):
+    """Of 15 steps, epsilon rises over the first 7; the third check comes after 6 and the fourth after 8."""
+    network = small_network()
+    Standard(**PLAIN | {"epochs": 30}).fit(network, few, None, generator=seed(5))
+    recipe = FastTraining(
+        **PLAIN | {"epochs": 5, "learning_rate": 0.01},
+        ramp=0.5,
+        attack=FGSM(rel_step_size=0.0),
+        guard_every=2,
+        guard_examples=32,
+        guard_attack=Scripted(at, []),
+    )
+    data = load("digits", split="train", examples=96 + 32)
+    events = recipe.fit(network, data, Linf(epsilon=1.0), generator=seed()).events
+    assert len(events) == acts
+    if acts:
+        assert "step 8: catastrophic" in events[0]
+        assert "back to step 4" in events[0]
 
 
 @pytest.mark.slow

@@ -24,7 +24,8 @@ class FastTraining(AdversarialTraining):
     The network may learn to fool that one step: within a few minibatches its accuracy under FGSM is near 1 and
     under PGD near 0 (catastrophic overfitting, a masked gradient). The guard measures accuracy under PGD on
     images set aside; once it has fallen by `tolerance` below the best check so far, weights, momentum and average
-    go back to the last good check, and training goes on with `fallback`. `History.events` says so.
+    go back to the last good check, and training goes on with `fallback`. `History.events` says so. While epsilon
+    rises (`ramp`), a fall is put up with; one that lasts until epsilon is whole is not.
 
     **Fields**
     - `guard_every`: steps between two checks; 0 for no guard.
@@ -88,6 +89,8 @@ class FastTraining(AdversarialTraining):
             for group, tensors in run.weights().items():
                 run.state.update({f"{WEIGHTS}{group}/{name}": t for name, t in tensors.items()})
             return
+        if run.share(run.done) < 1:
+            return  # accuracy at the whole of epsilon wavers until it has been trained for; what lasts is seen then
         groups: dict[str, dict[str, torch.Tensor]] = {"network": {}, "mean": {}, "momentum": {}}
         for name in [name for name in run.state if name.startswith(WEIGHTS)]:
             group, _, key = name.removeprefix(WEIGHTS).partition("/")
