@@ -187,7 +187,7 @@ def rows(story: Story) -> dict[str, tuple[str, Callable[[], Row]]]:
     }
 
     for name in story.recipes:
-        if name != "standard":
+        if name not in ("standard", "fgsm-edge-long"):
             table[f"cost of a pass over the data: {name}"] = (
                 published.get(name, "-"),
                 partial(story.cost, name),

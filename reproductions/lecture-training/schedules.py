@@ -115,11 +115,13 @@ def recipes(scale: Scale, epochs: int, *, half: bool) -> dict[str, Loop]:
     }
     edge = FGSM(edge_start=True, rel_step_size=2.0)
     free: dict[str, Any] = {"epochs": epochs * scale.replays, "learning_rate": scale.free_rate}
+    longer: dict[str, Any] = {"epochs": 3 * epochs // 2}
     return {
         "standard": Standard(**plain),
         "pgd": AdversarialTraining(**plain),
         "fgsm": FastTraining(**plain, guard_every=GUARD_EVERY),
         "fgsm-edge": FastTraining(**plain, guard_every=GUARD_EVERY, attack=edge),
+        "fgsm-edge-long": FastTraining(**plain | longer, guard_every=GUARD_EVERY, attack=edge),
         "free": FreeTraining(**plain | free, replays=scale.replays),
         "yopo-5-3": YOPO(**plain),
         **{f"yopo-{m}-{n}": replace(YOPO(**plain), full=m, inner=n) for m, n in SHAPES},
