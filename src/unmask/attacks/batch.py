@@ -51,8 +51,8 @@ class Batch:
         )
 
 
-def overwrite(chosen: Bool[Tensor, " batch"], *pairs: tuple[Images, Images]) -> None:
-    """Writes, for each pair (kept, new), the `chosen` examples of `new` into `kept`, in place.
+def overwrite(chosen: Bool[Tensor, " batch"], *pairs: tuple[Tensor, Tensor]) -> None:
+    """Writes, for each pair (kept, new) of `[batch, …]`, the `chosen` examples of `new` into `kept`, in place.
 
     A `where` would touch every pixel of every example; on the CPU the copy of just the rows costs half of it. On
     other devices the rows' number would have to be waited for.
