@@ -130,8 +130,10 @@ def test_a_targeted_claim_end_to_end(folder, targets, capsys):
     assert main(["verify", str(out), "--quiet"]) == 0
 
 
-def test_evidence_with_other_targets_is_doubted(folder):
-    out = folder / "out random"
+def test_evidence_with_other_targets_is_doubted(tmp_path):
+    out = tmp_path / "out"
+    stated = claim(tmp_path, goal="targeted", targets="random", claim=0.2)
+    assert main(["audit", stated, "--out", str(out), "--quiet"]) == 0
     whole = read_evidence(out)
     assert len(whole.index)
     moved = (whole.targets + 1 + (whole.label == (whole.targets + 1) % 10).long()) % 10
