@@ -18,8 +18,8 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
+import other_networks
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -92,13 +92,7 @@ def load_network(name: str) -> nn.Module:
             nn.Conv2d(1, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(),
             nn.Flatten(), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10),
         ).eval()  # fmt: skip
-    path = Path(os.environ["UNMASK_DATA"]).parent / "models" / "networks.py"
-    spec = importlib.util.spec_from_file_location("networks", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(module, name)().requires_grad_(True)
+    return other_networks.load_network(name).requires_grad_(True)
 
 
 def measure(attacks: dict[str, Attack], x: Tensor, y: Tensor, rounds: int, clock: str) -> dict[str, float]:

@@ -13,18 +13,18 @@ that survives, times the survivors: 7,864 forwards and 1,910 backwards (it spend
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
+from other_networks import load_network
 from torch import Tensor, nn
 
 from unmask.attacks import budgets
 from unmask.attacks.cascade import Progress, run_stages
 from unmask.classifier import Classifier
+from unmask.data import load
 from unmask.randomness import Streams
 from unmask.threat import Linf
 
@@ -44,34 +44,18 @@ class Problem:
     autoattack: int | None
 
 
-def real_problems(data: Path) -> Iterator[Problem]:
+def real_problems() -> Iterator[Problem]:
     """Other people's networks on the first rows, where the stages were tuned, and on the next, held out."""
-    spec = importlib.util.spec_from_file_location("networks", data.parent / "models" / "networks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    networks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(networks)
-    x, y = rows(data / "mnist", 512)
-    yield Problem("mnist_pgd 0..255", networks.mnist_pgd(), x[:256], y[:256], 0.3, 232)
-    yield Problem("mnist_pgd 256..511 held out", networks.mnist_pgd(), x[256:], y[256:], 0.3, None)
-    x, y = rows(data / "cifar10", 192)
-    yield Problem("cifar10_resnet20 0..95", networks.cifar10_resnet20(), x[:96], y[:96], 0.4 / 255, 41)
+    data = load("mnist", split="test", examples=512)
+    x, y = data.x, data.y
+    yield Problem("mnist_pgd 0..255", load_network("mnist_pgd"), x[:256], y[:256], 0.3, 232)
+    yield Problem("mnist_pgd 256..511 held out", load_network("mnist_pgd"), x[256:], y[256:], 0.3, None)
+    data = load("cifar10", split="test", examples=192)
+    x, y = data.x, data.y
+    yield Problem("cifar10_resnet20 0..95", load_network("cifar10_resnet20"), x[:96], y[:96], 0.4 / 255, 41)
     yield Problem(
-        "cifar10_resnet20 96..191 held out", networks.cifar10_resnet20(), x[96:], y[96:], 0.4 / 255, None
+        "cifar10_resnet20 96..191 held out", load_network("cifar10_resnet20"), x[96:], y[96:], 0.4 / 255, None
     )
-
-
-def rows(folder: Path, count: int) -> tuple[Tensor, Tensor]:
-    """The first test rows of a Hugging Face image folder: `x` in [0, 1], NCHW, and labels."""
-    import numpy as np
-    from datasets import load_dataset
-
-    table = load_dataset(str(folder), split="test").select(range(count))
-    image, label = table.column_names
-    pixels = np.stack([np.asarray(picture) for picture in table[image]])
-    x = torch.tensor(pixels, dtype=torch.float32) / 255
-    x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()
-    return x, torch.tensor(table[label])
 
 
 def digits_problem() -> Problem:
@@ -120,8 +104,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="problems whose name contains this")
     options = parser.parse_args()
 
-    folder = os.environ.get("UNMASK_DATA")
-    problems = real_problems(Path(folder)) if folder else iter([digits_problem()])
+    problems = real_problems() if os.environ.get("UNMASK_DATA") else iter([digits_problem()])
     print(HEAD)
     for problem in problems:
         if options.only not in problem.name:

@@ -11,16 +11,13 @@ class. Untargeted: all others.
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import os
 import statistics
-import sys
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import torch
+from other_networks import data_folder, load_network
 from torch import nn
 
 from unmask.bounds import Clever
@@ -54,21 +51,14 @@ def main() -> None:
     parser.add_argument("--points-at-once", type=int, default=512, help="ours")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    if not os.environ.get("UNMASK_DATA"):
-        sys.exit("UNMASK_DATA is not set; point it at the data folder beside models/networks.py")
+    data_folder()
     torch.set_num_threads(options.threads)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from art.estimators.classification import PyTorchClassifier
         from art.metrics import clever_t, clever_u
 
-    path = Path(os.environ["UNMASK_DATA"]).parent / "models" / "networks.py"
-    spec = importlib.util.spec_from_file_location("networks", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    network = getattr(module, options.network)()
+    network = load_network(options.network)
     shape = (3, 32, 32) if options.network.startswith("cifar10") else (1, 28, 28)
     x = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
     y = network(x).argmax(1)

@@ -12,19 +12,16 @@ are the ratios of each attack's distance to the *proved lower bound*, so that th
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import os
-import sys
 import time
-from pathlib import Path
 
-import numpy as np
 import torch
+from other_networks import load_network
 from torch import Tensor, nn
 
 from unmask.attacks import FAB
 from unmask.bounds import verify, walk_regions
 from unmask.classifier import Classifier
+from unmask.data import load
 from unmask.randomness import Streams
 from unmask.threat import Linf
 
@@ -81,22 +78,9 @@ def main() -> None:
     )
     parser.add_argument("--factors", type=float, nargs="+", default=(1.2, 1.1, 1.05, 1.02, 1.01, 1.002))
     options = parser.parse_args()
-    if not os.environ.get("UNMASK_DATA"):
-        sys.exit("UNMASK_DATA is not set; point it at the data folder beside models/networks.py")
-    folder = Path(os.environ["UNMASK_DATA"])
-    spec = importlib.util.spec_from_file_location("networks", folder.parent / "models" / "networks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    network = getattr(module, options.network)()
-
-    import datasets
-
-    rows = datasets.load_dataset(str(folder / "mnist"), split="test")
-    rows = rows.select(range(options.first, options.first + options.examples))
-    pixels = np.stack([np.asarray(row["image"], dtype=np.float32) for row in rows])[:, None] / 255
-    x, y = torch.from_numpy(pixels), torch.tensor(rows["label"])
+    network = load_network(options.network)
+    data = load("mnist", split="test", examples=options.first + options.examples)[options.first :]
+    x, y = data.x, data.y
     right = network(x).argmax(1) == y
     x, y = x[right], y[right]
     door = Classifier(network, deterministic=True)

@@ -9,16 +9,13 @@ runner-up's logit minus the likeliest's: the largest relative error of a single 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import math
-import os
-import sys
-from pathlib import Path
 
-import numpy as np
 import torch
+from other_networks import load_network
 
 from unmask.bounds.half import HalfBackward
+from unmask.data import load
 from unmask.threat import L2
 
 NETWORKS = (
@@ -34,16 +31,6 @@ NETWORKS = (
 )
 
 
-def images(folder: Path, name: str, count: int) -> torch.Tensor:
-    """The first test images, `[count, channels, height, width]` in [0, 1]."""
-    import datasets
-
-    rows = datasets.load_dataset(str(folder / name), split="test").select(range(count))
-    column = "image" if "image" in rows.column_names else "img"
-    pixels = torch.from_numpy(np.stack([np.asarray(row[column], dtype=np.float32) for row in rows]) / 255)
-    return pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2).contiguous()
-
-
 def main() -> None:
     """Prints one line per network."""
     parser = argparse.ArgumentParser(description=__doc__ and __doc__.splitlines()[0])
@@ -52,19 +39,11 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=256)
     parser.add_argument("--radius", type=float, default=1.0)
     options = parser.parse_args()
-    if not os.environ.get("UNMASK_DATA"):
-        sys.exit("UNMASK_DATA is not set; point it at the data folder beside models/networks.py")
-    folder = Path(os.environ["UNMASK_DATA"])
-    spec = importlib.util.spec_from_file_location("networks", folder.parent / "models" / "networks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     ball = L2(epsilon=options.radius)
     for name in options.networks:
-        network = getattr(module, name)()
+        network = load_network(name)
         single, largest = dict.fromkeys((1.0, 2.0, math.inf), 0.0), dict.fromkeys((1.0, 2.0, math.inf), 0.0)
-        for i, center in enumerate(images(folder, name.split("_")[0], options.examples)):
+        for i, center in enumerate(load(name.split("_")[0], split="test", examples=options.examples).x):
             start = center.expand(options.points, *center.shape)
             x = ball.random_start(start, generator=torch.Generator().manual_seed(i)).requires_grad_()
             first, second = network(center[None])[0].topk(2).indices

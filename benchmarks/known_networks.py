@@ -7,13 +7,12 @@ beside that folder. Without them it says so and stops.
 """
 
 import argparse
-import importlib.util
 import json
-import os
 import time
 from pathlib import Path
 
 import torch
+from other_networks import data_folder, load_network
 
 from unmask.audit.run import audit
 from unmask.data import load
@@ -41,15 +40,6 @@ NETWORKS = [
 ]
 
 
-def load_networks(folder: Path):
-    spec = importlib.util.spec_from_file_location("networks", folder / "networks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def percent(value):
     return "-" if value is None else f"{100 * value:.1f}"
 
@@ -63,12 +53,7 @@ def main():
     parser.add_argument("--only", nargs="*", help="names of networks")
     parser.add_argument("--json", type=Path, help="also write the rows here")
     options = parser.parse_args()
-    data_folder = os.environ.get("UNMASK_DATA")
-    if not data_folder or not (Path(data_folder).parent / "models" / "networks.py").exists():
-        raise SystemExit(
-            "UNMASK_DATA is not set, or there is no ../models/networks.py beside it: nothing to audit"
-        )
-    networks = load_networks(Path(data_folder).parent / "models")
+    data_folder()
     rows = []
     columns = "network|kind|eps|published|FGSM/PGD/margin|clean|naive|ours|certified|masking|verdict|s".split(
         "|"
@@ -81,7 +66,7 @@ def main():
         data = load(name.split("_")[0], examples=options.examples)
         began = time.perf_counter()
         with torch.random.fork_rng():
-            report = audit(getattr(networks, name)(), data, Linf(epsilon=epsilon), budget=options.budget)
+            report = audit(load_network(name), data, Linf(epsilon=epsilon), budget=options.budget)
         seconds = time.perf_counter() - began
         named = ", ".join(sorted({f"{m.mechanism} ({m.operation})" for m in report.masking})) or "none"
         low, high = report.robust_accuracy_interval

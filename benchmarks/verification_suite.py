@@ -9,15 +9,13 @@ how many PGD breaks. The run fails if anything certified is unsafe or anything s
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import os
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import torch
+from other_networks import data_folder, load_network
 from torch import Tensor, nn
 
 from unmask.attacks import PGD
@@ -29,25 +27,6 @@ from unmask.randomness import Streams
 from unmask.threat import Linf
 
 NETWORKS = ("mnist_fc_256x2", "mnist_sigmoid_6x200", "cifar10_resnet2b")
-
-
-def data_folder() -> Path:
-    """The folder that UNMASK_DATA names."""
-    folder = os.environ.get("UNMASK_DATA")
-    if not folder:
-        sys.exit("UNMASK_DATA is not set; point it at the folder that holds verification/")
-    return Path(folder)
-
-
-def load_network(name: str) -> nn.Module:
-    """One of the functions of ../models/networks.py beside the data folder."""
-    path = data_folder().parent / "models" / "networks.py"
-    spec = importlib.util.spec_from_file_location("networks", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(module, name)()
 
 
 def attacked(network: nn.Module, lower: Tensor, upper: Tensor, y: Tensor, steps: int) -> Tensor:
