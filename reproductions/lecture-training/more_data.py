@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import torch
 from schedules import Scale
-from torch import Tensor
 
 from unmask.data import Data
 from unmask.training import Loop, Pretraining, SelfTraining, Trainer
@@ -16,8 +14,8 @@ def with_another_task(
     recipes: dict[str, Loop], scale: Scale, data: Data, *, pretrained: bool
 ) -> tuple[Trainer, Data]:
     """Few labels of classes 5 to 9, with and without robust pretraining on classes 0 to 4, all of it labelled."""
-    target = moved(chosen(data, data.y >= 5))
-    target = chosen(target, torch.arange(len(target)) < scale.labels)
+    target = moved(data[data.y >= 5])
+    target = target[: scale.labels]
     loop = recipes["pgd"]
     # As many passes over the few images as cost what the whole data set costs.
     alone = replace(loop, batch_size=min(32, len(target)), epochs=3 * scale.small_epochs)
@@ -25,14 +23,14 @@ def with_another_task(
         return alone, target
     # Epsilon from 0 on would undo what was learnt.
     tuned = replace(alone, learning_rate=scale.tuned_rate, ramp=0.0)
-    return Pretraining(source=chosen(data, data.y < 5), before=loop, after=tuned), target
+    return Pretraining(source=data[data.y < 5], before=loop, after=tuned), target
 
 
 def with_unlabelled(
     recipes: dict[str, Loop], scale: Scale, data: Data, *, unlabelled: bool
 ) -> tuple[Trainer, Data]:
     """TRADES on the first labels, with and without the images behind them under a teacher's labels."""
-    known = chosen(data, torch.arange(len(data)) < scale.labels)
+    known = data[: scale.labels]
     others = data.x[len(known) :]
     student = replace(recipes["trades"], learning_rate=scale.few_rate)
     if unlabelled:
@@ -41,11 +39,6 @@ def with_unlabelled(
     # As many steps, of as many images, as the other row's student.
     steps = 2 * len(others) // scale.batch_size * scale.small_epochs
     return replace(student, epochs=max(steps // (len(known) // scale.batch_size), 1)), known
-
-
-def chosen(data: Data, which: Tensor) -> Data:
-    """Some of the examples."""
-    return replace(data, x=data.x[which], y=data.y[which], index=data.index[which])
 
 
 def moved(data: Data) -> Data:

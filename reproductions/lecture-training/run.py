@@ -36,7 +36,7 @@ from unmask.zoo import CNN, StridedCNN
 sys.path.insert(0, str(Path(__file__).parent))
 from figures import TOY, plots  # noqa: F401
 from measuring import Row, describe, measured  # noqa: F401
-from more_data import chosen, moved, with_another_task, with_unlabelled
+from more_data import moved, with_another_task, with_unlabelled
 from schedules import FULL, GUARD_EVERY, QUICK, recipes
 
 BETAS = (0.5, 1.0, 3.0, 6.0)
@@ -56,7 +56,7 @@ class Story:
         self.seed = seed
         self.threat = Linf(epsilon=self.scale.epsilon)
         self.train = load(self.scale.data, split="train", examples=self.scale.examples)
-        self.small = chosen(self.train, torch.arange(len(self.train)) < (self.scale.small or len(self.train)))
+        self.small = self.train[: self.scale.small]
         self.test = load(self.scale.data, split="test", examples=self.scale.attacked)
         self.recipes = recipes(self.scale, self.scale.epochs, half=self.scale.half)
         self.small_recipes = recipes(self.scale, self.scale.small_epochs, half=False)
@@ -104,7 +104,7 @@ class Story:
 
     def audited(self, name: str) -> Row:
         """What `unmask audit --budget quick` says of the same network."""
-        data = chosen(self.test, torch.arange(len(self.test)) < self.scale.audited)
+        data = self.test[: self.scale.audited]
         report = audit(self.kept(name)[0], data, self.threat, budget="quick", seed=self.seed)
         return {
             "robust": report.robust_accuracy,
@@ -124,7 +124,7 @@ class Story:
         On as many images as hold one check of fast training's guard, where there are so many.
         """
         count = GUARD_EVERY * self.scale.batch_size + FastTraining().guard_examples
-        data = chosen(self.train, torch.arange(len(self.train)) < count)
+        data = self.train[:count]
         seconds: dict[str, list[float]] = {name: [] for name in self.recipes}
         for _ in range(self.scale.rounds):
             for name, recipe in self.recipes.items():
@@ -143,7 +143,7 @@ class Story:
     def pretraining(self, pretrained: bool) -> Row:
         """Accuracies on classes 5 to 9."""
         recipe, data = with_another_task(self.small_recipes, self.scale, self.small, pretrained=pretrained)
-        test = moved(chosen(self.test, self.test.y >= 5))
+        test = moved(self.test[self.test.y >= 5])
         return measured(self.trained(recipe, data, classes=5)[0], test, self.threat, seed=self.seed)
 
     def selftraining(self, unlabelled: bool) -> Row:

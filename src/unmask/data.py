@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,10 @@ class Data:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def __getitem__(self, chosen: slice | Tensor) -> Data:
+        """Some of the examples."""
+        return replace(self, x=self.x[chosen], y=self.y[chosen], index=self.index[chosen])
 
 
 def load(

@@ -111,8 +111,7 @@ def _data(data: str | Data | tuple[Tensor, Tensor], examples: int | None) -> Dat
         raise UnusableInput(
             f"examples is {examples}; give a number from 1 to {len(data)}, as many as there are"
         )
-    part = slice(0, examples)
-    return Data(data.x[part], data.y[part], data.name, data.split, data.index[part])
+    return data[:examples]
 
 
 def _message(report: Report, folder: Path, *, again: bool) -> str:

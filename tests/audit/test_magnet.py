@@ -12,7 +12,7 @@ from unmask import Outputs
 from unmask.attacks import JointPGD
 from unmask.audit.run import audit
 from unmask.classifier import Classifier
-from unmask.data import Data, load
+from unmask.data import load
 from unmask.judge import judge
 from unmask.threat import Linf
 
@@ -48,7 +48,7 @@ def test_told_nothing():
     network = Guarded(module.mnist_magnet(), whole.x[64:]).eval()
     with torch.no_grad():
         right = (network.magnet(whole.x[:64]).argmax(1) == whole.y[:64]).nonzero()[:32, 0]
-    data = Data(whole.x[right], whole.y[right], "mnist", "test", whole.index[right])
+    data = whole[right]
     guarded = Classifier(network, deterministic=True)
     hand = torch.zeros(len(data))
     for attack in (JointPGD(steps=80), JointPGD(rule="orthogonal", steps=80), JointPGD(targets=9, steps=80)):

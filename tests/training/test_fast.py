@@ -81,7 +81,7 @@ def test_goes_back_and_on_with_the_fallback(few):
 
     truth = begin()
     by_hand = ByHand(**PLAIN | {"epochs": 5, "average": 0.0}, attack=Turning([]), kept={})
-    first = replace(data, x=data.x[:96], y=data.y[:96], index=data.index[:96])
+    first = data[:96]
     by_hand.fit(truth, first, threat, generator=seed())
     assert torch.equal(flat(found), flat(truth))
 

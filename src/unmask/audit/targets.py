@@ -6,7 +6,6 @@ Imports nothing of the attacks: `verify` asks here too.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -39,8 +38,7 @@ def load_for(
             f"{spec} holds {len(others)} images that are not of the target class {targets}; give --examples at "
             "most that number, or another class"
         )
-    kept = others[:examples]
-    return replace(whole, x=whole.x[kept], y=whole.y[kept], index=whole.index[kept])
+    return whole[others[:examples]]
 
 
 def choose(

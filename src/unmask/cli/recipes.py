@@ -141,7 +141,6 @@ def build(arguments: argparse.Namespace, shared: dict[str, Any], data: Data) -> 
         return recipe, data
     if not 0 < arguments.labels < len(data):
         raise UnusableInput(f"--labels is {arguments.labels}; give a number below the {len(data)} examples")
-    known = slice(arguments.labels)
     teacher = _without(shared, "epochs") | _given({"epochs": arguments.teacher_epochs})
     recipe = training.SelfTraining(
         unlabelled=data.x[arguments.labels :],
@@ -149,7 +148,7 @@ def build(arguments: argparse.Namespace, shared: dict[str, Any], data: Data) -> 
         student=training.TRADES(**shared, **_given({"beta": arguments.beta}), attack=attack),
         labelled_share=0.5,
     )
-    return recipe, replace(data, x=data.x[known], y=data.y[known], index=data.index[known])
+    return recipe, data[: arguments.labels]
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:

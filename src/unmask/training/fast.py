@@ -61,8 +61,8 @@ class FastTraining(AdversarialTraining):
                 f"`FastTraining` sets guard_examples={self.guard_examples} of {len(data)} examples aside, which "
                 f"leaves no batch of {self.batch_size}; give fewer, or guard_every=0 for no guard"
             )
-        run.held_out = part(data, slice(rest, None))
-        return part(data, slice(rest))
+        run.held_out = data[rest:]
+        return data[:rest]
 
     def learn(self, run: Run, x: Images, y: Labels) -> Seen:
         if "fallen" in run.state:
@@ -102,8 +102,3 @@ class FastTraining(AdversarialTraining):
             f"{len(run.held_out)} images set aside fell from {best:.3f} to {robust:.3f}; back to step "
             f"{int(run.state['step'])} and on with {self.fallback}"
         )
-
-
-def part(data: Data, chosen: slice) -> Data:
-    """Some of the examples."""
-    return replace(data, x=data.x[chosen], y=data.y[chosen], index=data.index[chosen])
