@@ -65,6 +65,19 @@ def test_only_a_projection_with_out_writes_and_then_only_there(norm, dtype):
     assert torch.equal(x, before[0])
 
 
+@norms
+def test_a_projection_around_clean_inputs_writes_what_project_returns(norm):
+    threat = threat_model(norm, 0.3)
+    x, x_adv = draw(7)
+    x_adv[0, ..., 0] = torch.nan
+    before, projected = x.clone(), threat.project(x_adv, x)
+    project = threat.projection(x)
+    assert project(x_adv) is x_adv
+    torch.testing.assert_close(x_adv, projected, atol=1e-6, rtol=0, equal_nan=True)
+    torch.testing.assert_close(project(x_adv), projected, atol=1e-6, rtol=0, equal_nan=True)
+    assert torch.equal(x, before)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l1"])
 def test_projection_is_the_euclidean_nearest_point(norm):
     x, x_adv = (t.double() for t in draw(5, examples=3, dims=5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -57,6 +58,10 @@ class ThreatModel(ABC):
     def project(self, x_adv: Images, x: Images, *, out: Images | None = None) -> Images:
         """A nearest point of ball and box, up to floating point. Not in place, unless `out` is `x_adv`."""
 
+    def projection(self, x: Images) -> Callable[[Images], Images]:
+        """`project` around `x`, in place: for the steps of an attack, which all have the same ball and box."""
+        return lambda x_adv: self.project(x_adv, x, out=x_adv)
+
     @abstractmethod
     def steepest_ascent(self, grad: Images) -> Images:
         """The direction of unit norm along which a linear function grows fastest; zero where the gradient is zero.
@@ -107,6 +112,11 @@ class Linf(ThreatModel):
         low, high = self.box
         # One new tensor at most, not four: on the hot path of every attack, allocation costs more than arithmetic.
         return torch.sub(x_adv, x, out=out).clamp_(-self.epsilon, self.epsilon).add_(x).clamp_(low, high)
+
+    def projection(self, x: Images) -> Callable[[Images], Images]:
+        # Ball and box are one box around each example: a step's projection is one pass over the pixels, not four.
+        low, high = (torch.sub(x, r).clamp_(*self.box) for r in (self.epsilon, -self.epsilon))
+        return lambda x_adv: x_adv.clamp_(low, high)
 
     def steepest_ascent(self, grad: Images) -> Images:
         return grad.sign()

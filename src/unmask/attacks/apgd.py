@@ -73,11 +73,11 @@ class APGD(GradientAttack):
         x_adv = threat.random_start(batch.x, generator=batch.streams)
         x_prev, x_best = x_adv, x_adv.clone()
         grad_best = torch.zeros_like(x_adv)
-        step_size = x_adv.new_full((len(batch),), 2 * threat.epsilon)
+        step_size = per_example(x_adv.new_full((len(batch),), 2 * threat.epsilon), x_adv)
         halved = torch.zeros(len(batch), dtype=torch.bool, device=x_adv.device)
         value_best = value_mark = x_adv.new_empty(0)
         values: list[Tensor] = []  # from the last checkpoint's on
-        mark = 0
+        mark, project = 0, threat.projection(batch.x)
         for step in range(self.steps + 1):  # the last estimate scores the last iterate
             est = self.gradient.estimate(classifier, batch.objective, x_adv, batch.y, generator=batch.streams)
             grad = est.grad
@@ -92,6 +92,7 @@ class APGD(GradientAttack):
                 if not len(stay):
                     return
                 batch = batch.take(stay)
+                project = threat.projection(batch.x)
                 x_adv, x_prev, x_best, grad, grad_best = (
                     t[stay] for t in (x_adv, x_prev, x_best, grad, grad_best)
                 )
@@ -106,7 +107,7 @@ class APGD(GradientAttack):
                 course = torch.stack(values)
                 rises = (course[1:] > course[:-1]).sum(0)
                 halved = (rises < self.rho * (step - mark)) | stuck  # condition 1, or 2
-                step_size = torch.where(halved, step_size / 2, step_size)
+                step_size = torch.where(per_example(halved, step_size), step_size / 2, step_size)
                 if halved.any():
                     grad = grad.clone()  # the estimate's own may be anyone's memory
                     overwrite(halved, (x_adv, x_best), (grad, grad_best))
@@ -115,11 +116,10 @@ class APGD(GradientAttack):
 
             # In memory that is there already: what is allocated anew costs more than the arithmetic.
             x_new = threat.steepest_ascent(grad)
-            torch.addcmul(x_adv, x_new, per_example(step_size, x_adv), out=x_new)
-            threat.project(x_new, batch.x, out=x_new)
+            project(torch.addcmul(x_adv, x_new, step_size, out=x_new))
             if step > 0:
                 onwards = torch.sub(x_adv, x_prev, out=x_prev).add_(x_adv)  # 2 x_k - x_(k-1)
-                x_new = threat.project(onwards.lerp_(x_new, _MOMENTUM), batch.x, out=onwards)
+                x_new = project(onwards.lerp_(x_new, _MOMENTUM))
             x_prev, x_adv = x_adv, x_new
         best.offer(batch.index, x_best, value_best)
 

@@ -61,7 +61,7 @@ def overwrite(chosen: Bool[Tensor, " batch"], *pairs: tuple[Tensor, Tensor]) -> 
         for kept, new in pairs:
             torch.where(per_example(chosen, kept), new, kept, out=kept)
         return
-    rows = chosen.nonzero()[:, 0]
+    rows = chosen.nonzero().view(-1)
     for kept, new in pairs:
         if len(rows) == len(kept):
             kept.copy_(new)

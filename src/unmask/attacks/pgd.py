@@ -63,7 +63,7 @@ class PGD(GradientAttack):
     def _ascend(self, classifier: Classifier, batch: Batch, threat: ThreatModel, best: Incumbent) -> None:
         x_adv = threat.random_start(batch.x, generator=batch.streams) if self.random_start else batch.x
         x_best, value_best = x_adv.clone(), x_adv.new_empty(0)
-        step_size = self.rel_step_size * threat.epsilon
+        step_size, project = self.rel_step_size * threat.epsilon, threat.projection(batch.x)
         for step in range(self.steps + (not self.last)):  # the last estimate scores the last iterate
             est = self.gradient.estimate(classifier, batch.objective, x_adv, batch.y, generator=batch.streams)
             grad = est.grad
@@ -75,8 +75,8 @@ class PGD(GradientAttack):
                 if not len(stay):
                     return
                 batch = batch.take(stay)
+                project = threat.projection(batch.x)
                 x_adv, grad, x_best, value_best = x_adv[stay], grad[stay], x_best[stay], value_best[stay]
             if step < self.steps:
-                higher = threat.steepest_ascent(grad).mul_(step_size).add_(x_adv)
-                x_adv = threat.project(higher, batch.x, out=higher)
+                x_adv = project(threat.steepest_ascent(grad).mul_(step_size).add_(x_adv))
         best.offer(batch.index, x_adv if self.last else x_best, value_best)
