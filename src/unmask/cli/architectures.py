@@ -15,6 +15,7 @@ ARCHITECTURES = (
     "cnn",
     "strided_cnn",
     "wide_resnet8",
+    "wider_resnet8",
     "resnet20",
     "preact_resnet18",
 )
@@ -38,6 +39,8 @@ def architecture(name: str, shape: Sequence[int], classes: int) -> nn.Module:
         return StridedCNN(height, channels=channels, classes=classes)
     if name == "wide_resnet8":  # as many parameters as ResNet-20, in fewer and wider layers
         return ResNet20(channels=channels, classes=classes, blocks=1, width=32)
+    if name == "wider_resnet8":  # as many as 2 MB hold
+        return ResNet20(channels=channels, classes=classes, blocks=1, width=40)
     return {"resnet20": ResNet20, "preact_resnet18": PreActResNet18}[name](channels=channels, classes=classes)
 
 
