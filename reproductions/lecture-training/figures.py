@@ -34,15 +34,37 @@ def plots(done: dict[str, Row]) -> dict[str, Figure]:
 def per_minute(recipes: dict[str, Row]) -> Figure:
     """Robust accuracy over the processor time of the whole training."""
     figure, axes = canvas("minutes of training on one core", "robust accuracy")
-    axes.set_xscale("log")
     points = {name: (row["training_seconds"] / 60, row) for name, row in recipes.items()}
     with_intervals(axes, points)
-    spent = [minutes for minutes, _ in points.values()]
+    in_minutes(axes, [minutes for minutes, _ in points.values()])
+    return figure
+
+
+def curves(recipes: dict[str, list[Row]]) -> Figure:
+    """Robust accuracy over the processor time of the whole training: a line per recipe, a point per length.
+
+    The band holds what lies within two points of the longest PGD training.
+    """
+    figure, axes = canvas("minutes of training on one core", "robust accuracy")
+    for name, rows in recipes.items():
+        spent, robust = [r["training_seconds"] / 60 for r in rows], [r["robust"] for r in rows]
+        low, high = ([abs(r["interval"][end] - r["robust"]) for r in rows] for end in (0, 1))
+        axes.errorbar(spent, robust, [low, high], fmt="o-", capsize=2, label=name, alpha=0.8)
+    if "pgd" in recipes:
+        reached = recipes["pgd"][-1]["robust"]
+        axes.axhspan(reached - 0.02, reached, color="grey", alpha=0.15)
+    axes.legend(fontsize=8)
+    in_minutes(axes, [r["training_seconds"] / 60 for rows in recipes.values() for r in rows])
+    return figure
+
+
+def in_minutes(axes: Any, spent: list[float]) -> None:
+    """A logarithmic axis with plain numbers."""
+    axes.set_xscale("log")
     axes.set_xlim(min(spent) / 1.7, max(spent) * 1.7)
     ticks = [t for t in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) if min(spent) / 2 < t < max(spent) * 2]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.set_xticks([], minor=True)
-    return figure
 
 
 def trade_off(frontier: dict[str, Row], also: dict[str, Row]) -> Figure:

@@ -46,6 +46,9 @@ def describe(row: Row) -> str:
         return f"{row['ratio']:.1f} x standard training"
     if "exact" in row:
         return f"{100 * row['exact']:.1f} %"
+    if "rates" in row:
+        tried = ", ".join(f"{100 * right:.1f} % at {rate}" for rate, right in row["rates"].items())
+        return f"{row['rate']:g} ({tried})"
     low, high = (100 * v for v in row["interval"])
     if "masking" in row:
         masking = ", ".join(row["masking"]) or "none"
@@ -54,6 +57,8 @@ def describe(row: Row) -> str:
             f"[{low:.0f}, {high:.0f}], masking: {masking}"
         )
     said = f"clean {100 * row['clean']:.1f} %, robust {100 * row['robust']:.1f} % [{low:.1f}, {high:.1f}]"
+    if "seeds" in row:
+        said += f" over {row['seeds']} seeds"
     if "training_seconds" in row:
         said += f", training {row['training_seconds']:.0f} s"
     for event in row.get("events", ()):

@@ -5,24 +5,18 @@ Every row of the table is one function below. `unmask reproduce lecture-training
 
 from __future__ import annotations
 
-import json
 import math
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from unmask.attacks import FGSM
-from unmask.audit.run import audit
-from unmask.data import Data, load
+from unmask.data import load
 from unmask.threat import Linf
 from unmask.training import (
     AdversarialTraining,
@@ -38,11 +32,12 @@ from figures import TOY, plots  # noqa: F401
 from measuring import Row, describe, measured  # noqa: F401
 from more_data import moved, with_another_task, with_unlabelled
 from schedules import FULL, GUARD_EVERY, QUICK, recipes
+from trained import Trained
 
 BETAS = (0.5, 1.0, 3.0, 6.0)
 
 
-class Story:
+class Story(Trained):
     """The data and every recipe, at one scale.
 
     **Arguments**
@@ -60,85 +55,34 @@ class Story:
         self.test = load(self.scale.data, split="test", examples=self.scale.attacked)
         self.recipes = recipes(self.scale, self.scale.epochs, half=self.scale.half)
         self.small_recipes = recipes(self.scale, self.scale.small_epochs, half=False)
-        self.costs = cache(self._costs)
-        self.networks: Path | None = None
+        self.ratios = cache(self._ratios)
+        self.audit_images = self.scale.audited
 
-    def watch(self, out: Path, name: str, report: Callable[[int, int], None]) -> None:
-        """`unmask reproduce` says where to write."""
-        self.networks = out / "networks"
-
-    def network(self, classes: int = 10) -> nn.Module:
-        """The same untrained network every time."""
+    def network(self, classes: int = 10, seed: int | None = None) -> nn.Module:
         with torch.random.fork_rng([]):
-            torch.manual_seed(self.seed)
+            torch.manual_seed(self.seed if seed is None else seed)
             size = self.train.x.shape[-1]
             if self.quick:
                 return CNN(size, classes=classes)
             return StridedCNN(size, classes=classes, widths=(16, 32), hidden=100)
 
-    def trained(self, recipe: Trainer, data: Data, classes: int = 10) -> tuple[nn.Module, Row]:
-        """From the same untrained network on; with the processor seconds it took, and what a guard did."""
-        network = self.network(classes)
-        began = time.process_time()
-        history = recipe.fit(network, data, self.threat, generator=torch.Generator().manual_seed(self.seed))
-        return network, {"training_seconds": time.process_time() - began, "events": history.events}
-
-    def kept(self, name: str) -> tuple[nn.Module, Row]:
-        """The network that a recipe makes of all data; trained only once."""
-        file = None if self.networks is None else self.networks / f"{name}.safetensors"
-        if file is not None and file.exists():
-            network = self.network()
-            network.load_state_dict(load_file(file))
-            with safe_open(file, framework="pt") as opened:
-                return network.eval(), json.loads(opened.metadata()["notes"])
-        network, notes = self.trained(self.recipes[name], self.train)
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            save_file(network.state_dict(), file, metadata={"notes": json.dumps(notes)})
-        return network, notes
-
     def accuracy(self, name: str) -> Row:
         """Of a recipe's network, and how it was trained."""
-        network, notes = self.kept(name)
+        network, notes = self.kept(name, self.recipes[name], self.train)
         return {**self.measured(network), **notes}
 
     def audited(self, name: str) -> Row:
         """What `unmask audit --budget quick` says of the same network."""
-        data = self.test[: self.scale.audited]
-        report = audit(self.kept(name)[0], data, self.threat, budget="quick", seed=self.seed)
-        return {
-            "robust": report.robust_accuracy,
-            "naive": report.naive_robust_accuracy,
-            "interval": list(report.robust_accuracy_interval),
-            "masking": [finding.mechanism for finding in report.masking],
-            "images": len(data),
-        }
+        return self.audit(self.kept(name, self.recipes[name], self.train)[0])
 
-    def measured(self, network: nn.Module) -> Row:
-        """Accuracies on the test images."""
-        return measured(network, self.test, self.threat, seed=self.seed)
-
-    def _costs(self) -> dict[str, float]:
-        """Processor time of a pass of each recipe over standard training's: the median of interleaved rounds.
-
-        On as many images as hold one check of fast training's guard, where there are so many.
-        """
+    def _ratios(self) -> dict[str, float]:
+        """On as many images as hold one check of fast training's guard, where there are so many."""
         count = GUARD_EVERY * self.scale.batch_size + FastTraining().guard_examples
-        data = self.train[:count]
-        seconds: dict[str, list[float]] = {name: [] for name in self.recipes}
-        for _ in range(self.scale.rounds):
-            for name, recipe in self.recipes.items():
-                once = replace(recipe, epochs=recipe.updates)
-                seconds[name].append(self.trained(once, data)[1]["training_seconds"])
-        plain = seconds["standard"]
-        return {
-            name: statistics.median(s / p for s, p in zip(spent, plain, strict=True))
-            for name, spent in seconds.items()
-        }
+        return self.costs(self.recipes, self.train[:count], self.scale.rounds)
 
     def cost(self, name: str) -> Row:
         """Processor time of a pass over the data, relative to standard training."""
-        return {"ratio": self.costs()[name]}
+        return {"ratio": self.ratios()[name]}
 
     def pretraining(self, pretrained: bool) -> Row:
         """Accuracies on classes 5 to 9."""

@@ -1,16 +1,20 @@
-"""`unmask reproduce lecture-training --quick`: what a network on digits must show."""
+"""`unmask reproduce lecture-training[/cost] --quick`: what a network on digits must show."""
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
+import torch
 
 from unmask.cli.main import main
 from unmask.cli.reproduce import paper
 
+CHEAP = ("fgsm, 18 passes", "free-4, 8 passes", "yopo-2-5, 16 passes")
 
-def rows(tmp_path, only):
-    words = ["reproduce", "lecture-training", "--quick", "--out", str(tmp_path)]
+
+def rows(tmp_path, only, name="lecture-training"):
+    words = ["reproduce", name, "--quick", "--out", str(tmp_path)]
     assert main([*words, *(["--only", only] if only else [])]) == 0
     return json.loads((tmp_path / "results.json").read_text())["rows"]
 
@@ -34,6 +38,53 @@ def test_every_row_has_its_figure():
     assert module.describe({"ratio": 8.1}) == "8.1 x standard training"
     audit = {"robust": 0.5, "naive": 0.6, "interval": [0.4, 0.6], "masking": [], "images": 3}
     assert module.describe(audit) == "standard attack 60 %, all attacks 50 % [40, 60], masking: none"
+
+
+def test_every_row_of_the_cost_has_its_figure():
+    module = paper("lecture-training/cost")
+    story = module.Story(True, 0)
+    for published, measure in module.rows(story).values():
+        assert isinstance(published, str)
+        assert callable(measure)
+    for name, passes in story.scale.lengths.items():
+        assert all(module.recipe(name, n, story.scale.plain).passes == n for n in passes)
+    assert module.plots({}) == {}
+    row = {"clean": 0.9, "robust": 0.5, "interval": [0.4, 0.6], "training_seconds": 90.0, "images": 9}
+    (axes,) = module.plots({"accuracy: pgd, 3 passes": row})["accuracy_per_minute.png"].axes
+    ((line, *_),) = axes.containers
+    assert line.get_xydata().tolist() == [[1.5, 0.5]]
+    assert module.describe({**row, "seeds": 3}).endswith("[40.0, 60.0] over 3 seeds, training 90 s")
+    assert module.describe({"rates": {"0.1": 0.5}, "rate": 0.1}) == "0.1 (50.0 % at 0.1)"
+
+
+def test_the_learning_rate_is_the_best_of_those_tried_and_is_kept(tmp_path):
+    module = paper("lecture-training/cost")
+    story = module.Story(True, 0)
+    story.scale = replace(story.scale, rates=(1e-6, 0.1), tried=640, tries=4)
+    story.watch(tmp_path, "learning rate: free-4", lambda part, of: None)
+    found = story.rate("free-4")
+    assert found["rate"] == 0.1
+    assert found["rates"]["0.1"] > found["rates"]["1e-06"]
+    story.scale = replace(story.scale, rates=(1e-6,))
+    assert story.rate("free-4") == found  # not searched for again
+    network, notes = story.made("free-4", 1, 0)
+    again, same = story.made("free-4", 1, 0)  # read back
+    assert notes == same
+    x = story.test.x[:8]
+    assert torch.equal(network(x), again(x))
+
+
+@pytest.mark.slow
+def test_cheap_recipes_reach_pgd_at_a_fraction_of_its_time(tmp_path):
+    found = rows(tmp_path, None, name="lecture-training/cost")
+    ours = {n.removeprefix("accuracy: "): r for n, r in found.items() if n.startswith("accuracy")}
+    pgd = ours["pgd, 12 passes"]
+    for name in CHEAP:
+        assert ours[name]["training_seconds"] < 0.4 * pgd["training_seconds"], name
+        assert ours[name]["robust"] > pgd["robust"] - 0.04, name
+    audits = [row for name, row in found.items() if name.startswith("audit")]
+    assert audits
+    assert all(row["masking"] == [] for row in audits)
 
 
 @pytest.mark.slow
