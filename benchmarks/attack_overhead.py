@@ -7,6 +7,10 @@ machine slows every row alike; the table shows medians and their ratio to the ba
     UNMASK_DATA=../shared/data python benchmarks/attack_overhead.py --batch-sizes 64 256 --rounds 7
 
 With `UNMASK_DATA` set it uses the networks in `models` beside that folder, else a small random one.
+
+Freed memory stays in the process, for all rows alike, as `unmask` on the command line has it. With
+`--freed-memory returned` it is glibc's own affair: then which attack's buffers happen to lie above the freed
+activations decides how many pages are given back and faulted in again, and the rows differ by that.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from torch import Tensor, nn
 
 from unmask.attacks import APGD, PGD
 from unmask.classifier import Classifier
+from unmask.cli.allocator import keep_freed_memory
 from unmask.threat import Linf
 
 Attack = Callable[[Tensor, Tensor], object]
@@ -118,8 +123,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--epsilon", type=float, default=0.05)
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu on a machine that is busy")
+    parser.add_argument("--freed-memory", choices=["kept", "returned"], default="kept")
     parser.add_argument("--no-peers", action="store_true")
     options = parser.parse_args()
+    if options.freed_memory == "kept":
+        keep_freed_memory()
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore")  # other people's
     steps, epsilon = options.passes - 1, options.epsilon
