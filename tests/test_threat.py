@@ -78,6 +78,18 @@ def test_a_projection_around_clean_inputs_writes_what_project_returns(norm):
     assert torch.equal(x, before)
 
 
+@norms
+def test_a_random_start_has_the_memory_format_of_the_clean_inputs(norm):
+    x = torch.rand(4, 3, 5, 6, generator=torch.Generator().manual_seed(0))
+    streams = Streams.seeded(1, torch.arange(4))
+    start, other = (
+        threat_model(norm, 0.3).random_start(clean, generator=streams.fork("same"))
+        for clean in (x, x.to(memory_format=torch.channels_last))
+    )
+    assert torch.equal(start, other)
+    assert other.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("norm", ["linf", "l1"])
 def test_projection_is_the_euclidean_nearest_point(norm):
     x, x_adv = (t.double() for t in draw(5, examples=3, dims=5))

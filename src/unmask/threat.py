@@ -71,7 +71,7 @@ class ThreatModel(ABC):
 
     @abstractmethod
     def random_start(self, x: Images, *, generator: torch.Generator | Streams) -> Images:
-        """A random point of ball and box."""
+        """A random point of ball and box, in the memory format of `x`: arithmetic between two formats is slow."""
 
     def settle(self, x_adv: Images, x: Images) -> Images:
         """Projects so that `contains` holds exactly, in float64, with no tolerance to argue about."""
@@ -124,8 +124,8 @@ class Linf(ThreatModel):
     def random_start(self, x: Images, *, generator: torch.Generator | Streams) -> Images:
         streams = Streams.of(generator, len(x))
         noise = streams.uniform(*x.shape[1:], device=x.device).to(x.dtype)
-        noise.mul_(2).sub_(1).mul_(self.epsilon).add_(x)
-        return self.project(noise, x, out=noise)
+        start = x + noise.mul_(2).sub_(1).mul_(self.epsilon)
+        return self.project(start, x, out=start)
 
     def settle(self, x_adv: Images, x: Images) -> Images:
         # The nearest float to the nearest point; where that was rounded out of the ball, the next one inside is not.
@@ -166,7 +166,7 @@ class L2(ThreatModel):
         radius = self.epsilon * streams.uniform(device=x.device) ** (1 / dims)
         length = torch.linalg.vector_norm(noise.flatten(1), 2.0, dim=1).clamp_min(1e-30)
         # Inside the ball already, and clamping only shortens: no projection.
-        return noise.mul_(per_example(radius / length, x)).to(x.dtype).add_(x).clamp_(*self.box)
+        return (x + noise.mul_(per_example(radius / length, x)).to(x.dtype)).clamp_(*self.box)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +217,7 @@ class L1(ThreatModel):
         dims = noise[0].numel() if len(x) else 1
         radius = self.epsilon * streams.uniform(device=x.device) ** (1 / dims)
         length = torch.linalg.vector_norm(noise.flatten(1), 1.0, dim=1).clamp_min(1e-30)
-        return noise.mul_(per_example(radius / length, x)).to(x.dtype).add_(x).clamp_(*self.box)
+        return (x + noise.mul_(per_example(radius / length, x)).to(x.dtype)).clamp_(*self.box)
 
 
 NORMS: dict[str, type[ThreatModel]] = {"linf": Linf, "l2": L2, "l1": L1}
