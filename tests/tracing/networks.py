@@ -1,5 +1,6 @@
 """Small networks that lose their gradient in one known line each, and honest ones that lose none."""
 
+import copy
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -147,6 +148,35 @@ def watched(x):
     return y
 
 
+def own_copy(x):
+    y = copy.deepcopy(x.detach())
+    y.mul_(0.9)
+    return y
+
+
+def ranks(x):
+    return x.argsort(1).argsort(1).float().view_as(x) / 16
+
+
+def filled_twice(x):
+    dark = x < 0.5
+    return x.masked_fill(dark, 0.0).masked_fill(~dark, 1.0)
+
+
+def put_together(x):
+    y = x.new_empty(x.shape)
+    y[:, ::2] = (x[:, ::2] * 10).round() / 10
+    y[:, 1::2] = x[:, 1::2].floor()
+    return y
+
+
+def interleaved(x):
+    y = torch.zeros_like(x)
+    y[:, ::2] = x[:, 1::2]
+    y[:, 1::2] = x[:, ::2].square()
+    return y.reshape_as(x)
+
+
 def quiet(x):
     scale = nn.Hardtanh(-2, 2)
     scale.register_full_backward_hook(lambda module, before, after: (before[0] * 0,))
@@ -180,9 +210,13 @@ LOSING = {
     "sparse": (sparse, {"cut"}, "(x.detach() * (x > 0.1))", 16),
     "remainder": (lambda x: x - x % 0.1, {"wrong"}, "x - x % 0.1", 16),
     "sawtooth": (lambda x: x - 0.01 * ((x * 200) % 1), {"wrong"}, "((x * 200) % 1)", 16),
+    "deep copy": (own_copy, {"cut"}, "copy.deepcopy(x.detach())", 16),
+    "ranks": (ranks, {"discrete"}, "x.argsort(1)", 16),
+    "filled twice": (filled_twice, {"discrete"}, "dark = x < 0.5", 16),
+    "put together": (put_together, {"zero"}, "(x[:, ::2] * 10).round()", 16),
     "apply": (number_by_number, {"zero"}, "y.apply_(", 16),
     "tensor hook": (hooked, {"wrong"}, "y.register_hook(", 16),
-    "module hook": (quiet, {"wrong"}, "return scale(x)", 16),
+    "module hook": (quiet, {"wrong"}, "scale.register_full_backward_hook(", 16),
     "saturated softmax": (
         lambda x: 10 * torch.softmax(1e4 * x, 1),
         {"saturated"},
@@ -216,6 +250,7 @@ HONEST = {
     ),
     "row by row": lambda x: torch.vmap(lambda row: row - row.mean())(x),
     "watched": watched,
+    "written into a new tensor": interleaved,
     "unused draw": lambda x: x + 0 * len(torch.rand(3)),
     "softmax": lambda x: torch.softmax(4 * x, 1),
 }

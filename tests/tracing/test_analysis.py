@@ -35,6 +35,12 @@ def test_names_the_line_where_the_gradient_is_lost(name):
     ]
 
 
+@pytest.mark.parametrize("name", ["ranks", "filled twice", "put together"])
+def test_what_follows_a_lost_gradient_is_not_named_again(name):
+    step, symptoms, _, inputs = LOSING[name]
+    assert {s.symptom for s in suspects(Wrapped(step, inputs)).suspects} <= symptoms | {"effect"}
+
+
 @pytest.mark.parametrize("name", HONEST)
 def test_honest_networks_have_no_suspects(name):
     analysis = suspects(Wrapped(HONEST[name]))

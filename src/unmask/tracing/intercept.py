@@ -170,9 +170,12 @@ class Interceptor(TorchFunctionMode):
     def _on_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if module._backward_hooks or module._backward_pre_hooks:
             result = self.call_hooked(module, args, kwargs)
-            return self._unseen(
-                "hook", f"{type(module).__name__} with backward hooks", lambda *_, **__: result, args, kwargs
-            )
+
+            def call(*_: Any, **__: Any) -> Any:
+                return result
+
+            call.hooked = module  # type: ignore[attr-defined]
+            return self._unseen("hook", f"{type(module).__name__} with backward hooks", call, args, kwargs)
         return self._on_bare_module(module, args, kwargs)
 
     def call_hooked(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -16,7 +16,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from ..classifier import Classifier, seeded
 from ..types import Outputs
 from .intercept import Interceptor
-from .sites import Frame, Site, module_names, site, stack
+from .sites import Frame, Site, module_names, site, site_of_hook, stack
 
 # Ways out of torch: after these, autograd sees nothing.
 EXITS = frozenset(
@@ -26,7 +26,14 @@ EXITS = frozenset(
 WRITES = frozenset(("__setitem__", "__set__"))
 # Make a new tensor from numbers.
 COPIES = frozenset(("tensor", "as_tensor", "new_tensor", "asarray", "from_dlpack"))
-CUTS = frozenset(("detach", "detach_", "data", "requires_grad_"))
+CUTS = frozenset(("detach", "detach_", "data", "requires_grad_", "__deepcopy__"))
+# Of the tensors that these are given, the first alone lends its values; the others lend a shape or a type.
+SHAPED_LIKE = frozenset("view_as reshape_as expand_as resize_as_ type_as to".split())
+# These take no value from any tensor: what they make is as new as `torch.zeros(3)`.
+NEW_LIKE = frozenset(
+    "empty_like zeros_like ones_like full_like rand_like randn_like randint_like new_empty new_zeros new_ones new_full "
+    "new_empty_strided".split()
+)
 APPLIED = frozenset(("apply_", "map_", "map2_"))
 _SCALARS = (int, float, bool, str, type(None), torch.dtype, torch.device, slice, type(Ellipsis))
 _PYTHON_DRAWS = (
@@ -161,7 +168,7 @@ class Recorder(Interceptor):
             elif self._switched_off:
                 self._switched_off.pop()
             return None
-        inputs = [self._value(t) for t in tensors_in((args, kwargs))]
+        inputs = [self._value(t) for t in _lenders(name, args, kwargs)]
         scalars = tuple(_scalars_in((args, kwargs)))
         # Written into a view, the gradient goes on to its base: autograd replaces the view's own place in the graph.
         view = bool(args) and isinstance(args[0], Tensor) and args[0]._is_view()
@@ -181,7 +188,7 @@ class Recorder(Interceptor):
             lost = tensor.is_floating_point() and not tensor.requires_grad
             if lost and tensor.is_leaf and (kind == "source" or any(v.edge is not None for v in inputs)):
                 outputs.append(Value(index, held(tensor), None, tensor._version))
-                tensor.requires_grad_()  # a new root, so that what follows can be examined
+                self._root(tensor)  # so that what follows can be examined
                 self._now[id(tensor)] = Value(index, outputs[-1].data, _edge(tensor), tensor._version)
             else:
                 value = Value(index, held(tensor), _edge(tensor), tensor._version)
@@ -190,6 +197,9 @@ class Recorder(Interceptor):
             self._alive.append(tensor)
         base = group_of(name, where)
         ordinal = self._ordinals[base] = self._ordinals.get(base, -1) + 1
+        hook = site_of_hook(func.hooked) if hasattr(func, "hooked") else None  # type: ignore[attr-defined]
+        if hook is not None:
+            where = replace(where, file=hook[0], line=hook[1])
         self.records.append(
             Record(
                 index,
@@ -209,6 +219,15 @@ class Recorder(Interceptor):
         )
         return result
 
+    def _root(self, tensor: Tensor) -> None:
+        """Starts a new piece of graph at a tensor; not a leaf, for the user's code may go on to write into it."""
+        self._inside += 1  # ours, not the user's function
+        try:
+            _Root.apply(tensor, torch.zeros((), requires_grad=True))
+        except RuntimeError:  # a view of something that has no gradient
+            tensor.requires_grad_()
+        self._inside -= 1
+
     def on_hook(self, tensor: Tensor, hook: Callable[..., Any]) -> None:
         """As `Interceptor.on_hook`. The hook is examined as an operation of its own, beside the graph."""
         before = self._value(tensor)
@@ -220,6 +239,19 @@ class Recorder(Interceptor):
     def saw_draw(self) -> None:
         """Notes that Python code is drawing a random number now."""
         self.draws.append((len(self.records), site(stack(), self._names)))
+
+
+class _Root(torch.autograd.Function):
+    """Puts a tensor without a graph into one, in place and without a change of its values."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, anchor: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:  # type: ignore[override]
+        return None, None
 
 
 class _Hooked(torch.autograd.Function):
@@ -239,6 +271,8 @@ class _Hooked(torch.autograd.Function):
 def uncut(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Runs an operation so that autograd's graph goes on where the user's code would have cut it."""
     if name in CUTS and args and isinstance(args[0], Tensor) and args[0].requires_grad:
+        if name == "__deepcopy__":
+            return args[0].clone()
         return args[0].view_as(args[0]) if name in ("detach", "data") else args[0]
     if name in EXITS:
         return func(*(a.detach() if isinstance(a, Tensor) else a for a in args), **kwargs)
@@ -254,6 +288,13 @@ def uncut(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: di
         # Not differentiable as called (`out=`, a write into a leaf): then as the user's code would run it.
         with torch.no_grad():
             return func(*args, **kwargs)
+
+
+def _lenders(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
+    """The tensors from whose values an operation makes its result."""
+    if name in NEW_LIKE:
+        return iter(())
+    return tensors_in(args[:1] if name in SHAPED_LIKE else (args, kwargs))
 
 
 def group_of(name: str, where: Site) -> tuple[str, str, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import linecache
 import os
 import sys
@@ -132,6 +134,19 @@ def site(frames: list[Frame], names: dict[int, str]) -> Site:
     if executing is None:
         return Site("", 0, name)
     return Site(executing[0], executing[1], name)
+
+
+def site_of_hook(module: nn.Module) -> tuple[str, int] | None:
+    """File and line at which the user's function begins that changes gradients behind a module; None where it is not
+    the user's."""
+    for hook in (*module._backward_hooks.values(), *module._backward_pre_hooks.values()):
+        while isinstance(hook, functools.partial):
+            hook = hook.func
+        function = hook if hasattr(hook, "__code__") or inspect.ismethod(hook) else type(hook).__call__
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        if code is not None and is_user_file(code.co_filename):
+            return code.co_filename, code.co_firstlineno
+    return None
 
 
 def module_names(network: Any) -> dict[int, str]:

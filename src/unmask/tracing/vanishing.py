@@ -80,6 +80,9 @@ def explained(s: Suspect, base: Trace, moved: dict[float, Trace], lost: list[Sus
     by_key = twins_of(moved).values()
 
     def without_way_on(r: Record) -> bool:
+        # Masked by a lost decision: where it says no, nothing comes back, and what it lost is named at the decision.
+        if any(v.edge is None and v.producer in guilty for v in r.inputs):
+            return True
         others = [v for v in r.inputs[1 if r.in_place else 0 :] if v.producer >= 0 or v.from_input]
         if any(v.edge is not None and v.producer not in guilty for v in others):
             return False
