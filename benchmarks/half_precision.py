@@ -12,9 +12,10 @@ import argparse
 import math
 
 import torch
+import torch.nn.functional as F
 from other_networks import load_network
 
-from unmask.bounds.half import HalfBackward
+from unmask.bounds.half import HalfTape
 from unmask.data import load
 from unmask.threat import L2
 
@@ -49,11 +50,15 @@ def main() -> None:
             first, second = network(center[None])[0].topk(2).indices
             logits = network(x)
             value = (logits[:, second] - logits[:, first]).sum()
-            (exact,) = torch.autograd.grad(value, x, retain_graph=True)
-            with HalfBackward():
-                (half,) = torch.autograd.grad(value, x)
+            (exact,) = torch.autograd.grad(value, x)
+            tape = HalfTape()
+            with torch.no_grad(), tape:
+                logits = network(tape.start(x.detach()))
+            half = tape.gradient(
+                logits, F.one_hot(second, logits.shape[1]) - F.one_hot(first, logits.shape[1])
+            )
             for p in single:
-                a, b = (torch.linalg.vector_norm(g.flatten(1).double(), p, dim=1) for g in (exact, half))
+                a, b = (torch.linalg.vector_norm(g.double().flatten(1), p, dim=1) for g in (exact, half))
                 if (a > 0).any():
                     single[p] = max(single[p], float(((a - b).abs() / a)[a > 0].max()))
                     largest[p] = max(largest[p], abs(float(b.max() / a.max()) - 1))

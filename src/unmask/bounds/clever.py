@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from ..objectives import Targeted
 from ..randomness import SampleStreams, Streams
 from ..threat import ThreatModel
 from .clever_score import CleverScore, smallest_score
-from .half import HalfBackward
+from .half import HalfTape
 
 Images = Float[Tensor, "batch *dims"]
 Labels = Int[Tensor, " batch"]
@@ -47,13 +47,14 @@ class Clever:
     - `gradient`: how a slope is estimated.
     - `points_at_once`: points per forward pass, at most 512; bounds the memory. On a processor 256 are faster where
       the activations of 512 leave its cache.
-    - `half`: backward passes of the exact gradient in bfloat16 (see `HalfBackward`), for processors and GPUs that
-      multiply in it. The maxima then carry its rounding (`docs/bounds.md`); an example of which a norm is off by
-      more than 2 % at one of its first 32 points is done in full precision.
+    - `half`: backward passes of the exact gradient in bfloat16 (see `HalfTape`), for processors and GPUs that
+      multiply in it. The maxima then carry its rounding (`docs/bounds.md`). In full precision are done a network with
+      an operation that the tape does not know, and an example of which a norm is off by more than 2 % at one of its
+      first 32 points.
 
     **Cost**: `batches * samples` points per example (`pool_factor * samples` with a pool), one estimate each
     per target; with the exact gradient one forward, and one backward per target. One more forward per example; `half`:
-    twice 32 points more.
+    32 points more.
     **Source**: Weng et al. 2018, arXiv:1801.10578, algorithm 1.
     **Differs**: the margin is that of the label, not of the predicted class, so a wrong prediction scores 0.
     """
@@ -118,15 +119,17 @@ class Clever:
         norms = x.new_zeros(*targets.shape, drawn, dtype=torch.float64)
         own = [streams[i : i + 1] for i in range(len(x))]
         for i in range(len(x)):
-            done = 0
+            done, tape = 0, HalfTape() if self.half and isinstance(self.gradient, Exact) else None
             for points, noise in self._points(x[i], threat, own[i], drawn):
                 part = slice(done, done := done + len(points))
                 label = source[i].expand(len(points))
                 work = (classifier, points, label, targets[i], noise, threat)
-                if done == len(points):  # the first
-                    half = self.half and self._half_suffices(*work)
-                for t, norm in enumerate(self._norms(*work, half=half)):
-                    norms[i, t, part] = norm
+                found = [*self._norms(*work, tape)]
+                first = done == len(points)
+                if tape is not None and (not found or first and not self._half_suffices(found, *work)):
+                    tape = None
+                    found = [*self._norms(*work, tape)]
+                norms[i, :, part] = torch.stack(found)
         zeros = (norms == 0).double().mean((1, 2))
         if self.pool_factor is None:
             maxima = norms.reshape(*targets.shape, self.batches, self.samples).amax(3)
@@ -151,6 +154,7 @@ class Clever:
 
     def _half_suffices(
         self,
+        rounded: list[Float[Tensor, " batch"]],
         classifier: Classifier,
         points: Images,
         label: Labels,
@@ -158,11 +162,11 @@ class Clever:
         streams: Streams,
         threat: ThreatModel,
     ) -> bool:
-        """Whether bfloat16 leaves the norms as they are; it does not where large terms cancel."""
+        """Whether bfloat16 leaves the first norms as they are; it does not where large terms cancel."""
         few = slice(_CHECKED)
-        work = (classifier, points[few], label[few], targets, streams[few], threat)
-        exact, rounded = (torch.stack([*self._norms(*work, half=half)]) for half in (False, True))
-        return bool(((rounded - exact).abs() <= _OFF * exact).all())
+        exact = self._norms(classifier, points[few], label[few], targets, streams[few], threat, None)
+        pairs = zip(rounded, exact, strict=True)
+        return all(bool(((r[few] - e).abs() <= _OFF * e).all()) for r, e in pairs)
 
     def _norms(
         self,
@@ -172,15 +176,26 @@ class Clever:
         targets: Labels,
         streams: Streams,
         threat: ThreatModel,
-        *,
-        half: bool,
+        tape: HalfTape | None,
     ) -> Iterator[Float[Tensor, " batch"]]:
-        """Dual norms of the gradients of each target's logit minus the label's, from one forward pass if exact."""
+        """Dual norms of the gradients of each target's logit minus the label's, from one forward pass if exact.
+
+        From the tape where there is one; none at all where the network has an operation that it does not know.
+        """
 
         def norm(grad: Images) -> Tensor:
             # In float64 no norm of a float32 gradient underflows to a false zero.
-            return torch.linalg.vector_norm(grad.flatten(1), threat.dual_p, dim=1, dtype=torch.float64)
+            dims = tuple(range(1, grad.ndim))
+            return torch.linalg.vector_norm(grad, threat.dual_p, dim=dims, dtype=torch.float64)
 
+        if tape is not None:
+            with torch.no_grad(), tape:
+                logits = classifier(tape.start(points), generator=streams).logits
+            for target in targets if tape.knows(logits) else ():
+                classifier.meter.backwards += len(points)
+                classes = logits.shape[1]
+                yield norm(tape.gradient(logits, F.one_hot(target, classes) - F.one_hot(label, classes)))
+            return
         objectives = [Targeted(target.expand(len(points))) for target in targets]
         if not isinstance(self.gradient, Exact):
             for objective in objectives:
@@ -193,7 +208,4 @@ class Clever:
             outputs = classifier(points, generator=streams)
             for objective in objectives:
                 more = objective is not objectives[-1]
-                values = objective(outputs, label)
-                with HalfBackward() if half else nullcontext():
-                    grad = classifier.gradient(values, points, retain_graph=more)
-                yield norm(grad)
+                yield norm(classifier.gradient(objective(outputs, label), points, retain_graph=more))

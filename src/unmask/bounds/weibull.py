@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.stats import kstest, weibull_max
+from scipy.stats import kstest
 
 # Weight of the squared scale, in units of the sample's range, in the authors' released code.
 _PENALTY = 0.01
@@ -60,7 +60,7 @@ def fit_reverse_weibull(maxima: np.ndarray) -> WeibullFit:
     ]
     shape, beyond, scale = np.exp(min(found, key=lambda f: f.fun).x)
     location, scale = top + beyond * width, scale * width
-    test = kstest(maxima, weibull_max(shape, location, scale).cdf)
+    test = kstest(maxima, lambda v: np.exp(-((np.maximum(location - v, 0) / scale) ** shape)))
     end_point = location if test.pvalue >= _ILL_CONDITIONED else top
     return WeibullFit(*(float(v) for v in (shape, location, scale, end_point, test.statistic, test.pvalue)))
 
