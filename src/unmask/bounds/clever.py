@@ -126,7 +126,7 @@ class Clever:
                 work = (classifier, points, label, targets[i], noise, threat)
                 found = [*self._norms(*work, tape)]
                 first = done == len(points)
-                if tape is not None and (not found or first and not self._half_suffices(found, *work)):
+                if tape is not None and (not found or (first and not self._half_suffices(found, *work))):
                     tape = None
                     found = [*self._norms(*work, tape)]
                 norms[i, :, part] = torch.stack(found)
