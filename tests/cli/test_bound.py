@@ -94,9 +94,24 @@ def test_targeted(how, capsys):
         assert example["certified"] <= (example["attack"] or 1.0)
 
 
+def test_half_precision_moves_the_estimate_a_little_and_the_bounds_not_at_all(capsys):
+    found = []
+    for more in ([], ["--half"]):
+        assert main(words("linear", "--examples", "4", "--json", *more)) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert [f["clever"]["half"] for f in found] == [False, True]
+    for exact, half in zip(*(f["examples"] for f in found), strict=True):
+        assert half["clever"] == pytest.approx(exact["clever"], rel=0.005)
+        assert half["clever"] != exact["clever"] or exact["degenerate"] == "misclassified"
+        assert [half[k] for k in ("certified", "attack", "mark")] == [
+            exact[k] for k in ("certified", "attack", "mark")
+        ]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (["--half=bfloat16"], "--half"),
         (["--epsilon", "0"], "--epsilon is 0"),
         (["--epsilon", "-1"], "--epsilon is -1"),
         (["--batches", "3"], "batches is 3"),

@@ -52,6 +52,11 @@ def add_parser(commands: Any) -> None:
     command.add_argument("--batches", type=int, metavar="N_B", help="number of maxima, at least 10")
     command.add_argument("--samples", type=int, metavar="N_S", help="points per maximum")
     command.add_argument(
+        "--half",
+        action="store_true",
+        help="CLEVER's backward passes in bfloat16, where that leaves the gradients' norms as they are",
+    )
+    command.add_argument(
         "--certify", choices=CERTIFICATES, default="crown", help="certificate (default: crown)"
     )
     command.add_argument("--json", action="store_true", help="print the numbers as JSON")
@@ -96,7 +101,7 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     goal = "targeted" if arguments.targeted else "untargeted"
     threat = threat_model(options["norm"], options["epsilon"], goal=goal)
     bracketing = Bracketing(
-        clever=Clever(batches=batches, samples=samples),
+        clever=Clever(batches=batches, samples=samples, half=arguments.half),
         methods=CERTIFICATES[arguments.certify],  # pyright: ignore[reportArgumentType]
     )
     device = choose_device(options["device"], torch.cuda.is_available())
@@ -148,7 +153,7 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
         "split": data.split,
         "threat": {"norm": threat.norm, "epsilon": threat.epsilon, "goal": goal},
         "seed": options["seed"],
-        "clever": {"batches": batches, "samples": samples},
+        "clever": {"batches": batches, "samples": samples, "half": arguments.half},
         "masking": found.masking,
         "uncertified": found.uncertified,
         "counts": found.counts(),
