@@ -46,12 +46,13 @@ def curves(recipes: dict[str, list[Row]]) -> Figure:
     The band holds what lies within two points of the longest PGD training.
     """
     figure, axes = canvas("minutes of training on one core", "robust accuracy")
-    for name, rows in recipes.items():
+    for name, unsorted in recipes.items():
+        rows = sorted(unsorted, key=lambda row: row["training_seconds"])
         spent, robust = [r["training_seconds"] / 60 for r in rows], [r["robust"] for r in rows]
         low, high = ([abs(r["interval"][end] - r["robust"]) for r in rows] for end in (0, 1))
         axes.errorbar(spent, robust, [low, high], fmt="o-", capsize=2, label=name, alpha=0.8)
     if "pgd" in recipes:
-        reached = recipes["pgd"][-1]["robust"]
+        reached = max(recipes["pgd"], key=lambda row: row["training_seconds"])["robust"]
         axes.axhspan(reached - 0.02, reached, color="grey", alpha=0.15)
     axes.legend(fontsize=8)
     in_minutes(axes, [r["training_seconds"] / 60 for rows in recipes.values() for r in rows])

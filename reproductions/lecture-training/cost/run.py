@@ -51,10 +51,11 @@ class Scale:
     """How much is trained.
 
     **Fields**
-    - `lengths`: passes over the training data, recipe by recipe.
+    - `examples`: of the training split.
+    - `lengths`: passes over these, recipe by recipe.
     - `plain`: what all recipes share.
     - `rates`: those that each kind of recipe tries, on the first `tried` training images for `tries` passes.
-    - `held`: the last training images, which say which rate was best; those of the longer trainings, too.
+    - `held`: the last images of the training split, which say which rate was best.
     - `attacked`: of the test split; `audited`: of these, by the audit.
     - `seeds`: trainings of each recipe and length.
     - `timed`: training images of a pass in the comparison of costs, `rounds` times.
@@ -62,6 +63,7 @@ class Scale:
 
     data: str
     epsilon: float
+    examples: int | None
     lengths: dict[str, tuple[int, ...]]
     plain: dict[str, Any]
     rates: tuple[float, ...]
@@ -78,21 +80,22 @@ class Scale:
 CIFAR = Scale(
     data="cifar10",
     epsilon=8 / 255,
+    examples=20_000,
     lengths={
-        "pgd": (2, 6),
-        "fgsm": (2, 7),
-        "free-4": (2, 4),
-        "yopo-3-5": (2, 4),
-        "yopo-2-5": (6,),
-        "yopo-5-3": (3,),
-        "standard": (2,),
+        "pgd": (3, 8),
+        "fgsm": (3, 10),
+        "free-4": (2, 5),
+        "yopo-3-5": (2, 5),
+        "yopo-2-5": (3, 8),
+        "yopo-5-3": (2, 4),
+        "standard": (3,),
     },
     plain={"batch_size": 128, "pad": 2, "average": 0.99, "half": True},
     rates=(0.02, 0.05, 0.1),
     tried=10_000,
     tries=3,
     held=1000,
-    attacked=2000,
+    attacked=1000,
     audited=100,
     seeds=1,
     timed=2560,
@@ -101,6 +104,7 @@ CIFAR = Scale(
 DIGITS = Scale(
     data="digits",
     epsilon=0.15,
+    examples=None,
     lengths={
         "pgd": (6, 12),
         "fgsm": (6, 18),
@@ -136,7 +140,8 @@ class Story(Trained):
         self.scale = DIGITS if quick else CIFAR
         self.seed = seed
         self.threat = Linf(epsilon=self.scale.epsilon)
-        self.train = load(self.scale.data, split="train")
+        every = load(self.scale.data, split="train")
+        self.train, self.held = every[: self.scale.examples], every[len(every) - self.scale.held :]
         self.test = load(self.scale.data, split="test", examples=self.scale.attacked)
         self.audit_images = self.scale.audited
         self.ratios = cache(self._ratios)
@@ -164,15 +169,19 @@ class Story(Trained):
         file = None if self.networks is None else self.networks / f"rate-{name}.json"
         if file is not None and file.exists():
             return json.loads(file.read_text(encoding="utf-8"))
-        some, held = self.train[: self.scale.tried], self.train[len(self.train) - self.scale.held :]
+        some = self.train[: self.scale.tried]
         short = recipe(name, self.scale.tries, self.scale.plain)
         found: dict[str, float] = {}
         for rate in self.scale.rates:
             network, _ = self.trained(replace(short, learning_rate=rate), some)
             threat = self.threat if short.hardens else None
-            clean, robust = accuracies(network, held, threat, STEERING, 250, self.seed)
+            clean, robust = accuracies(network, self.held, threat, STEERING, 250, self.seed)
             found[f"{rate:g}"] = clean if robust is None else robust
-        row = {"rates": found, "rate": float(max(found, key=lambda rate: found[rate])), "images": len(held)}
+        row = {
+            "rates": found,
+            "rate": float(max(found, key=lambda rate: found[rate])),
+            "images": len(self.held),
+        }
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps(row), encoding="utf-8")
@@ -214,9 +223,9 @@ def rows(story: Story) -> dict[str, tuple[str, Callable[[], Row]]]:
             )
     for name in [name for name in lengths if name not in FAMILY]:
         table[f"learning rate: {name}"] = ("-", partial(story.rate, name))
-    for name, passes in lengths.items():
-        for n in passes:
-            table[f"accuracy: {name}, {n} passes"] = ("-", partial(story.accuracy, name, n))
+    pairs = [(name, n) for name, passes in lengths.items() for n in passes]
+    for name, n in sorted(pairs, key=lambda pair: pair[1] != lengths[pair[0]][-1]):  # the longest first
+        table[f"accuracy: {name}, {n} passes"] = ("-", partial(story.accuracy, name, n))
     for name, passes in lengths.items():
         table[f"audit: {name}, {passes[-1]} passes"] = (
             "no masking",
