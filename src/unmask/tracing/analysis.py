@@ -66,13 +66,14 @@ def _analyse(
         for scale in SCALES
     }
     moved[EXCHANGED] = record(classifier, x.roll(1, 0), seed=seed)
-    runs, points = (base, other if controlled else again), x
+    runs, points, seeds = (base, other if controlled else again), x, (seed, seed + controlled)
     if deterministic:
         # Votes that all agree at an image hide the noise behind them; between two images they do not.
         points = x.lerp(x.roll(1, 0), 0.5)
+        seeds = seed, seed + 1
         runs = record(classifier, points, seed=seed), record(classifier, points, seed=seed + 1)
         deterministic = same(runs[0].logits, runs[1].logits)
-    origins = () if deterministic else random_origins(classifier, *runs, points, seed)
+    origins = () if deterministic else random_origins(classifier, *runs, points, seeds)
     twins = twins_of(moved)
     noisy = drawn(base, other if controlled else again, {o.group for o in origins}, twins)
     if controlled and noisy:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..classifier import Classifier
 from .changes import inputs_differ, same
+from .drawing import drawing_line
 from .freezer import logits_with
 from .recorder import EXITS, Record, Trace
 from .sites import Frame, Site
@@ -30,8 +31,17 @@ class Origin:
     effect: float
 
 
-def random_origins(classifier: Classifier, base: Trace, other: Trace, x: Tensor, seed: int) -> list[Origin]:
-    """Compares two runs on the same input. **Cost**: one forward per origin that can be held still."""
+def random_origins(
+    classifier: Classifier, base: Trace, other: Trace, x: Tensor, seeds: tuple[int, int]
+) -> list[Origin]:
+    """Compares two runs on the same input, under two seeds or, where these do not rule all randomness, under one.
+
+    **Cost**: one forward per origin that can be held still; two for a draw in Python that nobody saw.
+    """
+
+    def by_python(before: Record, after: Record) -> Origin:
+        return _python_origin(classifier, x, seeds, base, before, after)
+
     found: dict[tuple[str, str, int], Record] = {}
     draws: list[Origin] = []
     left_torch = False  # a random number already became a Python number: what it steers is a consequence
@@ -41,7 +51,7 @@ def random_origins(classifier: Classifier, base: Trace, other: Trace, x: Tensor,
         if before.key != after.key and left_torch:
             break
         if before.key != after.key:
-            draws.append(_python_origin(base, before, after))
+            draws.append(by_python(before, after))
             break
         if inputs_differ(before, after):
             continue
@@ -54,10 +64,10 @@ def random_origins(classifier: Classifier, base: Trace, other: Trace, x: Tensor,
         if left_torch and before.scalars != after.scalars:
             continue
         if before.scalars != after.scalars or unknown:
-            draws.append(_python_origin(base, before, after))
+            draws.append(by_python(before, after))
         elif any(not same(a.data, b.data) for a, b in zip(before.outputs, after.outputs, strict=False)):
             if before.kind == "source" or (not before.inputs and before.name in ("tensor", "as_tensor")):
-                draws.append(_python_origin(base, before, after))
+                draws.append(by_python(before, after))
             else:
                 found.setdefault(before.group, before)
     origins = {(o.site.file, o.site.line): o for o in draws}
@@ -65,7 +75,7 @@ def random_origins(classifier: Classifier, base: Trace, other: Trace, x: Tensor,
         held = [r for r in base.records if r.group in found and r.group != group]
         effect = float("nan")
         if len(found) + len(draws) > 1:
-            logits = logits_with(classifier, x, held, seed=seed + 1)
+            logits = logits_with(classifier, x, held, seed=seeds[1])
             effect = float((logits - base.logits.detach()).abs().max())
             if effect == 0:
                 continue  # drawn, but nothing depends on it
@@ -78,10 +88,14 @@ def random_origins(classifier: Classifier, base: Trace, other: Trace, x: Tensor,
     return list(origins.values())
 
 
-def _python_origin(base: Trace, before: Record, after: Record) -> Origin:
-    """A draw in Python code: the draw itself where it was seen, else the innermost frame shared by both runs."""
-    seen = [site for index, site in base.draws if index <= before.index]
-    place = seen[-1] if seen else _shared(before.frames, after.frames) or before.site
+def _python_origin(
+    classifier: Classifier, x: Tensor, seeds: tuple[int, int], base: Trace, before: Record, after: Record
+) -> Origin:
+    """A draw in Python code: the draw itself where it was seen, else the line after which two passes differ."""
+    # What was seen came from the global generators: under one seed these are not what differs.
+    seen = [site for index, site in base.draws if index <= before.index and seeds[0] != seeds[1]]
+    place = seen[-1] if seen else drawing_line(classifier, x, seeds)
+    place = place or _shared(before.frames, after.frames) or before.site
     return Origin("Python-level randomness", place, ("python", place.file, place.line), True, float("nan"))
 
 
