@@ -1,6 +1,7 @@
 """Small networks that lose their gradient in one known line each, and honest ones that lose none."""
 
 import copy
+import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -53,7 +54,16 @@ class Flipped(torch.autograd.Function):
         return -grad
 
 
+class Forwards(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return torch.round(x * 10) / 10
+
+
 captured = Zeros.apply
+
+POINTS = torch.rand(60, 16, generator=torch.Generator().manual_seed(5))
+LABELS = (POINTS.view(-1, 4, 4).sum(2).argmax(1)).long()
 
 
 def in_place_round(x):
@@ -177,10 +187,46 @@ def interleaved(x):
     return y.reshape_as(x)
 
 
+def neighbours(x):
+    nearest = torch.cdist(x, POINTS).topk(5, largest=False).indices
+    votes = F.one_hot(LABELS[nearest], 4)
+    return votes.sum(1).float()
+
+
+def elected(x):
+    votes = LABELS[torch.cdist(x, POINTS).argsort(1)[:, :9]]
+    return torch.stack([torch.bincount(v, minlength=4) for v in votes]).float()
+
+
+def purified(x):
+    z = nn.Parameter(x.detach().clone())
+    optimiser = torch.optim.SGD([z], lr=0.05)
+    with torch.enable_grad():
+        for _ in range(3):
+            optimiser.zero_grad()
+            (z.diff(dim=1).square().sum() + (z - x.detach()).square().sum()).backward()
+            optimiser.step()
+    return z.detach()
+
+
 def quiet(x):
     scale = nn.Hardtanh(-2, 2)
     scale.register_full_backward_hook(lambda module, before, after: (before[0] * 0,))
     return scale(x)
+
+
+GENERATOR = np.random.default_rng()
+
+
+def by_its_own_generator(x):
+    scale = 1 + 0.1 * GENERATOR.normal()
+    return x * scale
+
+
+def by_entropy(x):
+    seen = len(x)
+    raw = os.urandom(16)
+    return x + torch.tensor(list(raw)) / 2550 + 0 * seen
 
 
 # name -> (step, symptom, text in the guilty line, inputs of the read-out)
@@ -214,6 +260,10 @@ LOSING = {
     "ranks": (ranks, {"discrete"}, "x.argsort(1)", 16),
     "filled twice": (filled_twice, {"discrete"}, "dark = x < 0.5", 16),
     "put together": (put_together, {"zero"}, "(x[:, ::2] * 10).round()", 16),
+    "neighbours": (neighbours, {"discrete"}, ".topk(5, largest=False)", 4),
+    "elected": (elected, {"discrete"}, ".argsort(1)[:, :9]", 4),
+    "purified": (purified, {"cut"}, "return z.detach()", 16),
+    "function, forward alone": (lambda x: Forwards.apply(x), {"zero"}, "lambda x: Forwards.apply(x)", 16),
     "apply": (number_by_number, {"zero"}, "y.apply_(", 16),
     "tensor hook": (hooked, {"wrong"}, "y.register_hook(", 16),
     "module hook": (quiet, {"wrong"}, "scale.register_full_backward_hook(", 16),
@@ -250,6 +300,9 @@ HONEST = {
     ),
     "row by row": lambda x: torch.vmap(lambda row: row - row.mean())(x),
     "watched": watched,
+    "row after row": lambda x: torch.stack([row.cumsum(0) for row in x]),
+    "black stays black": lambda x: (x - 0.55).clamp(0, 1),
+    "in eight bits": lambda x: x.to(torch.float8_e4m3fn).float(),
     "written into a new tensor": interleaved,
     "unused draw": lambda x: x + 0 * len(torch.rand(3)),
     "softmax": lambda x: torch.softmax(4 * x, 1),
@@ -261,6 +314,8 @@ RANDOM = {
     "bernoulli": (lambda x: x * torch.bernoulli(torch.full_like(x, 0.7)), "torch.bernoulli("),
     "python": (lambda x: x * (1 + 0.1 * random.random()), "random.random()"),
     "numpy": (lambda x: x + 0.1 * float(np.random.normal()), "np.random.normal()"),
+    "a generator of its own": (by_its_own_generator, "GENERATOR.normal()"),
+    "the system's entropy": (by_entropy, "os.urandom(16)"),
 }
 
 

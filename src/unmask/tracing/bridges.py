@@ -28,7 +28,10 @@ def bridges_across(analysis: Analysis, guilty: list[Suspect]) -> tuple[list[Brid
     for s in guilty:
         if s.symptom == "non_finite" or not s.records:
             continue
-        bridge = _exit_bridge(analysis) if s.symptom == "cut" else _region_bridge(analysis, s.records[0])
+        if s.symptom == "cut":
+            bridge = _exit_bridge(analysis) or _way_round(analysis, guilty)
+        else:
+            bridge = _region_bridge(analysis, s.records[0])
         if bridge is not None and bridge[0].target not in {b.target for b in found}:
             found[bridge[0]] = bridge[1]
     # A region inside another one is bridged by the outer one alone.
@@ -237,9 +240,29 @@ def _exit_bridge(analysis: Analysis) -> tuple[Bridge, float] | None:
     return Bridge(crossing.source, end.group, slope, 0, pairing, fit), correlation
 
 
+def _way_round(analysis: Analysis, guilty: list[Suspect]) -> tuple[Bridge, float] | None:
+    """From the input to the last cut whose result is like it, where not even the graph without cuts leads back.
+
+    An optimiser inside the network, for instance, moves a parameter that only holds the same numbers as the image.
+    """
+    base = analysis.base
+    if base.logits.requires_grad:
+        (whole,) = torch.autograd.grad(base.logits.sum(), base.x, retain_graph=True, allow_unused=True)
+        if whole is not None and whole.any():
+            return None
+    cuts = {r.index: r for s in guilty if s.symptom == "cut" for r in s.records}
+    for n in sorted(cuts, reverse=True):
+        best = best_end(base.x.detach(), [cuts[n]])
+        if best is not None:
+            end, correlation, slope, fit = best
+            return Bridge(INPUT, end.group, slope, fit=fit), correlation
+    return None
+
+
 def _unseen_argument(r: Record, changed: Callable[[Record, int, bool], bool]) -> int | None:
     """Place among the tensor arguments of one that no operation made, although it depends on the input."""
     for n, v in enumerate(r.inputs):
-        if v.producer < 0 and not v.from_input and v.fixed and changed(r, n, False):
+        # What asks for a gradient itself is optimised inside the network: a stand-in would take its gradient away.
+        if v.producer < 0 and not v.from_input and v.fixed and v.edge is None and changed(r, n, False):
             return n
     return None

@@ -123,7 +123,8 @@ def _effects(base: Trace, suspects: list[Suspect]) -> list[Suspect]:
             continue
         reached = {s.records[0].index}
         for r in base.records[s.records[0].index + 1 :]:
-            if not any(v.producer in reached for v in r.inputs):
+            # Of values and indices, the values are no part of the decision.
+            if not any(v.producer in reached and v.edge is None for v in r.inputs):
                 continue
             reached.add(r.index)
             if any(v.data.is_floating_point() for v in r.outputs):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from torch import Tensor
 
@@ -20,6 +20,8 @@ USELESS = 0.35
 BLOCKED = 0.5
 # Half of their elements are dead by design, and come alive under a large move.
 RECTIFIERS = frozenset(("relu", "relu6", "threshold", "hardshrink", "softshrink"))
+# Flat on both sides of a slope that is as honest as a line's: what counts is how much of the change is denied.
+RAMPS = frozenset(("clamp", "clip", "hardtanh", "hardsigmoid"))
 # Flat on one side: black pixels below a floor leave it under every move, and have a slope from there on.
 FLOORS = frozenset(("clamp_min", "clamp_max"))
 
@@ -34,6 +36,12 @@ def misleading(base: Trace, moved: dict[float, Trace], y: Tensor, controlled: bo
     gradients = arriving(base, margin, y)
     for scale in SCALES:
         gradients |= arriving(moved[scale], margin, y)
+    calls = Counter(r.group for r in base.records)
+
+    def one_by_one(r: Record) -> bool:
+        """Whether the images came alone, so that the first dimension of what they became means anything."""
+        return calls[r.group] >= len(y) > 1
+
     for r in base.records:
         if r.kind == "torch" and not elementwise(r):
             continue
@@ -41,19 +49,18 @@ def misleading(base: Trace, moved: dict[float, Trace], y: Tensor, controlled: bo
         for scale in SCALES[1:]:
             after = twins[scale].get(r.key)
             if after is not None:
-                cosine = agreement(r, after, gradients)
+                cosine = agreement(r, after, gradients, batch=1 if one_by_one(r) else len(y))
                 if cosine == cosine:
                     cosines[scale] = cosine
         after = twins[SCALES[1]].get(r.key)
         saturating = base_name(r) in SATURATING
+        by_size = not saturating or base_name(r) in RAMPS
         stuck = (
-            blocked(r, after, gradients, by_size=not saturating)
-            if after is not None and r.kind == "torch"
-            else 0.0
+            blocked(r, after, gradients, by_size=by_size) if after is not None and r.kind == "torch" else 0.0
         )
         far = twins[SCALES[0]].get(r.key)
         if far is not None and saturating and base_name(r) not in RECTIFIERS:
-            stuck = max(stuck, blocked(r, far, gradients))
+            stuck = max(stuck, blocked(r, far, gradients, by_size=by_size))
         if base_name(r) in FLOORS:
             stuck = 0.0
         if (cosines and max(cosines.values()) < USELESS) or stuck > BLOCKED:

@@ -183,8 +183,8 @@ class Recorder(Interceptor):
         index = len(self.records)
         outputs = []
         for tensor in made:
-            if tensor.grad_fn is not None and tensor.grad_fn.name().endswith("NotImplemented"):
-                tensor.detach_()  # `//` has no derivative: backward would raise
+            if tensor.grad_fn is not None and _refuses(tensor):
+                tensor.detach_()
             lost = tensor.is_floating_point() and not tensor.requires_grad
             if lost and tensor.is_leaf and (kind == "source" or any(v.edge is not None for v in inputs)):
                 outputs.append(Value(index, held(tensor), None, tensor._version))
@@ -290,6 +290,25 @@ def uncut(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: di
             return func(*args, **kwargs)
 
 
+def _refuses(tensor: Tensor) -> bool:
+    """Whether the backward of what made a tensor raises: `//`, an operator without a derivative, a missing backward."""
+    made_by = tensor.grad_fn
+    assert made_by is not None
+    if made_by.name().endswith("NotImplemented"):
+        return True
+    if not isinstance(made_by, torch.autograd.function.BackwardCFunction) or not made_by.next_functions:
+        return False
+    before = [GradientEdge(node, n) for node, n in made_by.next_functions if node is not None]
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.autograd.grad(
+                tensor, before, torch.zeros_like(tensor), retain_graph=True, allow_unused=True
+            )  # pyright: ignore[reportArgumentType]
+    except Exception:  # the user's own code: it may raise anything
+        return True
+    return False
+
+
 def _lenders(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
     """The tensors from whose values an operation makes its result."""
     if name in NEW_LIKE:
@@ -311,6 +330,8 @@ def held(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
     if tensor.is_quantized:
         return tensor.dequantize()
+    if tensor.dtype.itemsize == 1 and tensor.is_floating_point():
+        return tensor.float()
     return tensor.clone() if tensor.layout == torch.strided else tensor.to_dense()
 
 

@@ -272,7 +272,7 @@ class _Rewriter(Interceptor):
     def _follow(
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        def surrogate(given: tuple[Any, ...]) -> Tensor | Shadow | None:
+        def surrogate(given: tuple[Any, ...]) -> Tensor | Shadow | list[Shadow] | None:
             return through(name, func, given, kwargs, self._shadow_of)
 
         return self._with_surrogate(name, func, args, kwargs, surrogate)
@@ -283,7 +283,7 @@ class _Rewriter(Interceptor):
         func: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        surrogate: Callable[[tuple[Any, ...]], Tensor | Shadow | None],
+        surrogate: Callable[[tuple[Any, ...]], Tensor | Shadow | list[Shadow] | None],
     ) -> Any:
         in_place = name in WRITES or (name.endswith("_") and not name.endswith("__")) or name in _AUGMENTED
         try:
@@ -305,7 +305,7 @@ class _Rewriter(Interceptor):
             else:
                 made = func(*(_detached(a) for a in args), **{k: _detached(v) for k, v in kwargs.items()})
         result = self._joined(made, stand_in)
-        if not in_place:
+        if not in_place or isinstance(stand_in, list):
             return result
         if isinstance(result, Tensor) and result.requires_grad:
             args[0].copy_(result)
@@ -317,7 +317,10 @@ class _Rewriter(Interceptor):
             self._shadows[id(args[0])] = (args[0], shadow)
         return None if name == "__setitem__" else args[0]
 
-    def _joined(self, made: Any, stand_in: Tensor | Shadow) -> Any:
+    def _joined(self, made: Any, stand_in: Tensor | Shadow | list[Shadow]) -> Any:
+        if isinstance(stand_in, list):  # one for each of several integer tensors
+            self._shadows |= {id(item): (item, shadow) for item, shadow in zip(made, stand_in, strict=True)}
+            return made
         if isinstance(
             made, (tuple, list)
         ):  # values and indices: the values keep their gradient, the indices get a shadow

@@ -137,8 +137,7 @@ def site(frames: list[Frame], names: dict[int, str]) -> Site:
 
 
 def site_of_hook(module: nn.Module) -> tuple[str, int] | None:
-    """File and line at which the user's function begins that changes gradients behind a module; None where it is not
-    the user's."""
+    """File and line where the function begins that changes a module's gradients; None if it is not the user's."""
     for hook in (*module._backward_hooks.values(), *module._backward_pre_hooks.values()):
         while isinstance(hook, functools.partial):
             hook = hook.func

@@ -76,11 +76,11 @@ def _heard(output: Value, arriving: Arriving) -> Tensor:
     return heard if heard.any() else everything
 
 
-def agreement(r: Record, after: Record, arriving: Arriving, *, probes: int = 8) -> float:
+def agreement(r: Record, after: Record, arriving: Arriving, *, batch: int) -> float:
     """Cosine between the change that an operation's own gradient predicts and the change that was seen.
 
     Random cotangents c: `<vjp(c), change of the input>` against `<c, change of the output>`, per example where the
-    first dimension is the batch, over the elements that the logits listen to. NaN where nothing changed or autograd
+    first dimension is the `batch`, over the elements that the logits listen to. NaN where nothing changed or autograd
     refuses.
     """
     generator = torch.Generator().manual_seed(len(r.inputs) + r.index)
@@ -96,12 +96,12 @@ def agreement(r: Record, after: Record, arriving: Arriving, *, probes: int = 8) 
         if before.edge is None or before.data.shape != then.data.shape:
             continue
         change = _wide(then.data - before.data)
-        batch = len(change) if change.ndim else 1  # a number for the whole batch, such as its largest pixel
+        rows = batch if change.ndim and len(change) == batch else 1
         heard = _heard(before, arriving) & _heard(then, arriving)
         noise = 1e-5 * before.data.abs().double().amax()
         if not ((change.abs() > noise) & heard).any() or not torch.isfinite(change).all():
             continue
-        for _ in range(probes):
+        for _ in range(8 if rows > 1 else 32):
             c = (torch.randint(0, 2, change.shape, generator=generator).to(change) * 2 - 1) * heard
             grads = local_vjp(before, r.inputs, c.to(before.data.dtype))
             if grads is None or len(grads) != len(pairs):
@@ -110,9 +110,9 @@ def agreement(r: Record, after: Record, arriving: Arriving, *, probes: int = 8) 
             for grad, (a, b) in zip(grads, pairs, strict=True):
                 if a.data.shape != b.data.shape or grad.shape != a.data.shape:
                     return float("nan")
-                total = total + _rows(_wide(grad).conj() * _wide(b.data - a.data), batch)
+                total = total + _rows(_wide(grad).conj() * _wide(b.data - a.data), rows)
             predicted.append(torch.as_tensor(total).flatten())
-            seen.append(_rows(c * change, batch).flatten())
+            seen.append(_rows(c * change, rows).flatten())
     if not seen:
         return float("nan")
     p, s = torch.cat(predicted), torch.cat(seen)

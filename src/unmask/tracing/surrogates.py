@@ -22,7 +22,7 @@ class Shadow:
 
     **Fields**
     - `value`: float, shape of the tensor: a soft truth value, or a real-valued index.
-    - `choice`: `[*shape, options]`, a soft one-hot, where the tensor came from an arg-max; else None.
+    - `choice`: `[*shape, options]`, a soft one-hot, where the tensor came from an arg-max or a sort; else None.
     - `mask`: a soft membership over the sorted dimension, where the tensor holds the indices of a top-k; else None.
     """
 
@@ -98,6 +98,33 @@ def _arg_extreme(sign: int) -> Callable[..., Shadow]:
     return soft
 
 
+# Largest number of places times options for which a sort is softened. Ours: it is held in memory for each example.
+SORTABLE = 2**16
+
+
+def _soft_order(scores: Tensor, ordered: Tensor, dim: int, width: float) -> Tensor | None:
+    """Which option stands at each place of an order, `[*shape of the order, options]`, soft: the nearer, the likelier.
+
+    **Source**: Prillo & Eisenschlos 2020, arXiv:2006.16038.
+    """
+    scores, ordered = scores.movedim(dim, -1), ordered.movedim(dim, -1)
+    if scores.shape[-1] * ordered.shape[-1] > SORTABLE:
+        return None
+    distance = (ordered[..., :, None] - scores[..., None, :]).abs()
+    return torch.softmax(-distance / width, -1).movedim(-2, dim if dim >= 0 else dim - 1)
+
+
+def _place(choice: Tensor) -> Tensor:
+    return choice @ torch.arange(choice.shape[-1], device=choice.device, dtype=choice.dtype)
+
+
+def _sort(width: float, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Shadow | None:
+    scores, dim = args[0], _argument(args, kwargs, 1, "dim", -1)
+    descending = _argument(args, kwargs, 2, "descending", False)
+    choice = _soft_order(scores, scores.sort(dim, descending=descending).values, dim, width)
+    return None if choice is None else Shadow(_place(choice), choice=choice)
+
+
 def _topk(width: float, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Shadow:
     scores = args[0]
     k = _argument(args, kwargs, 1, "k", 1)
@@ -109,7 +136,10 @@ def _topk(width: float, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Shadow
     threshold = ((last + beyond) / 2).detach()
     mask = torch.sigmoid(((scores if largest else -scores) - threshold) / width)
     kept = scores.topk(k, dim, largest=largest).indices
-    return Shadow(kept.to(scores.dtype), mask=mask)
+    choice = _soft_order(
+        scores, ordered.narrow(dim, 0, k) if largest else -ordered.narrow(dim, 0, k), dim, width
+    )
+    return Shadow(kept.to(scores.dtype) if choice is None else _place(choice), choice=choice, mask=mask)
 
 
 def _bucketize(width: float, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Shadow:
@@ -126,7 +156,7 @@ def _names(function: Callable[..., Any], names: str) -> dict[str, Callable[..., 
 
 
 # By `op_name`, without a trailing underscore: in-place forms share their surrogate.
-SMOOTH: dict[str, Callable[[float, tuple[Any, ...], dict[str, Any]], Tensor | Shadow]] = {
+SMOOTH: dict[str, Callable[[float, tuple[Any, ...], dict[str, Any]], Tensor | Shadow | None]] = {
     **_names(_greater, "gt ge greater greater_equal __gt__ __ge__"),
     **_names(_less, "lt le less less_equal __lt__ __le__"),
     **_names(_equal, "eq __eq__ isclose"),
@@ -140,6 +170,7 @@ SMOOTH: dict[str, Callable[[float, tuple[Any, ...], dict[str, Any]], Tensor | Sh
     **_names(_arg_extreme(1), "argmax max"),
     **_names(_arg_extreme(-1), "argmin min"),
     **_names(_topk, "topk"),
+    **_names(_sort, "argsort sort"),
     **_names(_bucketize, "bucketize"),
     **_names(_searchsorted, "searchsorted"),
 }
@@ -148,9 +179,16 @@ SMOOTH: dict[str, Callable[[float, tuple[Any, ...], dict[str, Any]], Tensor | Sh
 # --- what shadows become when an operation uses their tensors ------------------------------------------------------
 
 
-def _take(table: Tensor, shadow: Shadow) -> Tensor:
-    """`table[index]` along the first dimension."""
+def _take(table: Tensor, shadow: Shadow) -> Tensor | Shadow:
+    """`table[index]` along the first dimension; of a table of labels, which label it is."""
     if shadow.choice is not None and shadow.choice.shape[-1] == len(table):
+        if (
+            table.ndim == 1
+            and table.dtype == torch.int64
+            and 0 <= int(table.min()) <= int(table.max()) < SORTABLE
+        ):
+            choice = shadow.choice @ functional.one_hot(table).to(shadow.choice.dtype)
+            return Shadow(_place(choice), choice=choice)
         return torch.tensordot(shadow.choice, table.to(shadow.choice.dtype), 1)
     # A real-valued index: linear interpolation between the two rows around it.
     position = shadow.value.clamp(0, len(table) - 1)
@@ -185,8 +223,8 @@ def _scatter(base: Tensor, dim: int, shadow: Shadow, source: Any) -> Tensor | No
 
 
 _MOVES = frozenset(
-    """unsqueeze squeeze view reshape permute transpose expand flatten contiguous clone repeat movedim t detach cpu long
-    int expand_as view_as""".split()
+    """T mT unsqueeze squeeze view reshape permute transpose expand flatten contiguous clone repeat movedim t detach cpu
+    long int expand_as view_as""".split()
 )
 
 
@@ -196,12 +234,26 @@ def through(
     args: Sequence[Any],
     kwargs: dict[str, Any],
     shadow_of: Callable[[Any], Shadow | None],
-) -> Tensor | Shadow | None:
+) -> Tensor | Shadow | list[Shadow] | None:
     """What an operation on shadowed tensors gives when their shadows stand in for them; None where nobody knows."""
     shadows: list[Shadow | None] = [shadow_of(a) for a in args]
     first = shadows[0] if shadows else None
     if name in ("__getitem__", "embedding", "index_select", "take_along_dim", "gather"):
         return _lookup(name, args, kwargs, shadows)
+    if name == "argsort" and first is not None and first.choice is not None and args[0].ndim > 1:
+        # The order of an order is its inverse: which place each option has.
+        places = first.choice.transpose(-1, -2)
+        places = places / places.sum(-1, keepdim=True)
+        return Shadow(_place(places), choice=places)
+    if name == "unbind" and first is not None:
+        dim = _argument(args, kwargs, 1, "dim", 0) % args[0].ndim
+        values = first.value.unbind(dim)
+        choices = [None] * len(values) if first.choice is None else first.choice.unbind(dim)
+        return [Shadow(v, choice=c) for v, c in zip(values, choices, strict=True)]
+    if name == "bincount" and first is not None and first.choice is not None:
+        counts = first.choice.sum(0)
+        wanted = max(_argument(args, kwargs, 2, "minlength", 0), int(args[0].max()) + 1)
+        return Shadow(functional.pad(counts, (0, wanted - len(counts)))) if wanted >= len(counts) else None
     if name == "one_hot" and first is not None:
         classes = _argument(args, kwargs, 1, "num_classes", -1)
         return Shadow(_one_hot(first, classes)) if classes > 0 else None
@@ -271,9 +323,13 @@ def _lookup(
     if name == "__getitem__" and shadows[1] is not None and args[1].dtype != torch.bool:
         return _take(args[0], shadows[1])
     if name == "__getitem__" and shadows[0] is not None:
-        return Shadow(shadows[0].value[args[1]])
+        index = args[1] if isinstance(args[1], tuple) else (args[1],)
+        index = (*index, slice(None)) if any(i is Ellipsis for i in index) else index
+        choice = shadows[0].choice
+        return Shadow(shadows[0].value[args[1]], choice=None if choice is None else choice[index])
     if name == "index_select" and len(args) > 2 and shadows[2] is not None:
-        return _take(args[0].movedim(args[1], 0), shadows[2]).movedim(0, args[1])
+        taken = _take(args[0].movedim(args[1], 0), shadows[2])
+        return taken.movedim(0, args[1]) if isinstance(taken, Tensor) else taken
     return None
 
 
