@@ -1,5 +1,7 @@
 """Certificates: exact where a closed form exists, and never above what a point of the region shows."""
 
+import copy
+
 import pytest
 import torch
 from tests.bounds.networks import BUILDERS, random_network
@@ -214,6 +216,11 @@ class Product(nn.Module):
         return (x * x).flatten(1)
 
 
+class Copying(nn.Module):
+    def forward(self, x):
+        return copy.deepcopy(x.detach()).flatten(1)  # of a proxy, the copy takes the whole trace along
+
+
 class Centered(nn.Module):
     def forward(self, x):
         return (x - x.mean(0, keepdim=True)).flatten(1)
@@ -227,6 +234,7 @@ class Centered(nn.Module):
         (Branching(), "tracing it raised TraceError"),
         (Noisy(), "reproduce"),
         (Product(), "product"),
+        (Copying(), "tracing it raised"),
         (Centered(), "batch"),
         (lambda x: x, "nn.Module"),
         (nn.Identity(), "logits"),

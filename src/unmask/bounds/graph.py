@@ -53,7 +53,7 @@ def read_graph(network: Any, x: Tensor) -> Graph:
     if not isinstance(network, nn.Module):
         raise Unsupported(f"bounds need a torch.nn.Module; this network is a {type(network).__name__}")
     try:
-        traced = fx.symbolic_trace(network)
+        traced = copy.deepcopy(fx.symbolic_trace(network)).double()
     except Exception as error:  # the traced code runs on proxies and may raise anything
         reason = (str(error).splitlines() or [""])[0]
         raise Unsupported(
@@ -64,7 +64,7 @@ def read_graph(network: Any, x: Tensor) -> Graph:
         (t.dtype for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()), x.dtype
     )
     sample = torch.cat([x[:1], x[:1] / 2]).to(own)
-    graph = _walk(copy.deepcopy(traced).double(), sample.double())
+    graph = _walk(traced, sample.double())
     expected, whole, alone = network(sample), graph(sample), graph(sample[1:])
     same = expected.shape == whole.shape and torch.allclose(expected.double(), whole, rtol=1e-3, atol=1e-3)
     if not same or not torch.allclose(whole[1:], alone):
