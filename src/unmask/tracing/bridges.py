@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from .recorder import COPIES, EXITS, Record, Trace, Value
 from .rewrite import INPUT, Bridge, Group, fitted
@@ -241,19 +242,24 @@ def _exit_bridge(analysis: Analysis) -> tuple[Bridge, float] | None:
 
 
 def _way_round(analysis: Analysis, guilty: list[Suspect]) -> tuple[Bridge, float] | None:
-    """From the input to the last cut whose result is like it, where not even the graph without cuts leads back.
+    """From the input to the last cut that is like it and leads on, where not even the graph without cuts leads back.
 
     An optimiser inside the network, for instance, moves a parameter that only holds the same numbers as the image.
     """
     base = analysis.base
-    if base.logits.requires_grad:
-        (whole,) = torch.autograd.grad(base.logits.sum(), base.x, retain_graph=True, allow_unused=True)
-        if whole is not None and whole.any():
-            return None
+
+    def leads_on(place: Tensor | GradientEdge | None) -> bool:
+        if place is None or not base.logits.requires_grad:
+            return False
+        (whole,) = torch.autograd.grad(base.logits.sum(), [place], retain_graph=True, allow_unused=True)
+        return whole is not None and bool(whole.any())
+
+    if leads_on(base.x):
+        return None
     cuts = {r.index: r for s in guilty if s.symptom == "cut" for r in s.records}
     for n in sorted(cuts, reverse=True):
         best = best_end(base.x.detach(), [cuts[n]])
-        if best is not None:
+        if best is not None and leads_on(cuts[n].outputs[0].edge):
             end, correlation, slope, fit = best
             return Bridge(INPUT, end.group, slope, fit=fit), correlation
     return None
