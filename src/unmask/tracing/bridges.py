@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from .recorder import COPIES, EXITS, Record, Trace, Value
 from .rewrite import INPUT, Bridge, Group, fitted
@@ -248,13 +248,13 @@ def _way_round(analysis: Analysis, guilty: list[Suspect]) -> tuple[Bridge, float
     """
     base = analysis.base
 
-    def leads_on(place: Tensor | GradientEdge | None) -> bool:
+    def leads_on(place: GradientEdge | None) -> bool:
         if place is None or not base.logits.requires_grad:
             return False
-        (whole,) = torch.autograd.grad(base.logits.sum(), [place], retain_graph=True, allow_unused=True)
+        (whole,) = torch.autograd.grad(base.logits.sum(), (place,), retain_graph=True, allow_unused=True)
         return whole is not None and bool(whole.any())
 
-    if leads_on(base.x):
+    if leads_on(get_gradient_edge(base.x)):
         return None
     cuts = {r.index: r for s in guilty if s.symptom == "cut" for r in s.records}
     for n in sorted(cuts, reverse=True):
