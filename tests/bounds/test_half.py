@@ -54,13 +54,14 @@ class Residual(nn.Module):
         self.middle = nn.Conv2d(8, 8, 3, padding=1, groups=2)
         self.last = nn.Conv2d(8, 16, 3, stride=2, padding=1)
         self.head = nn.Sequential(nn.Flatten(), nn.Linear(16 * 9, 32), nn.ReLU(), nn.Linear(32, 4))
+        self.scale = nn.Parameter(torch.rand(8, 1, 1))
         self.to(dtype)
         self.dtype = dtype
 
     def forward(self, x):
         x = self.first(x.to(self.dtype)).relu()
         x = x - self.middle(x).relu()
-        x += x.tanh()
+        x += self.scale * x.tanh()
         return self.head(self.last(x).relu())
 
 
@@ -150,6 +151,8 @@ class Function(nn.Module):
         nn.functional.gelu,
         lambda x: torch.cat([x[:, :30], x[:, 30:]], 1),
         lambda x: x * x,
+        lambda x: x[:, :1] * torch.ones(72),
+        lambda x: 1 / (1 + x),
         lambda x: x / (1 + x),
         lambda x: torch.add(x, x, alpha=2),
         lambda x: x + x.mean(1, keepdim=True),

@@ -155,9 +155,10 @@ def _negated(out: Tensor, args: Any, data: list[Tensor], weights: Weights) -> An
 
 def _scaled(invert: bool) -> Callable[..., Any]:
     def rule(out: Tensor, args: Any, data: list[Tensor], weights: Weights) -> Any:
-        if len(data) > 1 or data[0] is not args[0] or out.shape != args[0].shape:
+        x, other = args if data[0] is args[0] else args[::-1]
+        if len(data) > 1 or out.shape != x.shape or (invert and x is not args[0]):
             return None
-        scale = torch.as_tensor(args[1], dtype=torch.float32, device=out.device)
+        scale = torch.as_tensor(other, dtype=torch.float32, device=out.device)
         scale = (1 / scale if invert else scale).bfloat16()
         return lambda g: (g * scale,)
 
@@ -186,6 +187,8 @@ def _average_pool(out: Tensor, args: Any, data: list[Tensor], weights: Weights) 
 
 
 def _mean(out: Tensor, args: Any, data: list[Tensor], weights: Weights) -> Any:
+    if not args[1]:
+        return None
     shape, axes = args[0].shape, [a % args[0].ndim for a in args[1]]
     count = math.prod(shape[a] for a in axes)
     kept = [1 if a in axes else s for a, s in enumerate(shape)]
