@@ -229,6 +229,12 @@ def by_entropy(x):
     return x + torch.tensor(list(raw)) / 2550 + 0 * seen
 
 
+def filled(x):
+    noise = torch.empty(x.shape)
+    noise.normal_()
+    return x + 0.1 * noise
+
+
 # name -> (step, symptom, text in the guilty line, inputs of the read-out)
 LOSING = {
     "round": (lambda x: torch.round(x * 10) / 10, {"zero"}, "torch.round(x * 10)", 16),
@@ -315,6 +321,7 @@ RANDOM = {
     "python": (lambda x: x * (1 + 0.1 * random.random()), "random.random()"),
     "numpy": (lambda x: x + 0.1 * float(np.random.normal()), "np.random.normal()"),
     "a generator of its own": (by_its_own_generator, "GENERATOR.normal()"),
+    "filled": (filled, "noise.normal_()"),
     "the system's entropy": (by_entropy, "os.urandom(16)"),
 }
 

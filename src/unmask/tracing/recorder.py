@@ -35,6 +35,8 @@ NEW_LIKE = frozenset(
     "new_empty_strided".split()
 )
 APPLIED = frozenset(("apply_", "map_", "map2_"))
+# Draws that overwrite what they are called on; only the rest of their arguments matters.
+FILLS = frozenset("uniform_ normal_ bernoulli_ random_ exponential_ geometric_ cauchy_ log_normal_".split())
 _SCALARS = (int, float, bool, str, type(None), torch.dtype, torch.device, slice, type(Ellipsis))
 _PYTHON_DRAWS = (
     "random randint randrange choice choices uniform gauss normalvariate sample shuffle triangular".split()
@@ -177,7 +179,7 @@ class Recorder(Interceptor):
         in_place = name in WRITES or (
             bool(args) and isinstance(args[0], Tensor) and (result is args[0] or result is kwargs.get("out"))
         )
-        if in_place and base_edge is not None and inputs[0].edge is not None:
+        if in_place and name not in FILLS and base_edge is not None and inputs[0].edge is not None:
             inputs[0] = replace(inputs[0], edge=base_edge)
         made = [args[0]] if name in WRITES else list(tensors_in(result))
         index = len(self.records)
@@ -313,6 +315,8 @@ def _lenders(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterat
     """The tensors from whose values an operation makes its result."""
     if name in NEW_LIKE:
         return iter(())
+    if name in FILLS:
+        return tensors_in((args[1:], kwargs))
     return tensors_in(args[:1] if name in SHAPED_LIKE else (args, kwargs))
 
 
