@@ -45,7 +45,7 @@ def curves(recipes: dict[str, list[Row]]) -> Figure:
 
     The band holds what lies within two points of the longest PGD training.
     """
-    figure, axes = canvas("minutes of training on one core", "robust accuracy")
+    figure, axes = canvas("minutes of processor time for the whole training", "robust accuracy")
     for name, unsorted in recipes.items():
         rows = sorted(unsorted, key=lambda row: row["training_seconds"])
         spent, robust = [r["training_seconds"] / 60 for r in rows], [r["robust"] for r in rows]

@@ -60,7 +60,8 @@ def describe(row: Row) -> str:
     if "seeds" in row:
         said += f" over {row['seeds']} seeds"
     if "training_seconds" in row:
-        said += f", training {row['training_seconds']:.0f} s"
+        spent = row["training_seconds"]
+        said += f", training {spent:.0f} s" if spent >= 10 else f", training {spent:.1f} s"
     for event in row.get("events", ()):
         said += f", the guard acted at {event.partition(':')[0]}"
     return said
