@@ -16,7 +16,7 @@ def mnist():
 
 def cifar10():
     """Linf, 8/255, on CIFAR-10 (JPEG)."""
-    return _with_weights(ResNet20(blocks=1, width=32), "wide_resnet8_cifar10_jpeg")
+    return _with_weights(ResNet20(blocks=1, width=40), "wider_resnet8_cifar10_jpeg")
 
 
 def _with_weights(network, name):
