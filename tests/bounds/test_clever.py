@@ -179,6 +179,21 @@ def test_scores_in_half_precision():
     assert (score.degenerate, score.zero_gradient_share) == ("zero", 1.0)
 
 
+@pytest.mark.parametrize("kind", ["cnn_relu_max", "residual_relu", "mlp_tanh"])
+@pytest.mark.parametrize("threat", [Linf(epsilon=0.3), L2(epsilon=1.0), L1(epsilon=4.0)])
+def test_scores_in_half_precision_agree_with_exact_ones(kind, threat):
+    network = random_network(kind, 1)
+    x = images(3)
+    y = network(x).argmax(1)
+    exact, half = (
+        replace(SMALL, half=half).run(Classifier(network), x, y, threat, generator=generator())
+        for half in (False, True)
+    )
+    assert [s.score for s in half] == pytest.approx([s.score for s in exact], rel=0.05)
+    assert [s.score for s in half] != [s.score for s in exact]
+    assert [s.margin for s in half] == [s.margin for s in exact]
+
+
 def test_half_precision_is_left_where_terms_cancel():
     """Two large weights that nearly cancel: bfloat16 loses their difference, which is the slope."""
     flat = linear()
