@@ -21,9 +21,12 @@ from .sites import Site, is_user_file
 # A line about to run in a frame, or a frame's return: the frame's number, file, line, and what its variables hold.
 Moment = tuple[int, str, int, dict[str, Any]]
 
+# Lines after which a pass is no longer followed: code that walks over pixels has no end. Ours.
+LINES = 50_000
+
 
 def drawing_line(classifier: Classifier, x: Tensor, seeds: tuple[int, int]) -> Site | None:
-    """The first of the user's lines after which two passes differ; None where they never do.
+    """The first of the user's lines after which two passes differ; None where none of the first 50,000 is one.
 
     **Arguments**
     - `seeds`: of the two passes. If they are equal, variables that hold tensors are compared, too; else these differ
@@ -46,7 +49,7 @@ def _moments(classifier: Classifier, x: Tensor, seed: int, *, tensors: bool) -> 
     numbers: dict[FrameType, int] = {}
 
     def follow(frame: FrameType, event: str, _: Any) -> Any:
-        if not is_user_file(frame.f_code.co_filename):
+        if len(found) >= LINES or not is_user_file(frame.f_code.co_filename):
             return None
         number = numbers.setdefault(frame, len(numbers))
         if event in ("line", "return"):
