@@ -12,6 +12,7 @@ from unmask.attacks import PGD, CarliniWagner, ConfidenceSweep, FeatureMatching,
 from unmask.attacks.joint_pgd import orthogonal
 from unmask.classifier import Classifier
 from unmask.errors import Unsupported, UnusableInput
+from unmask.gradients import FiniteDifference
 from unmask.judge import fooled, judge
 from unmask.objectives import margin
 from unmask.threat import L2, Linf
@@ -198,6 +199,9 @@ def test_the_class_that_passes_is_not_the_nearest_one():
         attack = JointPGD(targets=targets)
         x_adv = attack.run(classifier, x, y, threat, generator=torch.Generator().manual_seed(0))
         assert bool(fooled(corner(x_adv), y, threat)) == passes
+    # An estimator that repeats the examples asks the joint objective for the targets of each copy.
+    sampled = JointPGD(targets=2, gradient=FiniteDifference(samples=8, delta=0.01))
+    assert fooled(corner(sampled.run(classifier, x, y, threat, generator=rng())), y, threat)
     with pytest.raises(Unsupported, match="use targets=0"):
         JointPGD(targets=2).run(
             classifier, x, y, Linf(epsilon=0.15, goal="targeted"), generator=torch.Generator()

@@ -44,6 +44,9 @@ class Pending(Objective):
         first = self.first(outputs, y)
         return torch.where(first > 0, self.second(outputs, y), first)
 
+    def take(self, index: Tensor) -> Pending:
+        return Pending(self.first.take(index), self.second.take(index))
+
 
 @dataclass(frozen=True, kw_only=True)
 class JointPGD(Attack):
