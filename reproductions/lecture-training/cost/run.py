@@ -82,7 +82,7 @@ CIFAR = Scale(
     epsilon=8 / 255,
     examples=20_000,
     lengths={
-        "pgd": (3, 8, 12),
+        "pgd": (3, 8),
         "fgsm": (3, 10, 20),
         "free-4": (2, 5, 10),
         "yopo-3-5": (2, 5, 10),
