@@ -91,7 +91,7 @@ def paper(name: str) -> ModuleType:
     """The `run.py` of one reproduction. **Raises** `UnusableInput` where there is none."""
     file = HERE / name / "run.py"
     if not file.is_file():
-        known = sorted(p.parent.name for p in HERE.glob("*/run.py"))
+        known = sorted(p.parent.relative_to(HERE).as_posix() for p in HERE.rglob("run.py"))
         raise UnusableInput(
             f"there is no reproduction {name!r} in {HERE.name}/; choose one of {', '.join(known)}"
             if known
