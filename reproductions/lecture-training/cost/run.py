@@ -82,10 +82,10 @@ CIFAR = Scale(
     epsilon=8 / 255,
     examples=20_000,
     lengths={
-        "pgd": (3, 8),
+        "pgd": (3, 8, 16),
         "fgsm": (3, 10, 20),
         "free-4": (2, 5, 10),
-        "yopo-3-5": (2, 5, 10),
+        "yopo-3-5": (2, 5, 10, 20),
         "yopo-2-5": (3, 8),
         "yopo-5-3": (2, 4),
         "standard": (3,),
