@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from scipy.stats import binomtest
 from torch import Tensor
 
 from ..attacks import APGD
@@ -15,6 +16,8 @@ from .subject import Subject
 
 # A race is worth its cost only where it can change something; this many winners go on to all examples. Ours.
 WINNERS = 3
+# A repair that breaks more than the exact gradient with a larger probability of having no part in it is not credited.
+LUCK = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,20 @@ class Race:
         """Accuracy that the best of the others leaves; the exact gradient's where there are no others."""
         accuracy = 1 - self.rates.mean(1)
         return float(accuracy[1:].min()) if len(accuracy) > 1 else float(accuracy[0])
+
+    @property
+    def gap(self) -> float:
+        """Accuracy that the best of the others takes off the exact gradient; 0 where luck explains it.
+
+        The examples are those that an attack with the exact gradient has left, so that any second attack breaks a few
+        of them: a sign test over the examples on which the two differ, at `LUCK`.
+        """
+        best = 1 + int(self.rates[1:].mean(1).argmax()) if len(self.rates) > 1 else 0
+        gains = self.rates[best] - self.rates[0]
+        won, lost = int((gains > 0).sum()), int((gains < 0).sum())
+        if not won or binomtest(won, won + lost, alternative="greater").pvalue > LUCK:
+            return 0.0
+        return self.exact - self.repaired
 
     def winners(self) -> list[Candidate]:
         """The best, then whoever breaks what those before did not; at most `WINNERS`."""

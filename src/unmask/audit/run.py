@@ -208,7 +208,7 @@ def _findings(
         analysis,
         state,
         deterministic=not subject.random,
-        gap=race.exact - race.repaired,
+        gap=race.gap,
         naive_gap=naive_gap,
     )
     winner = race.winners()[0]
