@@ -84,3 +84,15 @@ def test_indexing_and_forking_sample_streams_gives_a_stream_for_each_point():
     assert len(points.seeds.unique()) == 5
     whole, part = points.fork("step").uniform(4), points[2:4].fork("step").uniform(4)
     assert torch.equal(whole[2:4], part)
+
+
+def test_signs_of_many_points_are_fair_and_do_not_depend_on_each_other():
+    signs = SampleStreams(Streams.seeded(3, torch.tensor([7])), 2000).signs(5, 3)  # two bytes, one bit over
+    assert signs.shape == (2000, 5, 3)
+    assert signs.dtype == torch.float32
+    assert signs.abs().eq(1).all()
+    flat = signs.flatten(1)
+    assert stats.chi2.sf((flat.sum(0) ** 2 / len(flat)).sum().item(), 15) > 1e-4  # fair, each of them
+    products = flat.T @ flat / len(flat)
+    assert (products - torch.eye(15)).abs().max() < 5 / len(flat) ** 0.5
+    assert SampleStreams(Streams.seeded(3, torch.tensor([7])), 4).signs().shape == (4,)

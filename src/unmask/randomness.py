@@ -154,6 +154,14 @@ class SampleStreams(Streams):
     ) -> Int[Tensor, "batch *shape"]:
         return self._drawn(partial(torch.randint, low, high), shape, device)
 
+    def signs(self, *shape: int, device: torch.device | str | None = None) -> Float[Tensor, "batch *shape"]:
+        # Eight signs are looked up for each random byte, which takes a fraction of the time of a number for each.
+        count = math.prod(shape)
+        octets = self.integers(0, 256, -(-count // 8), device=device)
+        bits = torch.arange(256, device=octets.device)[:, None] >> torch.arange(8, device=octets.device) & 1
+        looked_up = (1.0 - 2 * bits).index_select(0, octets.flatten())
+        return looked_up.reshape(len(self), -1)[:, :count].reshape(len(self), *shape)
+
     def _drawn(
         self, draw: Callable[..., Tensor], shape: tuple[int, ...], device: torch.device | str | None
     ) -> Tensor:
