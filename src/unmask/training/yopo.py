@@ -105,8 +105,7 @@ class YOPO(Loop):
         threat = run.threat
         layer = first_layer(run.network, x[:1])
         front = up_to(run.network, layer, run.logits)
-        # In the memory format of x: elementwise work on two formats takes ten times as long.
-        x_adv = torch.empty_like(x).copy_(threat.random_start(x, generator=run.streams(len(x))))
+        x_adv = threat.random_start(x, generator=run.streams(len(x)))
         project = threat.projection(x)
         total, logits = x.new_zeros(()), x
         for _ in range(self.full):
