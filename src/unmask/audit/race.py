@@ -16,7 +16,7 @@ from .subject import Subject
 
 # A race is worth its cost only where it can change something; this many winners go on to all examples. Ours.
 WINNERS = 3
-# A repair that breaks more than the exact gradient with a larger probability of having no part in it is not credited.
+# A repair is credited where equally good gradients would give its lead with at most this probability. Ours.
 LUCK = 0.1
 
 
@@ -50,12 +50,11 @@ class Race:
         The examples are those that an attack with the exact gradient has left, so that any second attack breaks a few
         of them: a sign test over the examples on which the two differ, at `LUCK`.
         """
-        best = 1 + int(self.rates[1:].mean(1).argmax()) if len(self.rates) > 1 else 0
-        gains = self.rates[best] - self.rates[0]
+        gains = self.rates[self.rates.mean(1).argmax()] - self.rates[0]
         won, lost = int((gains > 0).sum()), int((gains < 0).sum())
         if not won or binomtest(won, won + lost, alternative="greater").pvalue > LUCK:
             return 0.0
-        return self.exact - self.repaired
+        return float(gains.mean())
 
     def winners(self) -> list[Candidate]:
         """The best, then whoever breaks what those before did not; at most `WINNERS`."""
