@@ -119,17 +119,20 @@ class Clever:
         drawn = self.samples * (self.batches if self.pool_factor is None else self.pool_factor)
         norms = x.new_zeros(*targets.shape, drawn, dtype=torch.float64)
         own = [streams[i : i + 1] for i in range(len(x))]
+        tape = HalfTape() if self.half and isinstance(self.gradient, Exact) else None
         for i in range(len(x)):
-            done, tape = 0, HalfTape() if self.half and isinstance(self.gradient, Exact) else None
+            done, half = 0, tape
             for points, noise in self._points(x[i], threat, own[i], drawn):
                 part = slice(done, done := done + len(points))
                 label = source[i].expand(len(points))
                 work = (classifier, points, label, targets[i], noise, threat)
-                found = [*self._norms(*work, tape)]
+                found = [*self._norms(*work, half)]
                 first = done == len(points)
-                if tape is not None and (not found or (first and not self._half_suffices(found, *work))):
-                    tape = None
-                    found = [*self._norms(*work, tape)]
+                if not found:
+                    tape = None  # it does not know this network: no use in asking for the next example
+                if half is not None and (not found or (first and not self._half_suffices(found, *work))):
+                    half = None
+                    found = [*self._norms(*work, half)]
                 norms[i, :, part] = torch.stack(found)
         zeros = (norms == 0).double().mean((1, 2))
         if self.pool_factor is None:

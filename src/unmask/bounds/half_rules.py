@@ -33,11 +33,8 @@ class Weights:
         key = (id(owner), weight.shape, weight.stride(), form)
         known = self._ready.get(key)
         if known is None or known[1] != owner._version:
-            known = self._ready[key] = (
-                owner,
-                owner._version,
-                make(),
-            )  # its owner, so that no other takes its id
+            # With its owner, so that no other takes its id.
+            known = self._ready[key] = (owner, owner._version, make())
         return known[2]
 
 
@@ -50,16 +47,14 @@ class Phases:
 
     def __init__(self, size: torch.Size, weight: Tensor, stride: int, padding: list[int]):
         self.size, self.channels, self.stride = size, weight.shape[1], stride
-        front = [
-            -p % stride for p in padding
-        ]  # zeros before the kernel, so that its first tap begins a phase
+        # Zeros before the kernel, so that its first tap begins a phase.
+        front = [-p % stride for p in padding]
         taps = [-(-(k + f) // stride) for k, f in zip(weight.shape[2:], front, strict=True)]
         back = [n * stride - k - f for n, k, f in zip(taps, weight.shape[2:], front, strict=True)]
         kernel = F.pad(weight.bfloat16(), (front[1], back[1], front[0], back[0]))
         kernel = kernel.reshape(*weight.shape[:2], taps[0], stride, taps[1], stride).flip(2, 4)
-        kernel = kernel.permute(3, 5, 1, 0, 2, 4).flatten(
-            0, 2
-        )  # [phases * channels, channels of the slopes, taps]
+        # [phases * channels, channels of the slopes, taps]
+        kernel = kernel.permute(3, 5, 1, 0, 2, 4).flatten(0, 2)
         self.kernel = kernel.contiguous(memory_format=torch.channels_last)
         self.before = [t - 1 - (p + f) // stride for t, p, f in zip(taps, padding, front, strict=True)]
         self.after = [
