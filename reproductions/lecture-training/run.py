@@ -80,10 +80,6 @@ class Story(Trained):
         count = GUARD_EVERY * self.scale.batch_size + FastTraining().guard_examples
         return self.costs(self.recipes, self.train[:count], self.scale.rounds)
 
-    def cost(self, name: str) -> Row:
-        """Processor time of a pass over the data, relative to standard training."""
-        return {"ratio": self.ratios()[name]}
-
     def pretraining(self, pretrained: bool) -> Row:
         """Accuracies on classes 5 to 9."""
         recipe, data = with_another_task(self.small_recipes, self.scale, self.small, pretrained=pretrained)

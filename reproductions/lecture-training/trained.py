@@ -27,6 +27,7 @@ class Trained(ABC):
 
     **Fields**
     - `test`: what accuracies are measured on; `audit_images`: how many of these are audited.
+    - `ratios`: of `costs`, for all recipes; measured once.
     - `networks`: the folder that keeps them; None for no folder, and no memory.
     """
 
@@ -34,6 +35,7 @@ class Trained(ABC):
     test: Data
     audit_images: int
     seed: int
+    ratios: Callable[[], dict[str, float]]
     networks: Path | None = None
 
     @abstractmethod
@@ -83,6 +85,10 @@ class Trained(ABC):
             "masking": [finding.mechanism for finding in report.masking],
             "images": len(data),
         }
+
+    def cost(self, name: str) -> Row:
+        """Processor time of a pass over the data, relative to standard training."""
+        return {"ratio": self.ratios()[name]}
 
     def costs(self, recipes: Mapping[str, Loop], data: Data, rounds: int) -> dict[str, float]:
         """Processor time of a pass of each recipe over that of `standard`: the median of interleaved rounds."""

@@ -159,10 +159,6 @@ class Story(Trained):
         guard = FastTraining().guard_examples
         return self.costs(once, self.train[: self.scale.timed + guard], self.scale.rounds)
 
-    def cost(self, name: str) -> Row:
-        """Processor time of a pass over the data, relative to standard training."""
-        return {"ratio": self.ratios()[name]}
-
     def rate(self, name: str) -> Row:
         """The best of the same few learning rates, after a short training each."""
         name = FAMILY.get(name, name)

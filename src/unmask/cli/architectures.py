@@ -37,10 +37,9 @@ def architecture(name: str, shape: Sequence[int], classes: int) -> nn.Module:
         return CNN(height, channels=channels, classes=classes)
     if name == "strided_cnn":
         return StridedCNN(height, channels=channels, classes=classes)
-    if name == "wide_resnet8":  # as many parameters as ResNet-20, in fewer and wider layers
-        return ResNet20(channels=channels, classes=classes, blocks=1, width=32)
-    if name == "wider_resnet8":  # as many as 2 MB hold
-        return ResNet20(channels=channels, classes=classes, blocks=1, width=40)
+    if name in ("wide_resnet8", "wider_resnet8"):  # as many parameters as ResNet-20 has; as many as 2 MB hold
+        width = 32 if name == "wide_resnet8" else 40
+        return ResNet20(channels=channels, classes=classes, blocks=1, width=width)
     return {"resnet20": ResNet20, "preact_resnet18": PreActResNet18}[name](channels=channels, classes=classes)
 
 
