@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from other_networks import load_network
 
-from unmask.bounds.half import HalfTape
+from unmask.bounds.clever.half import HalfTape
 from unmask.data import load
 from unmask.threat import L2
 

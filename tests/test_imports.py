@@ -8,12 +8,12 @@ import unmask
 HOUSE = Path(unmask.__file__).parent
 # From left to right; rooms of one step may import each other only where they are the same room.
 STEPS = [
-    {"types", "errors", "randomness"},
+    {"types", "errors", "randomness", "statistics"},
     {"objectives", "threat"},
     {"classifier"},
     {"tracing"},
     {"gradients", "judge"},
-    {"attacks", "defenses", "zoo", "data", "data_files", "data_hub"},
+    {"attacks", "defenses", "zoo", "data", "claim", "target"},
     {"diagnostics", "bounds", "training"},
     {"audit"},
     {"report"},

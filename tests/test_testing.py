@@ -11,10 +11,10 @@ from torch import nn
 
 import unmask
 from unmask import Linf, Outputs, assert_claim
-from unmask.audit.claim import read_claim
-from unmask.audit.target import load_target
+from unmask.claim.claim import read_claim
 from unmask.data import load
 from unmask.errors import UnusableInput
+from unmask.target.target import load_target
 
 EXAMPLES = Path(unmask.__file__).parents[2] / "examples"
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from unmask.bounds import Bracketing, Brackets, Clever, NearestSearch
-from unmask.bounds.counterexamples import InPrecision, Ramp, SaturatedSigmoid, Staircase
+from unmask.bounds.clever.counterexamples import InPrecision, Ramp, SaturatedSigmoid, Staircase
 from unmask.classifier import Classifier
 from unmask.data import load
 from unmask.errors import UnusableInput

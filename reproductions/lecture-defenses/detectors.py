@@ -15,7 +15,6 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from unmask.attacks import APGD, PGD, Attack, CarliniWagner, ConfidenceSweep, FeatureMatching, JointPGD
-from unmask.audit.records import clopper_pearson
 from unmask.classifier import Classifier
 from unmask.data import Data, load
 from unmask.defenses.detectors import (
@@ -37,6 +36,7 @@ from unmask.defenses.detectors import (
 from unmask.judge import judge
 from unmask.objectives import Undetected, margin
 from unmask.randomness import Streams
+from unmask.statistics import clopper_pearson
 from unmask.threat import L2
 
 Row = dict[str, Any]

@@ -12,7 +12,6 @@ from binarised import GreedyFlips, within_reach
 from standing import Standing
 
 from unmask.attacks import APGD, MomentumPGD
-from unmask.audit.records import clopper_pearson
 from unmask.classifier import Classifier
 from unmask.defenses import (
     JPEG,
@@ -34,6 +33,7 @@ from unmask.gradients import BPDA, EOT, Exact, GradientEstimator, Smoothing
 from unmask.gradients.learned import choose
 from unmask.objectives import cross_entropy, margin
 from unmask.randomness import Streams
+from unmask.statistics import clopper_pearson
 
 Row = dict[str, Any]
 

@@ -7,12 +7,12 @@ from typing import Any
 from torch import nn
 
 from unmask.attacks import APGD, Attack
-from unmask.audit.records import clopper_pearson
 from unmask.classifier import Classifier
 from unmask.data import Data
 from unmask.judge import judge
 from unmask.objectives import dlr
 from unmask.randomness import Streams
+from unmask.statistics import clopper_pearson
 from unmask.threat import ThreatModel
 
 Row = dict[str, Any]

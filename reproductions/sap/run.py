@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unmask.attacks import PGD
-from unmask.audit.records import clopper_pearson
 from unmask.classifier import Classifier
 from unmask.data import load
 from unmask.defenses import SAP
@@ -26,6 +25,7 @@ from unmask.gradients import BPDA, Exact, GradientEstimator
 from unmask.judge import judge
 from unmask.objectives import cross_entropy
 from unmask.randomness import Streams
+from unmask.statistics import clopper_pearson
 from unmask.threat import Linf
 from unmask.training import Standard
 from unmask.zoo import CNN, ResNet20

@@ -16,13 +16,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from unmask.attacks import FGSM
-from unmask.audit.records import clopper_pearson
 from unmask.classifier import Classifier
 from unmask.data import load
 from unmask.gradients import Exact, GradientEstimator, LogitScale, ReducedGain
 from unmask.judge import judge
 from unmask.objectives import cross_entropy
 from unmask.randomness import Streams
+from unmask.statistics import clopper_pearson
 from unmask.threat import Linf
 from unmask.training import Saturated
 from unmask.zoo import MLP

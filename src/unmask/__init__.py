@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .threat import L2 as L2
     from .threat import Linf as Linf
     from .threat import ThreatModel as ThreatModel
-    from .tracing.raising import Raising as Raising
+    from .tracing.record.raising import Raising as Raising
     from .types import Outputs as Outputs
 
 __version__ = "0.1.0"
@@ -30,7 +30,7 @@ _ROOMS = {
     "Classifier": "classifier",
     "Data": "data",
     "Outputs": "types",
-    "Raising": "tracing.raising",
+    "Raising": "tracing.record.raising",
     "UnmaskError": "errors",
     "assert_claim": "testing",
 }

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 from .attacks import Attack
 from .audit.records import Knowledge, Report
 from .audit.run import audit
-from .audit.target import Target, load_target
-from .audit.targets import Targets
+from .claim.target_classes import Targets
 from .classifier import Classifier, Network
 from .data import Data, check, load
 from .errors import UnusableInput
 from .report import words
 from .report.html import place, write_html
 from .report.json import write_json
+from .target.target import Target, load_target
 from .threat import ThreatModel
 
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from unmask.audit.evidence import Evidence, hash_images, write_evidence
-from unmask.audit.loading import build, checkpoint_hash
 from unmask.audit.records import (
     AttackRecord,
     Cost,
@@ -16,11 +15,12 @@ from unmask.audit.records import (
     MaskingFinding,
     Report,
     ThreatRecord,
-    clopper_pearson,
     verdict,
 )
 from unmask.data import Data, load
 from unmask.report.json import write_json
+from unmask.statistics import clopper_pearson
+from unmask.target.load import build, checkpoint_hash
 from unmask.threat import Linf
 
 TARGET = """\

@@ -11,7 +11,7 @@ from unmask.defenses import JPEG
 from unmask.gradients import BPDA, EOT
 from unmask.randomness import Streams
 from unmask.threat import Linf
-from unmask.tracing.analysis import analyse
+from unmask.tracing.analyse import analyse
 
 DATA = load("digits", examples=8)
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from unmask.audit.context import subject_of
 from unmask.audit.estimate import estimated
 from unmask.audit.records import CleverRecord, MaskingFinding
-from unmask.audit.subject import subject_of
-from unmask.bounds.counterexamples import Staircase
+from unmask.bounds.clever.counterexamples import Staircase
 from unmask.data import Data
 from unmask.judge import judge
 from unmask.report import words

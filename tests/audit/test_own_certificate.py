@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from unmask.audit.certificates import certified_share
+from unmask.audit.context import subject_of
 from unmask.audit.run import audit
-from unmask.audit.subject import subject_of
-from unmask.audit.target import load_target
 from unmask.data import load
+from unmask.target.target import load_target
 from unmask.threat import L2
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "smoothed_network.py"

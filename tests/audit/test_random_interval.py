@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unmask.audit.records import clopper_pearson
+from unmask.statistics import clopper_pearson
 
 
 @pytest.mark.parametrize("draws", [1, 4, 16])

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 from scipy.stats import binom, binomtest
 from tests.report.sample import not_refuted, refuted
 
-from unmask.audit.records import Control, MaskingFinding, Report, clopper_pearson, verdict
+from unmask.audit.records import Control, MaskingFinding, Report, verdict
+from unmask.statistics import clopper_pearson
 
 STABLE = {
     "schema", "verdict", "claim", "threat", "examples", "clean_accuracy", "robust_accuracy", "environment",

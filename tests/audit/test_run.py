@@ -13,9 +13,9 @@ from tests.fixtures import BROKEN, HONEST
 from torch import nn
 
 from unmask.attacks import PGD
-from unmask.audit.journal import Journal
 from unmask.audit.records import MaskingFinding
 from unmask.audit.run import audit
+from unmask.audit.runtime.journal import Journal
 from unmask.audit.verify import verify
 from unmask.classifier import Classifier
 from unmask.data import load
@@ -23,7 +23,7 @@ from unmask.errors import UnusableInput
 from unmask.judge import judge
 from unmask.randomness import Streams
 from unmask.threat import Linf, threat_model
-from unmask.tracing.construction import construction_sites
+from unmask.tracing.record.construction import construction_sites
 
 CASES = {case.name: case for case in (*BROKEN, *HONEST)}
 # A few of every kind run in every test run; the whole zoo is slow.
@@ -114,8 +114,8 @@ def test_a_random_network_is_scored_as_it_is_deployed():
 
 @pytest.mark.parametrize("claim", [0.9, None])
 def test_evidence_is_verified_by_code_that_knows_no_attack(tmp_path, claim):
-    from unmask.audit.target import load_target
     from unmask.report.json import write_json
+    from unmask.target.target import load_target
 
     case = CASES["bit_depth"]
     target = load_target(case.target)
@@ -194,7 +194,7 @@ def test_a_journal_of_other_settings_is_refused(tmp_path):
 
 
 def test_standing_keeps_the_worst_and_ranks_by_margin():
-    from unmask.audit.progress import Silent
+    from unmask.audit.runtime.progress import Silent
     from unmask.audit.standing import Standing
 
     network = CASES["honest_plain"].build()

@@ -11,10 +11,10 @@ from tests.audit.small_audit import EPSILON, EXAMPLES, small_audit, write_audit,
 
 import unmask
 from unmask.audit.evidence import hash_images, read_evidence, write_evidence
-from unmask.audit.loading import build
 from unmask.audit.verify import verify
 from unmask.data import load
 from unmask.errors import UnusableInput
+from unmask.target.load import build
 
 FORBIDDEN = {"attacks", "gradients", "tracing", "judge", "threat", "classifier", "objectives", "randomness"}
 
@@ -44,7 +44,7 @@ def test_it_shares_no_code_with_the_attacks():
     Those are the network under audit, as a user's own file is that imports this package.
     """
     root = Path(unmask.__file__).parent
-    the_target = root / "audit" / "defended.py"
+    the_target = root / "target" / "defended.py"
     seen, todo = {the_target}, [root / "audit" / "verify.py"]
     while todo:
         file = todo.pop()

@@ -12,9 +12,9 @@ from tests.bounds.test_other_peoples_networks import mnist
 from torch import nn
 
 from unmask.bounds import Bracketing, Clever, NearestSearch, mark
-from unmask.bounds.clever_score import CleverScore
-from unmask.bounds.counterexamples import counterexamples
-from unmask.bounds.weibull import WeibullFit
+from unmask.bounds.clever.counterexamples import counterexamples
+from unmask.bounds.clever.score import CleverScore
+from unmask.bounds.clever.weibull import WeibullFit
 from unmask.classifier import Classifier
 from unmask.data import load
 from unmask.errors import Unsupported

@@ -9,7 +9,7 @@ from torch import nn
 
 from unmask.attacks import PGD
 from unmask.bounds import certified_radius, certify, certify_box
-from unmask.bounds.graph import read_graph
+from unmask.bounds.relaxation.graph import read_graph
 from unmask.classifier import Classifier
 from unmask.errors import Unsupported, UnusableInput
 from unmask.judge import fooled

@@ -4,8 +4,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from unmask.audit.target import load_target
 from unmask.cli.architectures import ARCHITECTURES, architecture, target_file
+from unmask.target.target import load_target
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -5,7 +5,7 @@ import tomllib
 
 import pytest
 
-from unmask.audit.claim import read_claim
+from unmask.claim.claim import read_claim
 from unmask.cli.main import main
 
 NETWORK = """\

@@ -6,9 +6,9 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from unmask.audit.target import load_target
 from unmask.cli.main import main
 from unmask.data import load
+from unmask.target.target import load_target
 from unmask.zoo import CNN
 
 WORDS = "train standard --data digits --arch cnn --batch-size 32 --learning-rate 0.1".split()

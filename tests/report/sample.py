@@ -18,9 +18,9 @@ from unmask.audit.records import (
     MaskingFinding,
     Report,
     ThreatRecord,
-    clopper_pearson,
 )
 from unmask.data import load
+from unmask.statistics import clopper_pearson
 
 SOURCE = """\
 class Quantized(nn.Module):

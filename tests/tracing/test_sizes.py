@@ -7,7 +7,7 @@ from torch import nn
 from unmask.classifier import Classifier
 from unmask.randomness import Streams
 from unmask.threat import Linf
-from unmask.tracing.analysis import analyse
+from unmask.tracing.analyse import analyse
 
 
 class Odd(nn.Module):

@@ -8,8 +8,8 @@ from ..gradients import BPDA, EOT, Exact, FiniteDifference, Float64, GradientEst
 from ..gradients.repaired import Repaired
 from ..objectives import Objective, Undetected, cross_entropy, margin
 from ..threat import Linf, ThreatModel
-from ..tracing.repairs import propose
-from ..tracing.suspects import Analysis
+from ..tracing.repair.propose import propose
+from ..tracing.suspect import Analysis
 
 Group = tuple[str, str, int]
 

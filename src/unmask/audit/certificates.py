@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..bounds import certify
 from ..errors import UnmaskError
-from .subject import Subject
+from .context import Subject
 
 # Linear relaxations of more hidden elements than this take minutes an example. Ours.
 RELAXABLE = 20_000

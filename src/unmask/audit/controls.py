@@ -29,12 +29,12 @@ from ..gradients import EOT, GradientEstimator
 from ..objectives import Objective, Undetected
 from ..randomness import Streams
 from ..threat import ThreatModel
+from .black_box import search_for_controls
 from .candidates import Candidate
-from .memory import BatchSize
-from .outside import search_for_controls
+from .context import Subject
 from .records import Control
+from .runtime.batch_size import BatchSize
 from .standing import Standing
-from .subject import Subject
 
 
 def suite(gradient: GradientEstimator, objective: Objective, *, early_stop: bool) -> dict[str, Diagnostic]:

@@ -15,8 +15,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import UnusableInput
-from .journal import write_atomically
 from .records import ThreatRecord
+from .runtime.journal import write_atomically
 
 FILE = "evidence.safetensors"
 

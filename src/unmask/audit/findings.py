@@ -14,7 +14,7 @@ from ..classifier import Classifier
 from ..gradients import Exact
 from ..objectives import cross_entropy, margin
 from ..randomness import Streams
-from ..tracing.suspects import Analysis, Suspect
+from ..tracing.suspect import Analysis, Suspect
 from .candidates import DEAD, LOST
 from .records import MaskingFinding, Mechanism, Scalar
 

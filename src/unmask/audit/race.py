@@ -11,8 +11,8 @@ from torch import Tensor
 from ..attacks import APGD
 from ..errors import UnmaskError, first_line
 from .candidates import Candidate
+from .context import Subject
 from .standing import Standing
-from .subject import Subject
 
 # A race is worth its cost only where it can change something; this many winners go on to all examples. Ours.
 WINNERS = 3

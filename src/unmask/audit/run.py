@@ -11,26 +11,26 @@ from torch import nn
 
 from ..attacks import Attack
 from ..attacks.queried import Queried
+from ..claim.target_classes import Targets
 from ..classifier import Classifier, Network
 from ..data import Data
+from ..target.target import Target
 from ..threat import ThreatModel
-from ..tracing.analysis import Analysis
-from .campaign import Campaign
+from ..tracing.analyse import Analysis
+from .attack_runner import Campaign
+from .black_box import outside_steps, queries_spent
 from .candidates import candidates
+from .context import Subject, subject_of
 from .controls import run_controls
 from .detector import count_rejections, detector_finding
 from .findings import GradientState, confirmed, describe, unlocated
-from .opening import find_targets, look_over, trace
-from .outcome import Outcome
-from .outside import outside_steps, queries_spent
 from .plan import Step
-from .progress import Progress, Silent
+from .prepare import find_targets, look_over, trace
 from .race import Race, run_race
 from .records import Knowledge, MaskingFinding, Report
+from .report_builder import Outcome
+from .runtime.progress import Progress, Silent
 from .standing import Standing
-from .subject import Subject, subject_of
-from .target import Target
-from .targets import Targets
 
 
 def audit(
@@ -64,8 +64,9 @@ def audit(
     - `out`: folder for the journal and `evidence.safetensors`; nothing is written without it.
     - `resume`: go on with the journal in `out`.
     - `extra_attacks`: run after the plan's own, on everything not yet broken.
-    - `targets`: under a targeted goal, which class each example is to be taken for (`unmask.audit.targets.choose`).
-      Robust accuracy is then the share that no attack brought there, wrong without an attack or not.
+    - `targets`: under a targeted goal, which class each example is to be taken for
+      (`unmask.claim.target_classes.choose`). Robust accuracy is then the share
+      that no attack brought there, wrong without an attack or not.
     - `knowledge`: `white-box`, or what the adversary is told of a query's answer: `scores` or `labels`. Then masking is
       looked for all the same, by an auditor who sees the network; nothing found that way counts against the claim.
     - `queries`: how often such an adversary may ask about one example.

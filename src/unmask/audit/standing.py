@@ -17,10 +17,10 @@ from ..judge import Judgement, judge
 from ..randomness import Streams
 from ..threat import ThreatModel
 from ..types import per_example
-from .journal import Journal
-from .memory import BatchSize
-from .processes import Processes
-from .progress import Progress
+from .runtime.batch_size import BatchSize
+from .runtime.journal import Journal
+from .runtime.processes import Processes
+from .runtime.progress import Progress
 
 # A random network's example counts as broken for good at this failure rate on the selection draws. Ours.
 SETTLED = 0.98

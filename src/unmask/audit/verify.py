@@ -16,12 +16,13 @@ import torch
 from scipy.stats import hypergeom
 from torch import Tensor
 
+from ..claim.target_classes import choose, load_for
 from ..data import Data
 from ..errors import UnusableInput
+from ..statistics import clopper_pearson
+from ..target.load import build, checkpoint_hash
 from .evidence import Evidence, hash_images, read_evidence
-from .loading import build, checkpoint_hash
-from .records import Report, clopper_pearson, verdict
-from .targets import choose, load_for
+from .records import Report, verdict
 
 ROUNDING = 1e-9  # relative slack of a float64 sum over a million pixels
 DRAWS = 20  # fresh draws per example of a random network

@@ -1,13 +1,13 @@
 """Bounds on robustness: certified from below, estimated in between, exact where the network is small."""
 
 from .bracket import Bracket, Bracketing, Brackets
-from .branch_and_bound import Proof, verify
 from .certified import Certificate, certified_radius, certify, certify_box
-from .clever import Clever
-from .clever_score import CleverScore
-from .exact import ExactRadius, exact_radius
-from .linear_regions import walk_regions
-from .marks import Marked, mark
+from .clever.estimate import Clever
+from .clever.marks import Marked, mark
+from .clever.score import CleverScore
+from .complete.branch_and_bound import Proof, verify
+from .complete.exact import ExactRadius, exact_radius
+from .complete.linear_regions import walk_regions
 from .nearest import Nearest, NearestSearch
 
 __all__ = [

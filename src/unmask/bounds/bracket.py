@@ -16,12 +16,12 @@ from ..errors import Unsupported
 from ..randomness import Streams
 from ..threat import ThreatModel
 from .certified import Method, certified_radius
-from .clever import Clever
-from .clever_score import CleverScore
-from .graph import read_graph
-from .marks import Mark, Marked, mark
+from .clever.estimate import Clever
+from .clever.marks import Mark, Marked, mark
+from .clever.score import CleverScore
 from .nearest import NearestSearch
-from .operations import Activation
+from .relaxation.graph import read_graph
+from .relaxation.operations import Activation
 
 Images = Float[Tensor, "batch *dims"]
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ..errors import Unsupported, UnusableInput
 from ..threat import ThreatModel
-from .graph import Graph, read_graph
-from .linear_relaxation import Region, crown_bounds, interval_bounds, lower_bounds
-from .operations import Interval
-from .slopes import optimised_rows
+from .relaxation.crown import Region, crown_bounds, interval_bounds, lower_bounds
+from .relaxation.graph import Graph, read_graph
+from .relaxation.operations import Interval
+from .relaxation.slopes import optimised_rows
 
 Images = Float[Tensor, "batch *dims"]
 Labels = Int[Tensor, " batch"]

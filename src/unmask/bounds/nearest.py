@@ -18,8 +18,8 @@ from ..judge import fooled
 from ..objectives import margin
 from ..randomness import Streams
 from ..threat import Linf, ThreatModel
-from ..tracing.analysis import Analysis, Suspect, analyse
-from ..tracing.repairs import propose
+from ..tracing.analyse import Analysis, Suspect, analyse
+from ..tracing.repair.propose import propose
 from ..types import per_example
 
 Images = Float[Tensor, "batch *dims"]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..audit.records import Report
+from ..cli import options as opt
 from ..errors import UnusableInput
-from . import options as opt
 
 
 def add_parser(commands: Any) -> None:
@@ -59,11 +59,11 @@ def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
     # Here, so that a wrong option is told before torch is loaded.
     import torch
 
-    from ..audit.processes import of_torchrun
-    from ..audit.promises import check_checkpoint, check_clean, check_scope
     from ..audit.run import audit
-    from ..audit.target import load_target
-    from ..audit.targets import load_for
+    from ..audit.runtime.processes import of_torchrun
+    from ..claim.stated import check_checkpoint, check_clean, check_scope
+    from ..claim.target_classes import load_for
+    from ..target.target import load_target
     from ..threat import threat_model
     from .terminal import TerminalProgress
 
@@ -170,7 +170,7 @@ def choose_device(name: str | None, has_cuda: bool) -> str:
 
 def _attack(spec: str) -> Any:
     from ..attacks.base import Attack
-    from ..audit.loading import build, find
+    from ..target.load import build, find
 
     found, _ = find(spec)
     attack: Any = found

@@ -9,8 +9,8 @@ import math
 import sys
 from typing import Any
 
+from ..cli import options as opt
 from ..errors import UnusableInput
-from . import options as opt
 
 # Maxima and points per maximum. The last is the paper's; the others are ours.
 BUDGETS = {"quick": (50, 64), "standard": (100, 256), "thorough": (500, 1024)}
@@ -85,13 +85,13 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     # Here, so that a wrong option is told before torch is loaded.
     import torch
 
-    from ..audit.promises import check_checkpoint, check_clean, check_scope
-    from ..audit.target import load_target
     from ..bounds import Bracketing, Clever
+    from ..claim.stated import check_checkpoint, check_clean, check_scope
     from ..classifier import Classifier
     from ..data import load
     from ..diagnostics import preflight
     from ..randomness import Streams
+    from ..target.target import load_target
     from ..threat import threat_model
     from .audit import choose_device
     from .terminal import TerminalProgress

@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..audit.checklist import Item, check
-from ..audit.claim import SECTIONS, Claim, parse_claim, read_claim, to_toml, toml_value
+from ..claim.checklist import Item, check
+from ..claim.claim import SECTIONS, Claim, parse_claim, read_claim, to_toml, toml_value
 from ..errors import UnusableInput
 
 REQUIRED = [name for name, field in Claim.model_fields.items() if field.is_required()]
@@ -169,7 +169,7 @@ def _check_one(name: str, value: Any) -> None:
 
 def _hash(target: str) -> dict[str, str]:
     """The hash of the target's weights; nothing where it has none to see."""
-    from ..audit.target import load_target
+    from ..target.target import load_target
 
     found = load_target(target).checkpoint_hash
     return {"checkpoint_hash": found} if found else {}

@@ -26,7 +26,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0 if the demonstration went as it must: the claim refuted, the evidence verified."""
     from ..audit.verify import verify
-    from . import main
+    from ..cli import main
     from .audit import free_folder, perform
     from .terminal import console, show_report
     from .verify import show

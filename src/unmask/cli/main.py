@@ -8,8 +8,8 @@ import traceback
 from collections.abc import Sequence
 
 from .. import __version__
+from ..cli import audit, bound, claim, demo, reproduce, train, verify
 from ..errors import UnmaskError, UnusableInput
-from . import audit, bound, claim, demo, reproduce, train, verify
 from .allocator import keep_freed_memory
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it

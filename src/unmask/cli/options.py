@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..audit.claim import Claim, parse_number, read_claim
+from ..claim.claim import Claim, parse_number, read_claim
 from ..errors import UnusableInput
 
 COMMAND = "command.json"

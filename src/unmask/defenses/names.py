@@ -6,8 +6,8 @@ import ast
 import re
 from dataclasses import MISSING, fields
 
+from ..defenses import transforms
 from ..errors import UnmaskError, UnusableInput, first_line
-from . import transforms
 from .base import Defense
 from .dropping import PixelDrop, TestTimeDropout
 from .noise import InputNoise, WeightNoise

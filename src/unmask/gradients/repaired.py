@@ -9,7 +9,7 @@ import torch
 from ..classifier import Classifier
 from ..objectives import Labels, Objective
 from ..randomness import Streams
-from ..tracing.rewrite import Rewrite
+from ..tracing.repair.rewrite import Rewrite
 from .base import Estimate, Exact, GradientEstimator, Images
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from ..audit.records import MaskingFinding, Report
-from . import plots, words
+from ..report import plots, words
 
 FILE = "report.html"
 CONTEXT = 2  # source lines shown before and after a finding

@@ -1,0 +1,151 @@
+"""The attacks of an audit in their order, ever more effort on ever fewer examples, until the claim is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..attacks import APGD, Attack
+from ..diagnostics import Preflight
+from ..objectives import cross_entropy
+from ..statistics import clopper_pearson
+from .candidates import Candidate
+from .context import Subject
+from .plan import Step, averaged_steps, black_box_steps, cascade, first_step, joint_steps, more_targets
+from .race import Race, run_race
+from .standing import Standing
+
+# If the winners leave more than this of the race's examples, gradient-free attacks run on everything. Ours.
+STUBBORN = 0.05
+# A race whose best entrant leaves more than this shows that no gradient is of use. Ours.
+USELESS = 0.5
+# An attack goes on with more targets while it breaks at least this share of what it is given. Ours.
+PAYING = 0.03
+
+
+class _Decided(Exception):
+    """The claim is refuted; nothing more needs to run."""
+
+
+class Campaign:
+    """Runs the plan's attacks; `standing` keeps what they find."""
+
+    def __init__(self, subject: Subject, standing: Standing, facts: Preflight):
+        self.subject, self.standing, self.facts = subject, standing, facts
+
+    def naive(self, clean_rates: Tensor) -> float:
+        """What a standard APGD with cross-entropy and the exact gradient reports."""
+        steps = self.subject.budget.naive_steps
+        recipe = f"naive: APGD-{steps}, cross-entropy, exact gradient"
+        chosen = self.standing.unbroken()
+        rates = clean_rates.clone()
+        if self.facts.gradient_available:
+            attack = APGD(steps=steps, objective=cross_entropy, early_stop=True)
+            try:
+                alone = self.standing.attack("naive", recipe, attack, chosen)
+            except RuntimeError:  # its own backward refuses, as it would for anybody
+                alone = torch.zeros(len(chosen), device=self.subject.device)
+            rates[chosen] = torch.maximum(rates[chosen], alone)
+        return 1 - float(rates.mean())
+
+    def run(self, entrants: list[Candidate], suspicious: bool, extra: Sequence[Attack]) -> Race:
+        """Race, winners on everything, the cascade and the user's own; ends early once the claim is refuted.
+
+        Returns the race: only the exact gradient stands in it if the claim was refuted before.
+        """
+        race = Race.unrun(entrants)
+        try:
+            self._stop_if_decided()
+            race = run_race(self.subject, self.standing, entrants)
+            self._main(race, suspicious or not self.facts.gradient_available or self.facts.label_only)
+            for n, attack in enumerate(extra):
+                self._run(Step(f"extra {n}", f"yours: {type(attack).__name__}", attack))
+        except _Decided:
+            self.subject.progress.note("the claim is refuted; --exhaustive would go on")
+        return race
+
+    def run_outside(self, steps: Sequence[Step], extra: Sequence[Attack]) -> None:
+        """The attacks of an adversary who only sees answers, then the user's own; ends early as `run` does."""
+        self.subject.progress.stage("attack: queries")
+        try:
+            self._stop_if_decided()
+            for step in steps:
+                self._run(step)
+            for n, attack in enumerate(extra):
+                self._run(Step(f"extra {n}", f"yours: {type(attack).__name__}", attack))
+        except _Decided:
+            self.subject.progress.note("the claim is refuted; --exhaustive would go on")
+
+    def _main(self, race: Race, suspicious: bool) -> None:
+        budget, facts, early_stop = self.subject.budget, self.facts, not self.subject.random
+        first, *others = race.winners()
+        self.subject.progress.stage(f"attack: {first.name}")
+        if first.name != "exact":
+            self._run(first_step(budget, first.name, first.gradient, first.objective, early_stop))
+        for other in others:
+            self._run(first_step(budget, other.name, other.gradient, other.objective, early_stop))
+        if self.subject.random:
+            passes = self.subject.classifier.passes
+            for step in averaged_steps(budget, first.name, first.gradient, first.objective, passes=passes):
+                self._run(step)
+        if facts.has_detector:
+            for step in joint_steps(
+                budget, first.name, first.gradient, early_stop=early_stop, classes=self._free_classes
+            ):
+                self._run(step)
+        steps = cascade(
+            budget,
+            first.name,
+            first.gradient,
+            deterministic=not self.subject.random,
+            detector=facts.has_detector,
+            classes=self._free_classes,
+        )
+        gained = attacked = 0
+        for step in steps:
+            broke, of = self._run(step)
+            if not step.attack_is_search:
+                gained, attacked = gained + broke, max(attacked, of)
+        # On networks that are easily broken the survivors are few and anywhere: while targets pay, they go on.
+        for step in more_targets(
+            first.name, first.gradient, early_stop=early_stop, classes=self._free_classes
+        ):
+            if gained < PAYING * attacked:
+                break
+            gained, attacked = self._run(step)
+        if suspicious and self.standing.robust_accuracy > STUBBORN:
+            self.subject.progress.stage("attack: gradient-free")
+            useless = early_stop and len(race.entrants) > 1 and race.repaired > USELESS
+            for step in black_box_steps(
+                budget, self.subject.threat, early_stop=early_stop, substitute=useless
+            ):
+                self._run(step)
+
+    @property
+    def _free_classes(self) -> int:
+        """Classes that an attack may aim at by its own choice: under a targeted goal there is no more than one."""
+        return 2 if self.subject.threat.goal == "targeted" else self.facts.num_classes
+
+    def _run(self, step: Step) -> tuple[int, int]:
+        """Runs a step; returns how many examples it broke, of how many."""
+        chosen = self.standing.unbroken(step.fraction)
+        if not len(chosen):
+            return 0, 0
+        self.standing.attack(step.name, step.recipe, step.attack, chosen)
+        self._stop_if_decided()
+        return self.standing.spent[-1].newly_broken, len(chosen)
+
+    def _stop_if_decided(self) -> None:
+        """Stops once the interval refutes the claim; for random networks on fresh draws, as it will be scored."""
+        claim, n = self.subject.claim, len(self.subject)
+        if claim is None or self.subject.exhaustive:
+            return
+        if clopper_pearson(min(n, self.standing.robust_accuracy * n), n)[1] >= claim:
+            return
+        if self.subject.random:
+            fresh = self.standing.judged(self.standing.x_adv, "decided?", 4).failure_rate
+            if clopper_pearson(min(n, float((1 - fresh).sum())), n)[1] >= claim:
+                return
+        raise _Decided

@@ -1,0 +1,67 @@
+"""The attacks of an adversary who does not see the network, and what they ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..attacks import Attack, HopSkipJump, RayS, Square, Substitute
+from ..attacks.queried import Queried
+from ..objectives import Undetected, margin
+from ..threat import Linf
+from .context import Subject
+from .plan import Step
+from .records import QueriesRecord
+from .standing import Standing
+
+# A substitute learns from so few answers that it runs first; with less than this left, all queries search. Ours.
+SUBSTITUTE, LEAST = Substitute(samples=16, rounds=4), 200
+LEARNING = 1 + SUBSTITUTE.samples + SUBSTITUTE.rounds
+# Of the queries that scores leave, this share goes to random search, the rest to labels alone. Ours.
+SEARCH = 0.75
+
+
+def outside_steps(subject: Subject, *, detector: bool) -> Iterator[Step]:
+    """A substitute that learns from the answers, random search over the scores, and a walk along the boundary.
+
+    Under a limit they share it: no example is asked about more often. Without one, each takes the budget's queries.
+    """
+    patient = subject.random
+    each = subject.queries or subject.budget.black_box_queries
+    left = each
+    if left >= LEAST:
+        yield _step(subject, "substitute", replace(SUBSTITUTE, early_stop=not patient), LEARNING)
+        left -= LEARNING if subject.queries else 0
+    if subject.knowledge == "scores":
+        aims = subject.threat.goal == "targeted"
+        share = left if subject.queries is None or aims or left < LEAST else round(SEARCH * left)
+        objective = Undetected(margin) if detector else margin
+        search = Square(queries=share, objective=objective, early_stop=not patient)
+        yield _step(subject, f"Square-{share}", search, share)
+        left -= share if subject.queries else 0
+    if subject.threat.goal == "targeted" or left < 1:
+        return  # walks from labels start at a random image, which is hardly ever of a given class
+    walk = RayS(queries=left) if isinstance(subject.threat, Linf) else HopSkipJump(queries=left)
+    yield _step(subject, f"{type(walk).__name__}-{left} (labels only)", walk, left)
+
+
+def _step(subject: Subject, recipe: str, attack: Attack, queries: int) -> Step:
+    seen = Queried(inner=attack, answers=subject.answers, queries=queries)
+    return Step(f"outside {recipe}", f"{recipe}, told {subject.answers}", seen)
+
+
+def search_for_controls(subject: Subject) -> Attack:
+    """What the controls look at: the adversary's own search, on a few queries."""
+    queries = min(200, subject.queries or 200)
+    search: Attack = Square(queries=queries, early_stop=not subject.random)
+    if subject.knowledge == "labels":
+        search = RayS(queries=queries) if isinstance(subject.threat, Linf) else HopSkipJump(queries=queries)
+    return Queried(inner=search, answers=subject.answers, queries=queries)
+
+
+def queries_spent(subject: Subject, standing: Standing, steps: list[Step]) -> QueriesRecord:
+    """What these steps asked; the meter counts forwards, of which a query takes as many as there are passes."""
+    ran = steps[: len(standing.spent)]
+    asked = sum(spent.meter.forwards for spent in standing.spent) / subject.classifier.passes
+    most = sum(step.attack.queries or 0 for step in ran if isinstance(step.attack, Queried))
+    return QueriesRecord(limit=subject.queries, most=most, mean=asked / len(subject))

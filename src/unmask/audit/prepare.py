@@ -1,0 +1,97 @@
+"""What an audit learns before its first attack: whether the network can be audited, where it masks, what to aim at."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..claim.target_classes import choose
+from ..diagnostics import Preflight, preflight
+from ..errors import UnusableInput
+from ..tracing.analyse import analyse
+from ..tracing.repair.learned import learn_stand_in
+from ..tracing.suspect import Analysis
+from .context import Subject
+from .detector import with_detector
+from .findings import GradientState, gradient_state
+from .runtime.batch_size import BatchSize
+
+# Images from which a stand-in is learned where a part of the network hides its gradient and changes shapes. Ours.
+POOL = 256
+
+
+def look_over(subject: Subject) -> Preflight:
+    """The preflight, with smaller batches where memory runs out."""
+
+    def with_batches_of(size: int) -> Preflight:
+        return preflight(
+            subject.classifier,
+            subject.x,
+            subject.y,
+            # Who errs without an attack may still be hard to lead to a given class.
+            claim=subject.claim if subject.threat.goal == "untargeted" else None,
+            box=subject.threat.box,
+            batch_size=size,
+            generator=subject.streams("preflight"),
+        )
+
+    memory = BatchSize(subject.batch_size, "preflight", subject.journal, subject.progress)
+    facts = memory.fitting(with_batches_of, len(subject), subject.classifier.meter)
+    subject.batch_size = memory.size
+    return facts
+
+
+def trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState]:
+    """Traces at most eight correctly classified examples, and looks at the gradient of at most 32."""
+
+    def with_batches_of(size: int) -> tuple[Analysis, GradientState]:
+        seen = slice(min(64, size))
+        with torch.no_grad():
+            logits = subject.classifier(subject.x[seen], generator=subject.streams("pick", seen)).logits
+        right = (logits.argmax(1) == subject.y[seen]).nonzero()[:, 0]
+        some = (right if len(right) >= 4 else subject.everyone[:8])[: min(8, size)]
+        analysis = analyse(
+            subject.classifier,
+            subject.x[some],
+            subject.y[some],
+            subject.threat,
+            seed=subject.seed,
+            generator=subject.streams("trace", some),
+        )
+        pool = slice(min(POOL, len(subject)))
+        analysis = learn_stand_in(
+            analysis,
+            subject.classifier,
+            subject.x[pool],
+            subject.threat,
+            seed=subject.seed,
+            batch_size=min(32, size),
+            generator=subject.streams("stand-in", pool),
+        )
+        if facts.has_detector:
+            analysis = with_detector(subject, analysis, some)
+        more = right[: min(32, size)] if len(right) >= 4 else some
+        state = gradient_state(
+            subject.classifier,
+            subject.x[more],
+            subject.y[more],
+            generator=subject.streams("gradient", more),
+        )
+        return analysis, state
+
+    memory = BatchSize(subject.batch_size, "trace", subject.journal, subject.progress)
+    memory.size = subject.processes.first(lambda: memory.size)
+    return memory.fitting(with_batches_of, min(64, len(subject)), subject.classifier.meter)
+
+
+def find_targets(subject: Subject) -> Tensor:
+    """The classes to reach, by the claim's rule."""
+    assert subject.targets is not None
+    if subject.targets == "least-likely" and subject.random:
+        raise UnusableInput(
+            'targets is "least-likely", which for a random network changes from draw to draw; give "random" or a class'
+        )
+    parts = subject.everyone.split(subject.batch_size)
+    streams = subject.streams("targets")
+    logits = torch.cat([subject.classifier.predict(subject.x[p], generator=streams[p]).logits for p in parts])
+    return choose(subject.targets, subject.y, subject.index, seed=subject.seed, logits=logits)

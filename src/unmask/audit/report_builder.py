@@ -1,0 +1,218 @@
+"""From a finished audit to what is handed out: the report's record and the evidence file."""
+
+from __future__ import annotations
+
+import platform
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..diagnostics import Preflight
+from ..judge import Judgement
+from ..statistics import clopper_pearson
+from .certificates import certified_share
+from .context import Subject
+from .estimate import estimated
+from .evidence import Evidence, hash_images, write_evidence
+from .findings import GradientState
+from .records import (
+    AccuracyAtCost,
+    AccuracyAtEpsilon,
+    AttackRecord,
+    Control,
+    Cost,
+    Environment,
+    GradientHistogram,
+    ImageTriple,
+    MaskingFinding,
+    QueriesRecord,
+    Report,
+    verdict,
+)
+from .standing import Standing
+
+# Images that the report shows, and points of its curve of accuracy against cost.
+IMAGES, POINTS = 6, 200
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that an audit found out.
+
+    **Fields**
+    - `clean`, `final`: judgements, on fresh draws, of the examples as they came and of the worst points found.
+    - `draws`: how many of them.
+    - `naive`: accuracy that the standard attack reports.
+    - `began`: when, by `time.perf_counter`.
+    - `queries`: of an adversary who only sees answers.
+    """
+
+    subject: Subject
+    standing: Standing
+    facts: Preflight
+    state: GradientState
+    naive: float
+    clean: Judgement
+    final: Judgement
+    draws: int
+    findings: list[MaskingFinding]
+    controls: list[Control]
+    curve: list[tuple[float, float]]
+    began: float
+    queries: QueriesRecord | None = None
+
+    def report(self) -> Report:
+        """The report; proves what can be proved on the way."""
+        subject, n = self.subject, len(self.subject)
+        right = min(float(n), float((1 - self.final.failure_rate.double()).sum()))
+        interval = clopper_pearson(right, n)
+        certified, certificate = certified_share(subject, (self.final.failure_rate == 0).nonzero()[:, 0])
+        clever = estimated(subject, self.standing.x_adv, self.final, self.findings)
+        return Report(
+            schema=1,
+            verdict=verdict(
+                claim=subject.claim,
+                interval=interval,
+                certified_accuracy=certified,
+                controls=self.controls,
+            ),
+            claim=subject.claim,
+            threat=subject.threat_record(),
+            examples=n,
+            clean_accuracy=1 - float(self.clean.failure_rate.mean()),
+            robust_accuracy=right / n,
+            robust_accuracy_interval=interval,
+            naive_robust_accuracy=self.naive,
+            certified_accuracy=certified,
+            masking=self.findings,
+            attacks=self._attacks(),
+            controls=self.controls,
+            cost=self._cost(),
+            environment=self._environment(),
+            target=subject.spec,
+            data=subject.data.name,
+            split=subject.data.split,
+            passes=subject.classifier.passes,
+            budget=subject.budget_name,
+            exhaustive=subject.exhaustive,
+            stochastic=subject.random,
+            warnings=list(self.facts.warnings),
+            certificate=certificate,
+            accuracy_against_epsilon=[AccuracyAtEpsilon(epsilon=e, accuracy=a) for e, a in self.curve],
+            accuracy_against_cost=self._track(),
+            gradient_histogram=_histogram(self.state.elements),
+            images=self._images(),
+            clever=clever,
+            targets=subject.targets,
+            knowledge=subject.knowledge,
+            queries=self.queries,
+        )
+
+    def write_evidence(self) -> None:
+        """Writes `evidence.safetensors` where the audit has a folder."""
+        subject, final = self.subject, self.final
+        if subject.out is None:
+            return
+        found = (final.failure_rate > 0).nonzero()[:, 0]
+        write_evidence(
+            subject.out,
+            Evidence(
+                x_adv=self.standing.x_adv[found],
+                index=subject.index[found],
+                label=subject.y[found],
+                prediction=final.prediction[found],
+                failure_rate=final.failure_rate[found],
+                originals=hash_images(subject.x[found]),
+                threat=subject.threat_record(),
+                data=subject.data.name,
+                split=subject.data.split,
+                target=subject.spec,
+                checkpoint_hash=subject.checkpoint_hash,
+                passes=subject.classifier.passes,
+                draws=self.draws,
+                targets=None if subject.targets is None else subject.aim[found],
+            ),
+        )
+
+    def _attacks(self) -> list[AttackRecord]:
+        return [
+            AttackRecord(
+                recipe=s.recipe,
+                robust_accuracy=s.robust_accuracy,
+                newly_broken=s.newly_broken,
+                forwards=s.meter.forwards,
+                backwards=s.meter.backwards,
+                seconds=round(s.seconds, 3),
+            )
+            for s in self.standing.spent
+        ]
+
+    def _cost(self) -> Cost:
+        spent = self.standing.total_meter()
+        return Cost(
+            forwards=spent.forwards,
+            backwards=spent.backwards,
+            judge_forwards=spent.judge_forwards,
+            seconds=round(time.perf_counter() - self.began, 3),
+        )
+
+    def _environment(self) -> Environment:
+        subject = self.subject
+        versions = {
+            "unmask": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        }
+        return Environment(
+            versions=versions,
+            device=str(subject.device),
+            seed=subject.seed,
+            batch_size=self.standing.memory.size,
+            checkpoint_hash=subject.checkpoint_hash,
+            processes=subject.processes.count,
+        )
+
+    def _track(self) -> list[AccuracyAtCost]:
+        points = self.standing.track
+        keep = points if len(points) <= POINTS else points[:: len(points) // POINTS + 1] + points[-1:]
+        return [AccuracyAtCost(forwards=f, backwards=b, accuracy=a) for f, b, a in keep]
+
+    def _images(self) -> list[ImageTriple]:
+        """Examples that were right and are now mostly wrong, spread over the classes as they come."""
+        subject, clean, final = self.subject, self.clean, self.final
+        if subject.x.ndim != 4 or subject.x.shape[1] not in (1, 3):
+            return []
+        fresh = ((final.failure_rate > 0.5) & (clean.failure_rate < 0.5)).nonzero()[:, 0]
+        chosen: list[int] = []
+        for n in sorted(
+            fresh.tolist(), key=lambda n: [int(subject.y[m]) for m in chosen].count(int(subject.y[n]))
+        ):
+            if len(chosen) < IMAGES:
+                chosen.append(n)
+        return [
+            ImageTriple(
+                index=int(subject.index[n]),
+                label=int(subject.y[n]),
+                clean_prediction=int(clean.prediction[n]),
+                adversarial_prediction=int(final.prediction[n]),
+                clean=subject.x[n].cpu().tolist(),
+                adversarial=self.standing.x_adv[n].cpu().tolist(),
+            )
+            for n in chosen
+        ]
+
+
+def _histogram(elements: Tensor) -> GradientHistogram:
+    size = elements[torch.isfinite(elements)].abs().double()
+    edges = [float(e) for e in range(-45, 6)]
+    logs = size[size > 0].log10().clamp(edges[0], edges[-1] - 1e-9)
+    counts = (
+        torch.histc(logs, len(edges) - 1, edges[0], edges[-1]) if len(logs) else torch.zeros(len(edges) - 1)
+    )
+    zero = float((size == 0).double().mean()) if len(size) else 1.0
+    return GradientHistogram(bin_edges=edges, counts=[int(c) for c in counts], zero_share=zero)

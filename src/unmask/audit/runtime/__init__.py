@@ -1,0 +1,1 @@
+"""What keeps an audit going: its journal, the batch size that memory allows, several processes, progress."""

@@ -1,0 +1,1 @@
+"""Complete verification of small ReLU networks: branch and bound, mixed-integer programs, linear regions."""

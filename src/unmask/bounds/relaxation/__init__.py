@@ -1,0 +1,1 @@
+"""Linear relaxation: interval bounds and CROWN's lines through a network's operations."""

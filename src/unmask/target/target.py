@@ -1,0 +1,46 @@
+"""The network under audit: found, built, and its modules' places in the source recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from ..classifier import Classifier
+from ..errors import UnusableInput
+from ..tracing.record.construction import construction_sites
+from .load import build, checkpoint_hash
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is audited.
+
+    **Fields**
+    - `network`: what the user's callable returned.
+    - `spec`: how it was named, `file.py:callable` or `package.module:callable`.
+    - `source`: the file that holds the callable, if it has one.
+    - `checkpoint_hash`: SHA-256 over all parameters and buffers; empty where there are none to see.
+    """
+
+    network: nn.Module | Classifier
+    spec: str
+    source: Path | None
+    checkpoint_hash: str
+
+
+def load_target(spec: str) -> Target:
+    """Calls the user's callable, while watching on which line each module is built.
+
+    **Raises** `UnusableInput` with one line where there is no such callable, it needs arguments, it raises,
+    or it returns something else than a network.
+    """
+    with construction_sites():
+        built, source = build(spec)
+    if not isinstance(built, nn.Module | Classifier):
+        raise UnusableInput(
+            f"{spec} returned a {type(built).__name__}; return a torch.nn.Module or an unmask Classifier"
+        )
+    network = built.network if isinstance(built, Classifier) else built
+    return Target(built, spec, source, checkpoint_hash(network))

@@ -1,0 +1,117 @@
+"""From recorded runs to suspects: which operations lose, falsify, saturate or randomise the gradient.
+
+Four kinds of runs are compared, operation by operation: the same input and seed twice (is the randomness ours to
+control?), another seed (what is random, and where does it come from?), and inputs moved by fractions of epsilon (what
+depends on the input, and does its gradient say how?). `losses`, `misleading`, `vanishing` and `origins`
+each look for one kind of harm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..classifier import Classifier, seeded
+from ..objectives import margin
+from ..randomness import Streams
+from ..threat import Linf, ThreatModel
+from ..types import per_example
+from .detect.flow import follow
+from .detect.losses import lost_gradients
+from .detect.misleading import misleading
+from .detect.origins import random_origins
+from .detect.sampling import beside_the_way, drawn
+from .detect.vanishing import explained, vanishing_and_exploding
+from .record.compare import EXCHANGED, SCALES, same, twins_of
+from .record.recorder import record
+from .suspect import Analysis, Suspect
+
+# Runs of a random network over which its operations' results are averaged. Ours.
+DRAWS = 8
+
+
+def analyse(
+    classifier: Classifier,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    generator: torch.Generator | Streams,
+) -> Analysis:
+    """Traces a small batch `[batch, channels, height, width]` and names the suspects.
+
+    **Cost**: nine recorded forwards per example (six more for a random network), one more per place that loses the
+    gradient, and local backward passes through single operations (not metered: none is a pass through the network).
+    """
+    with seeded(
+        seed, x.device
+    ):  # probes of single operations draw their cotangents from the global generator
+        return _analyse(classifier, x, y, threat, seed, Streams.of(generator, len(x)))
+
+
+def _analyse(
+    classifier: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, streams: Streams
+) -> Analysis:
+    base = record(classifier, x, seed=seed)
+    again = record(classifier, x, seed=seed)
+    other = record(classifier, x, seed=seed + 1)
+    controlled = same(base.logits, again.logits)
+    deterministic = controlled and same(base.logits, other.logits)
+    direction = _direction(x, threat, streams)
+    moved = {
+        scale: record(classifier, threat.settle(x + scale * (direction - x), x), seed=seed)
+        for scale in SCALES
+    }
+    moved[EXCHANGED] = record(classifier, x.roll(1, 0), seed=seed)
+    runs, points, seeds = (base, other if controlled else again), x, (seed, seed + controlled)
+    if deterministic:
+        # Votes that all agree at an image hide the noise behind them; between two images they do not.
+        points = x.lerp(x.roll(1, 0), 0.5)
+        seeds = seed, seed + 1
+        runs = record(classifier, points, seed=seed), record(classifier, points, seed=seed + 1)
+        deterministic = same(runs[0].logits, runs[1].logits)
+    origins = () if deterministic else random_origins(classifier, *runs, points, seeds)
+    twins = twins_of(moved)
+    noisy = drawn(base, other if controlled else again, {o.group for o in origins}, twins)
+    if controlled and noisy:
+        if follow(base, margin, y).dead_at_input > 0.5:
+            # The only way on leads through a draw, as in `poisson(x)`: then it loses the gradient, too.
+            noisy -= {i for i in noisy if any(v.data.is_floating_point() for v in base.records[i].outputs)}
+        else:
+            noisy |= beside_the_way(base, other, noisy, twins)
+    lost = lost_gradients(classifier, base, moved, noisy, seed=seed, trust=controlled)
+    suspects = [
+        *lost,
+        *misleading(base, moved, y, controlled),
+        *(s for s in vanishing_and_exploding(base, y) if not explained(s, base, moved, lost)),
+        *(
+            Suspect("random", o.operation, o.site, o.group, statistics={"change_of_logits": o.effect})
+            for o in origins
+        ),
+    ]
+    draws = (
+        ()
+        if deterministic
+        else (base, other, *(record(classifier, x, seed=seed + n) for n in range(2, DRAWS)))
+    )
+    return Analysis(tuple(suspects), base, moved, deterministic, controlled, tuple(origins), draws)
+
+
+def _direction(x: Tensor, threat: ThreatModel, streams: Streams) -> Tensor:
+    """A point at distance about epsilon in a random direction that uses many pixels."""
+    if isinstance(threat, Linf):
+        # Inwards where the box is near, so that the whole epsilon is used.
+        signs = streams.signs(*x.shape[1:], device=x.device).to(x.dtype)
+        low, high = threat.box
+        signs = torch.where(x + signs * threat.epsilon > high, -1.0, signs)
+        signs = torch.where(x + signs * threat.epsilon < low, 1.0, signs)
+        # Not all of one size: an operation that is periodic in the input could hide between equal steps.
+        return x + threat.epsilon * signs * (
+            1 - streams.uniform(*x.shape[1:], device=x.device).to(x.dtype) / 2
+        )
+    noise = streams.normal(*x.shape[1:], device=x.device).to(x.dtype)
+    size = replace(threat, epsilon=1.0).distance(x + noise, x).to(x.dtype)
+    return x + noise * per_example(threat.epsilon / size, x)

@@ -1,0 +1,1 @@
+"""Looking for harm in recorded passes: where the gradient is lost, false, dead, infinite or random."""

@@ -1,0 +1,214 @@
+"""Operations that lose the gradient of their inputs, and through which the logits change all the same.
+
+An operation whose gradient is lost is a suspect only if a notable share of the change of the logits passes through it:
+hold its result still and see what is missing. A ReLU written as `x * (x > 0)` loses the gradient of its comparison
+too, but nothing of the first order passes there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+
+import torch
+
+from ...classifier import Classifier
+from ..record.compare import SCALES, Twins, changed, same, twins_of
+from ..record.freeze import share_through
+from ..record.recorder import COPIES, CUTS, EXITS, Record, Trace
+from ..repair.stand_ins import SATURATING
+from ..suspect import Group, Suspect, base_name, title
+from .slopes import WRAPPING, zero_everywhere
+
+# Least share of the change of the logits that must pass through an operation before losing it counts. Ours.
+NOTABLE = 0.25
+# Least share of the elements that must jump before a remainder counts as a staircase. Ours.
+JUMPING = 0.1
+
+
+def lost_gradients(
+    classifier: Classifier, base: Trace, moved: dict[float, Trace], noisy: set[int], *, seed: int, trust: bool
+) -> list[Suspect]:
+    """The places that lose a gradient which matters.
+
+    **Arguments**
+    - `noisy`: indices of operations that only draw.
+    - `trust`: equal seeds give equal runs, so that shares can be measured.
+
+    **Cost**: one forward per place and move until the move changes something.
+    """
+    groups: dict[tuple[str, Group], list[Record]] = defaultdict(list)
+    twins = twins_of(moved)
+    for r in base.records:
+        if (
+            r.index in noisy
+            or r.kind == "hook"
+            or not any(changed(r, twins[scale].get(r.key)) for scale in moved)
+        ):
+            continue
+        symptom = _loses(r, classifier)
+        if symptom == "zero" and r.kind == "torch" and base_name(r) in SATURATING:
+            symptom = "saturated"  # it has a slope elsewhere
+        if not symptom and any(_wraps(r, twins[scale].get(r.key)) for scale in SCALES):
+            symptom = "wrong"
+        if symptom:
+            groups[symptom, r.group].append(r)
+        if r.switched_off_at is not None and any(v.edge is not None for v in r.inputs):
+            place = r.switched_off_at
+            groups["cut", ("no_grad", place.file or place.module, place.line)].append(r)
+    if trust and not groups and not any(r.name in EXITS for r in base.records):
+        for r in base.records:  # it left torch where nobody could see it, in a thread for instance
+            if r.index not in noisy and _arrived(r, twins):
+                groups["cut", r.group].append(r)
+    suspects = []
+    jump = _jump(base, moved)
+    for (symptom, group), records in groups.items():
+        share = _share(classifier, base, moved, twins, records, seed) if trust else float("nan")
+        if trust and not share > NOTABLE:
+            continue
+        first = records[0]
+        place = first.switched_off_at if group[0] == "no_grad" and first.switched_off_at else first.site
+        suspects.append(
+            Suspect(
+                symptom,
+                title(group[0], first),
+                place,
+                group,
+                first.kind,
+                share,
+                {"share": share, "jump": jump},
+                tuple(records),
+            )
+        )
+    kept = _without_echoes(suspects)
+    return [*kept, *_effects(base, kept)]
+
+
+def _arrived(r: Record, twins: Twins) -> bool:
+    """Whether it brings in a tensor from outside torch that depends on the input."""
+    found = [run[r.key] for run in twins.values() if r.key in run]
+    if r.kind == "source":
+        return any(changed(r, twin) for twin in found)
+    return any(
+        before.producer < 0
+        and not before.from_input
+        and before.edge is None
+        and before.data.is_floating_point()
+        and not same(before.data, after.data)
+        for twin in found
+        for before, after in zip(r.inputs, twin.inputs, strict=False)
+    )
+
+
+def _wraps(r: Record, after: Record | None) -> bool:
+    """Whether a remainder jumps in a notable share of its elements: its derivative, always one, knows of no jump.
+
+    `x - x % step` is a staircase, although each of its two operations has an honest derivative.
+    """
+    if after is None or base_name(r) not in WRAPPING or r.inputs[0].edge is None:
+        return False
+    values = r.inputs[0].data, after.inputs[0].data, r.outputs[0].data, after.outputs[0].data
+    if any(v.shape != values[0].shape for v in values):
+        return False
+    moved, change = values[1] - values[0], values[3] - values[2]
+    jumped = (change - moved).abs() > 1e-2 * moved.abs()
+    return float(jumped[moved != 0].float().mean()) > JUMPING
+
+
+def _effects(base: Trace, suspects: list[Suspect]) -> list[Suspect]:
+    """Where a decision made in one line takes effect in another: `dark = x < 0.3` and, later, `where(dark, …)`."""
+    effects = []
+    for s in suspects:
+        if s.symptom != "discrete" or not s.records:
+            continue
+        reached = {s.records[0].index}
+        for r in base.records[s.records[0].index + 1 :]:
+            # Of values and indices, the values are no part of the decision.
+            if not any(v.producer in reached and v.edge is None for v in r.inputs):
+                continue
+            reached.add(r.index)
+            if any(v.data.is_floating_point() for v in r.outputs):
+                if r.site.file == s.site.file and r.site.line != s.site.line:
+                    statistics = {"decided_at_line": float(s.site.line)}
+                    effects.append(
+                        replace(
+                            s,
+                            symptom="effect",
+                            operation=title(r.name, r),
+                            site=r.site,
+                            group=r.group,
+                            statistics=statistics,
+                            records=(r,),
+                        )
+                    )
+                break
+    return effects
+
+
+def _without_echoes(suspects: list[Suspect]) -> list[Suspect]:
+    """Drops what a better-named suspect already says: a conversion behind a cut, and casts of a comparison's result."""
+    cut_files = {
+        (s.site.file, s.site.line) for s in suspects if s.symptom == "cut" and s.group[0] not in EXITS
+    }
+    kept = []
+    for s in suspects:
+        exits = s.group[0] in EXITS
+        if exits and (s.site.file, s.site.line) in cut_files:
+            continue
+        kept.append(s)
+    return kept
+
+
+def _loses(r: Record, classifier: Classifier) -> str:
+    """How this operation loses the gradient of its inputs, or ""."""
+    arriving = [v for v in r.inputs if v.edge is not None]
+    if not arriving:
+        return ""
+    if r.name in CUTS or r.name in EXITS:
+        return "cut"
+    leaving = [v for v in r.outputs if v.edge is not None]
+    if not leaving:
+        if any(v.data.is_floating_point() for v in r.outputs):
+            return "opaque" if r.kind == "opaque" else "cut" if r.name in COPIES else "zero"
+        return "discrete" if r.outputs else ""
+    if len(leaving) < len(r.outputs) and any(v.edge is None for v in r.outputs):
+        return "discrete"  # indices beside values
+    return "zero" if zero_everywhere(r) else ""
+
+
+def _jump(base: Trace, moved: dict[float, Trace]) -> float:
+    """Change of the logits at the smallest move, over that at the largest: near one where the network is chaotic.
+
+    A smooth function gives the ratio of the moves, noise that is seeded by the input gives one.
+    """
+    small, large = (
+        torch.linalg.vector_norm((moved[scale].logits - base.logits).detach().double())
+        for scale in (SCALES[-1], SCALES[0])
+    )
+    return float(small / large) if large > 0 else 0.0
+
+
+def _share(
+    classifier: Classifier,
+    base: Trace,
+    moved: dict[float, Trace],
+    twins: Twins,
+    records: list[Record],
+    seed: int,
+) -> float:
+    """Share that passes through, at the smallest move that moves both the operation and the logits.
+
+    Small moves first: what an honest kink loses shrinks with the move, what a step loses does not.
+    """
+    share = float("nan")
+    for scale in sorted(moved):
+        trace = moved[scale]
+        if not any(changed(r, twins[scale].get(r.key)) for r in records):
+            continue
+        change = (trace.logits - base.logits).detach().abs().max()
+        if not change > 1e-6 * base.logits.detach().abs().max():
+            continue
+        share = share_through(classifier, base, trace.x.detach(), trace.logits.detach(), records, seed=seed)
+        if share == share:
+            break
+    return share

@@ -1,0 +1,117 @@
+"""Where randomness enters a network: the first operations that differ although everything before them is equal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ...classifier import Classifier
+from ..record.compare import inputs_differ, same
+from ..record.freeze import logits_with
+from ..record.recorder import EXITS, Record, Trace
+from ..record.sites import Frame, Site
+from .drawing import drawing_line
+
+# They hand out memory as it is: what it happens to hold is no draw.
+UNSET = frozenset("empty empty_like empty_strided empty_permuted new_empty new_empty_strided".split())
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A source of randomness.
+
+    **Fields**
+    - `operation`, `site`, `group`: what draws, where, and its name in another pass.
+    - `python`: drawn by Python or NumPy code, not by a torch operation.
+    - `effect`: largest change of a logit that this source alone causes, or NaN where it cannot be held still.
+    """
+
+    operation: str
+    site: Site
+    group: tuple[str, str, int]
+    python: bool
+    effect: float
+
+
+def random_origins(
+    classifier: Classifier, base: Trace, other: Trace, x: Tensor, seeds: tuple[int, int]
+) -> list[Origin]:
+    """Compares two runs on the same input, under two seeds or, where these do not rule all randomness, under one.
+
+    **Cost**: one forward per origin that can be held still; two for a draw in Python that nobody saw.
+    """
+
+    def by_python(before: Record, after: Record) -> Origin:
+        return _python_origin(classifier, x, seeds, base, before, after)
+
+    found: dict[tuple[str, str, int], Record] = {}
+    draws: list[Origin] = []
+    left_torch = False  # a random number already became a Python number: what it steers is a consequence
+    for before, after in zip(base.records, other.records, strict=False):
+        if before.name in EXITS and before.key == after.key and inputs_differ(before, after):
+            left_torch = True
+        if before.key != after.key and left_torch:
+            break
+        if before.key != after.key:
+            draws.append(by_python(before, after))
+            break
+        if inputs_differ(before, after):
+            continue
+        chosen = [
+            (a, b)
+            for a, b in zip(before.inputs, after.inputs, strict=True)
+            if a.producer < 0 and a.fixed != b.fixed
+        ]
+        unknown = [(a, b) for a, b in chosen if not same(a.data, b.data)]
+        if left_torch and before.scalars != after.scalars:
+            continue
+        if before.scalars != after.scalars or unknown:
+            draws.append(by_python(before, after))
+        elif before.name in UNSET:
+            continue
+        elif any(not same(a.data, b.data) for a, b in zip(before.outputs, after.outputs, strict=False)):
+            if before.kind == "source" or (not before.inputs and before.name in ("tensor", "as_tensor")):
+                draws.append(by_python(before, after))
+            else:
+                found.setdefault(before.group, before)
+    origins = {(o.site.file, o.site.line): o for o in draws}
+    for group, first in found.items():
+        held = [r for r in base.records if r.group in found and r.group != group]
+        effect = float("nan")
+        if len(found) + len(draws) > 1:
+            logits = logits_with(classifier, x, held, seed=seeds[1])
+            effect = float((logits - base.logits.detach()).abs().max())
+            if effect == 0:
+                continue  # drawn, but nothing depends on it
+        else:
+            effect = float((other.logits - base.logits).detach().abs().max())
+        operation = f"torch.{first.name}" if first.kind == "torch" else first.name
+        origins.setdefault(
+            (first.site.file, first.site.line), Origin(operation, first.site, group, False, effect)
+        )
+    return list(origins.values())
+
+
+def _python_origin(
+    classifier: Classifier, x: Tensor, seeds: tuple[int, int], base: Trace, before: Record, after: Record
+) -> Origin:
+    """A draw in Python code: the draw itself where it was seen, else the line after which two passes differ."""
+    # What was seen came from the global generators: under one seed these are not what differs.
+    seen = [site for index, site in base.draws if index <= before.index and seeds[0] != seeds[1]]
+    place = seen[-1] if seen else drawing_line(classifier, x, seeds)
+    place = place or _shared(before.frames, after.frames) or before.site
+    return Origin("Python-level randomness", place, ("python", place.file, place.line), True, float("nan"))
+
+
+def _shared(one: list[Frame], two: list[Frame]) -> Site | None:
+    """The innermost user frame up to which two stacks, read from outside, are the same."""
+    last = None
+    for a, b in zip(reversed(one), reversed(two), strict=False):
+        if a.owner != b.owner:
+            break
+        if a.file:
+            last = Site(a.file, a.line)
+        if (a.file, a.line) != (b.file, b.line):
+            break
+    return last

@@ -1,0 +1,86 @@
+"""Operations that draw: what they lose of the gradient is randomness, not a shattered function."""
+
+from __future__ import annotations
+
+from ..record.compare import Twins, changed, same
+from ..record.recorder import EXITS, Record, Trace
+from ..suspect import Group
+from .slopes import zero_everywhere
+
+
+def drawn(base: Trace, other: Trace, origins: set[Group], twins: Twins) -> set[int]:
+    """Operations that lose a gradient only because they draw: `multinomial(p)`, or `rand_like(h) < p`.
+
+    Randomness is their name; rounding a noisy input is not among them.
+
+    **Arguments**
+    - `other`: a run on the same input under another seed.
+    - `twins`: runs on moved inputs, under the seed of `base`.
+    """
+    after = {r.key: r for r in other.records}
+    found = {r.index for r in base.records if r.group in origins}
+    for r in base.records:
+        twin = after.get(r.key)
+        if twin is None or len(r.inputs) != 2 or any(v.data.is_floating_point() for v in r.outputs):
+            continue
+        noise = [
+            not same(a.data, b.data) and not _moves(r, n, twins)
+            for n, (a, b) in enumerate(zip(r.inputs, twin.inputs, strict=False))
+        ]
+        if any(noise):
+            found.add(r.index)
+    return found
+
+
+def beside_the_way(base: Trace, other: Trace, noisy: set[int], twins: Twins) -> set[int]:
+    """Operations that the input reaches, or that reach the logits, through draws alone.
+
+    What `multinomial(p.detach())` cuts, and what a cast of its counts loses, no gradient could have used: there is
+    none through a draw. That the draw itself has none is what calling it random says.
+
+    **Arguments**
+    - `noisy`: what `drawn` found.
+    """
+    after = {r.key: r for r in other.records}
+    # One call of a layer's code sees it draw; that later layers get other inputs then hides it in theirs.
+    sampling = {r.group for r in base.records if r.index in noisy or _samples(r, after.get(r.key))}
+    draws = {r.index for r in base.records if r.group in sampling and _gives_no_gradient(r)}
+    behind: set[int] = set()
+    uses: dict[int, list[Record]] = {}
+    for r in base.records:
+        moving = [v for n, v in enumerate(r.inputs) if _moves(r, n, twins)]
+        for v in moving:
+            uses.setdefault(v.producer, []).append(r)
+        if moving and all(v.producer in draws or v.producer in behind for v in moving):
+            behind.add(r.index)
+    ahead: set[int] = set()
+    idle: set[int] = set()  # used only by what hands nothing on, such as `p.sum() > 0`
+    for r in reversed(base.records):
+        leads = {u.index for u in uses.get(r.index, []) if _matters(u, twins)} - idle
+        if r.index in uses and not leads:
+            idle.add(r.index)
+        elif leads and leads <= draws | ahead:
+            ahead.add(r.index)
+    return draws | behind | ahead
+
+
+def _gives_no_gradient(r: Record) -> bool:
+    return all(v.edge is None for v in r.outputs) or zero_everywhere(r)
+
+
+def _samples(r: Record, twin: Record | None) -> bool:
+    """Whether equal inputs gave other results under another seed."""
+    if twin is None or len(twin.inputs) != len(r.inputs) or not r.outputs:
+        return False
+    return all(same(a.data, b.data) for a, b in zip(r.inputs, twin.inputs, strict=True)) and changed(r, twin)
+
+
+def _moves(r: Record, n: int, twins: Twins) -> bool:
+    """Whether the n-th tensor that an operation gets depends on the network's input."""
+    found = [run[r.key] for run in twins.values() if r.key in run]
+    return any(len(t.inputs) <= n or not same(r.inputs[n].data, t.inputs[n].data) for t in found)
+
+
+def _matters(r: Record, twins: Twins) -> bool:
+    """Whether an operation hands on that its input changed; a way out of torch always may."""
+    return r.name in EXITS or any(changed(r, run.get(r.key)) for run in twins.values())

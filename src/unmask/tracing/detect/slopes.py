@@ -1,0 +1,161 @@
+"""One operation's own derivative, beside the change of its result that was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
+
+from ..record.compare import same
+from ..record.recorder import Record, Value, held
+from ..suspect import base_name
+
+# Sawtooth functions, and all that come back to where they were.
+WRAPPING = frozenset(("remainder", "fmod", "frac", "__mod__", "__rmod__"))
+PERIODIC = WRAPPING | {"sin", "cos", "tan"}
+
+
+# The gradient of a loss at results of operations of several runs, by their place in autograd's graph.
+Arriving = Mapping[GradientEdge, Tensor | None]
+
+
+def local_vjp(output: Value, inputs: list[Value], cotangent: Tensor) -> list[Tensor] | None:
+    """Gradient of one operation alone: `cotangent` pulled back to the inputs that carry a gradient.
+
+    None where autograd refuses.
+    """
+    edges = [v.edge for v in inputs if v.edge is not None]
+    if output.edge is None or not edges or output.edge in edges:
+        return None
+    try:
+        found = torch.autograd.grad(
+            output.edge,
+            edges,
+            cotangent,
+            retain_graph=True,
+            allow_unused=True,  # pyright: ignore[reportArgumentType]
+        )
+    except RuntimeError:
+        return None
+    carrying = [v for v in inputs if v.edge is not None]
+    return [torch.zeros_like(v.data) if g is None else held(g) for v, g in zip(carrying, found, strict=True)]
+
+
+def zero_everywhere(r: Record) -> bool:
+    """Whether two random cotangents both come back as exact zeros."""
+    for value in r.outputs:
+        for _ in range(2):
+            grads = local_vjp(value, r.inputs, torch.randn_like(value.data))
+            if grads is None or any(bool(g.ne(0).any()) for g in grads):
+                return False
+    return True
+
+
+def elementwise(r: Record) -> bool:
+    """One tensor in, one out, same shape: where a slope can be useless although torch computes it correctly.
+
+    Products, sums and convolutions are right to first order whatever the scale.
+    """
+    live = [v for v in r.inputs if v.edge is not None and (v.producer >= 0 or v.from_input)]
+    return (
+        len(live) == len(r.outputs) == 1
+        and live[0].data.shape == r.outputs[0].data.shape
+        and len(r.inputs) == 1
+    )
+
+
+def _heard(output: Value, arriving: Arriving) -> Tensor:
+    """Elements that the loss depends on to first order; all, where its gradient is dead or was cut later."""
+    gradient = arriving.get(output.edge) if output.edge is not None else None
+    everything = torch.ones_like(output.data, dtype=torch.bool)
+    if gradient is None or gradient.shape != output.data.shape:
+        return everything
+    heard = held(gradient) != 0
+    return heard if heard.any() else everything
+
+
+def agreement(r: Record, after: Record, arriving: Arriving, *, batch: int) -> float:
+    """Cosine between the change that an operation's own gradient predicts and the change that was seen.
+
+    Random cotangents c: `<vjp(c), change of the input>` against `<c, change of the output>`, per example where the
+    first dimension is the `batch`, over the elements that the logits listen to. NaN where nothing changed or autograd
+    refuses.
+    """
+    generator = torch.Generator().manual_seed(len(r.inputs) + r.index)
+    predicted: list[Tensor] = []
+    seen: list[Tensor] = []
+    for a, b in zip(r.inputs, after.inputs, strict=False):
+        if a.edge is None and not same(a.data, b.data):
+            return float("nan")  # what it depends on without gradient was lost earlier, and is named there
+    pairs = [(a, b) for a, b in zip(r.inputs, after.inputs, strict=False) if a.edge is not None]
+    if all(same(a.data, b.data) for a, b in pairs):
+        return float("nan")
+    for before, then in zip(r.outputs, after.outputs, strict=False):
+        if before.edge is None or before.data.shape != then.data.shape:
+            continue
+        change = _wide(then.data - before.data)
+        rows = batch if change.ndim and len(change) == batch else 1
+        heard = _heard(before, arriving) & _heard(then, arriving)
+        noise = 1e-5 * before.data.abs().double().amax()
+        if not ((change.abs() > noise) & heard).any() or not torch.isfinite(change).all():
+            continue
+        for _ in range(8 if rows > 1 else 32):
+            c = (torch.randint(0, 2, change.shape, generator=generator).to(change) * 2 - 1) * heard
+            grads = local_vjp(before, r.inputs, c.to(before.data.dtype))
+            if grads is None or len(grads) != len(pairs):
+                return float("nan")
+            total: Tensor | float = 0.0
+            for grad, (a, b) in zip(grads, pairs, strict=True):
+                if a.data.shape != b.data.shape or grad.shape != a.data.shape:
+                    return float("nan")
+                total = total + _rows(_wide(grad).conj() * _wide(b.data - a.data), rows)
+            predicted.append(torch.as_tensor(total).flatten())
+            seen.append(_rows(c * change, rows).flatten())
+    if not seen:
+        return float("nan")
+    p, s = torch.cat(predicted), torch.cat(seen)
+    if p.shape != s.shape:
+        p, s = p.sum().reshape(1), s.sum().reshape(1)
+    size = torch.linalg.vector_norm(p) * torch.linalg.vector_norm(s)
+    if base_name(r) in PERIODIC and torch.linalg.vector_norm(p) > 4 * torch.linalg.vector_norm(s):
+        return 0.0  # many periods in one move: the slope at its beginning says nothing
+    if not torch.isfinite(size):
+        return float("nan")  # a non-finite slope has a name of its own
+    return float((p @ s) / size) if size > 0 else 0.0
+
+
+def blocked(r: Record, after: Record, arriving: Arriving, *, by_size: bool = False) -> float:
+    """Share of the elements that changed although their own derivative, a thousandth of the slope seen, denies it.
+
+    `by_size`: the share of the squared change instead: a parabola has no slope at its foot either, but little happens
+    there.
+    """
+    value, made = r.inputs[0], r.outputs[0]
+    if made.edge is None or any(
+        a.data.shape != b.data.shape for a, b in ((value, after.inputs[0]), (made, after.outputs[0]))
+    ):
+        return 0.0
+    moved = _wide(after.inputs[0].data - value.data)
+    change = _wide(after.outputs[0].data - made.data)
+    notable = (change.abs() > 1e-3 * made.data.abs().double().square().mean().sqrt()) & moved.ne(0)
+    notable &= _heard(made, arriving) & _heard(after.outputs[0], arriving)
+    grads = local_vjp(made, r.inputs, torch.randn_like(made.data))
+    if grads is None or not notable.any() or grads[0].shape != notable.shape:
+        return 0.0
+    slope = (change / moved).abs()
+    denied = (grads[0].abs().double() < 1e-3 * slope)[notable].double()
+    size = change.abs()[notable].square() if by_size else torch.ones_like(denied)
+    return float((denied * size).sum() / size.sum())
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.complex128 if values.is_complex() else torch.float64)
+
+
+def _rows(products: Tensor, batch: int) -> Tensor:
+    products = products.real  # autograd's complex gradient is along the real and the imaginary axis
+    if products.ndim and len(products) == batch:
+        return products.flatten(1).sum(1) if products.ndim > 1 else products
+    return products.sum().reshape(1)

@@ -1,0 +1,111 @@
+"""Operations at which the real gradient dies, or becomes NaN or infinite, on its way back."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+from ...objectives import cross_entropy, margin
+from ..record.compare import same, twins_of
+from ..record.recorder import Record, Trace
+from ..record.sites import Site
+from ..suspect import Group, Suspect, title
+from .flow import Passage, follow
+from .slopes import zero_everywhere
+
+# Least share of the examples whose gradient must die at one place before it counts. Ours.
+DEAD_SHARE = 0.1
+
+
+def vanishing_and_exploding(base: Trace, y: Tensor) -> list[Suspect]:
+    """Follows the gradients of cross-entropy and margin back to where they stop."""
+    suspects = []
+    flow = follow(base, cross_entropy, y)
+    if flow.dead_at_logits > DEAD_SHARE and base.records:
+        last = _maker_of_logits(base)
+        place = _outermost(last)
+        statistics = {
+            "dead_at_logits": flow.dead_at_logits,
+            "largest_logit": float(base.logits.detach().abs().max()),
+        }
+        suspects.append(
+            Suspect(
+                "underflow",
+                title(last.name, last),
+                place,
+                last.group,
+                last.kind,
+                1.0,
+                statistics,
+                (last,),
+            )
+        )
+    for objective in (cross_entropy, margin):
+        flow = follow(base, objective, y)
+        groups: dict[tuple[str, Group], list[Passage]] = defaultdict(list)
+        for passage in flow.passages:
+            if passage.spoiled > 0:
+                groups["non_finite", passage.record.group].append(passage)
+            elif passage.killed > DEAD_SHARE and not zero_everywhere(passage.record):
+                groups["vanished", passage.record.group].append(passage)
+        for (symptom, group), passages in groups.items():
+            first = passages[0].record
+            statistics = {
+                "killed": max(p.killed for p in passages),
+                "spoiled": max(p.spoiled for p in passages),
+                "attenuation": min(p.attenuation for p in passages),
+            }
+            if any(s.symptom == symptom and s.group == group for s in suspects):
+                continue
+            records = tuple(p.record for p in passages)
+            suspects.append(
+                Suspect(
+                    symptom, title(group[0], first), first.site, group, first.kind, 1.0, statistics, records
+                )
+            )
+    return suspects
+
+
+def explained(s: Suspect, base: Trace, moved: dict[float, Trace], lost: list[Suspect]) -> bool:
+    """Whether a gradient dies here only because the way on was lost before: named there already."""
+    if s.symptom != "vanished":
+        return False
+    groups = {found.group for found in lost}
+    guilty: set[int] = set()
+    for r in base.records:  # and whatever was made of their results
+        if r.group in groups or any(v.edge is None and v.producer in guilty for v in r.inputs):
+            guilty.add(r.index)
+    by_key = twins_of(moved).values()
+
+    def without_way_on(r: Record) -> bool:
+        # Masked by a lost decision: where it says no, nothing comes back, and what it lost is named at the decision.
+        if any(v.edge is None and v.producer in guilty for v in r.inputs):
+            return True
+        others = [v for v in r.inputs[1 if r.in_place else 0 :] if v.producer >= 0 or v.from_input]
+        if any(v.edge is not None and v.producer not in guilty for v in others):
+            return False
+        return any(v.producer in guilty for v in r.inputs) or any(
+            a.edge is None and not same(a.data, b.data)
+            for twins in by_key
+            if r.key in twins
+            for a, b in zip(r.inputs, twins[r.key].inputs, strict=False)
+        )
+
+    return any(without_way_on(r) for r in s.records)
+
+
+def _outermost(r: Record) -> Site:
+    """The line of the network's own forward that hands out the logits: their size is made by all that comes before."""
+    lines = [f for f in r.frames if f.file]
+    return Site(lines[-1].file, lines[-1].line, r.site.module) if lines else r.site
+
+
+def _maker_of_logits(base: Trace) -> Record:
+    for r in reversed(base.records):
+        if any(
+            v.data.shape == base.logits.shape and torch.equal(v.data, base.logits.detach()) for v in r.outputs
+        ):
+            return r
+    return base.records[-1]

@@ -1,0 +1,106 @@
+"""Re-runs a forward pass with some operations held still, to see how much of the output passes through them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...classifier import Classifier, seeded
+from .intercept import Interceptor
+from .recorder import WRITES, Record, Trace, group_of, run_network, tensors_in
+from .sites import module_names, site, stack
+
+Key = tuple[str, str, int, int]
+
+
+class Freezer(Interceptor):
+    """Replaces the results of the recorded operations, found again by name, place and ordinal."""
+
+    def __init__(self, network: Any, frozen: Mapping[Key, Record]):
+        super().__init__()
+        self._frozen = frozen
+        self._hot = {key[0] for key in frozen}
+        self._names = module_names(network)
+        self._ordinals: dict[tuple[str, str, int], int] = {}
+
+    def on_call(
+        self, kind: str, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """As `Interceptor.on_call`."""
+        result = func(*args, **kwargs)  # also when frozen: it must draw the same random numbers
+        if name not in self._hot:
+            return result
+        base = group_of(name, site(stack(), self._names))
+        ordinal = self._ordinals[base] = self._ordinals.get(base, -1) + 1
+        old = self._frozen.get((*base, ordinal))
+        if old is None:
+            return result
+        if old.plain is not None:
+            return old.plain
+        made = [args[0]] if name in WRITES else list(tensors_in(result))
+        if [t.shape for t in made] != [v.data.shape for v in old.outputs]:
+            return result
+        replaced = {}
+        mixed = any(
+            v.edge is None for v in old.outputs
+        )  # of sort and topk, only the indices lose the gradient
+        for tensor, value in zip(made, old.outputs, strict=True):
+            if mixed and value.edge is not None:
+                continue
+            if old.in_place:
+                with torch.no_grad():
+                    tensor.copy_(value.data)
+            else:
+                replaced[id(tensor)] = value.data.clone()
+        return _exchange(result, replaced) if replaced else result
+
+
+def _exchange(result: Any, replaced: dict[int, Tensor]) -> Any:
+    if isinstance(result, Tensor):
+        return replaced.get(id(result), result)
+    if isinstance(result, tuple) and hasattr(result, "_fields"):
+        return type(result)(
+            *(_exchange(item, replaced) for item in result)
+        )  # torch.return_types is not a namedtuple
+    if isinstance(result, (tuple, list)):
+        items = [_exchange(item, replaced) for item in result]
+        try:
+            return type(result)(items)
+        except TypeError:
+            return tuple(items)
+    return result
+
+
+def logits_with(classifier: Classifier, x: Tensor, records: list[Record], *, seed: int) -> Tensor:
+    """Logits at `x` while the given operations keep the values they had in their own run.
+
+    **Cost**: one forward, metered.
+    """
+    classifier.meter.forwards += len(x)
+    freezer = Freezer(classifier.network, {r.key: r for r in records})
+    with torch.no_grad(), seeded(seed, x.device), freezer:
+        return run_network(classifier, x.clone()).detach()
+
+
+def share_through(
+    classifier: Classifier,
+    base: Trace,
+    x_moved: Tensor,
+    logits_moved: Tensor,
+    records: list[Record],
+    *,
+    seed: int,
+) -> float:
+    """Share of the change of the logits, from the base run to `x_moved`, that is lost when `records` are held still.
+
+    0: nothing passes through them; about 1: everything does. NaN where the logits did not change at all.
+    """
+    change = logits_moved - base.logits.detach()
+    held = logits_with(classifier, x_moved, records, seed=seed)
+    size = torch.linalg.vector_norm(change.double())
+    if not size > 0:
+        return float("nan")
+    return float(torch.linalg.vector_norm((logits_moved - held).double()) / size)

@@ -1,0 +1,155 @@
+"""Where in the user's source an operation stands."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import linecache
+import os
+import sys
+import sysconfig
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from .construction import site_of
+
+_TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
+_OWN = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep  # the package
+_STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
+# Our own small networks and defences are somebody's model, not our machinery.
+_MODEL_CODE = tuple(_OWN + folder + os.sep for folder in ("zoo", "defenses", "bounds"))
+_PLUMBING = (
+    "numpy scipy PIL beartype jaxtyping torchvision cv2 skimage datasets sklearn pandas joblib numba pywt einops "
+    "kornia typing_extensions wrapt decorator tqdm"
+).split()
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in the source.
+
+    **Fields**
+    - `file`, `line`: innermost line of the user's own code that was executing; where the network is made of torch's
+      modules alone, the line that constructed the module.
+    - `module`: dotted name of the innermost `nn.Module`, or "".
+    - `executing`: the executing line, where `line` names a construction instead.
+    """
+
+    file: str
+    line: int
+    module: str = field(default="", compare=False)
+    executing: tuple[str, int] | None = field(default=None, compare=False)
+
+    @property
+    def code(self) -> str:
+        """The source line, stripped; empty where the source is not at hand."""
+        return linecache.getline(self.file, self.line).strip() if self.file else ""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.file else self.module or "?"
+
+
+NOWHERE = Site("", 0)
+
+
+def _is_user(path: str) -> bool:
+    if path.startswith("<"):
+        return False
+    if path.startswith(_OWN):
+        return path.startswith(_MODEL_CODE)
+    if path.startswith(_TORCH):
+        return False
+    for name in _PLUMBING:
+        if f"{os.sep}site-packages{os.sep}{name}{os.sep}" in path or path.endswith(
+            f"{os.sep}site-packages{os.sep}{name}.py"
+        ):
+            return False
+    return not (path.startswith(_STDLIB) and "site-packages" not in path)
+
+
+_known: dict[str, bool] = {}
+
+
+def is_user_file(path: str) -> bool:
+    """Whether a source file is the user's: not torch, not this package's machinery, not the standard library."""
+    if path not in _known:
+        _known[path] = _is_user(path)
+    return _known[path]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of the stack between the classifier's door and an operation."""
+
+    file: str
+    line: int
+    owner: int  # id of `self`, so that two members of one ensemble differ
+    module: nn.Module | None
+
+
+def stack(doors: tuple[str, ...] = ("_checked", "run_network")) -> list[Frame]:
+    """Frames from the innermost outwards, up to the classifier's door. Only user code and torch modules."""
+    frames: list[Frame] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name in doors and code.co_filename.startswith(_OWN):
+            break
+        if is_user_file(code.co_filename):
+            owner = frame.f_locals.get("self")
+            module = owner if isinstance(owner, nn.Module) else None
+            frames.append(Frame(code.co_filename, frame.f_lineno, id(owner), module))
+        elif code.co_name == "forward" and code.co_filename.startswith(_TORCH):
+            owner = frame.f_locals.get("self")
+            if isinstance(owner, nn.Module):
+                frames.append(Frame("", 0, id(owner), owner))
+        frame = frame.f_back
+    return frames
+
+
+def site(frames: list[Frame], names: dict[int, str]) -> Site:
+    """The place that a reader should be shown for an operation with this stack.
+
+    `names` maps `id(module)` to its dotted name.
+    """
+    inner: list[Frame] = []
+    for frame in frames:
+        if frame.file:
+            executing = (frame.file, frame.line)
+            break
+        inner.append(frame)
+    else:
+        executing = None
+    module = next((f.module for f in frames if f.module is not None), None)
+    name = names.get(id(module), "") if module is not None else ""
+    # Called directly by the user's line: that line. Called by a container: the line that built the module says more.
+    if inner and (executing is None or len(inner) > 1):
+        built = next((s for f in inner if f.module is not None and (s := site_of(f.module))), None)
+        if built is not None:
+            return Site(built[0], built[1], name, executing)
+    if executing is None:
+        return Site("", 0, name)
+    return Site(executing[0], executing[1], name)
+
+
+def site_of_hook(module: nn.Module) -> tuple[str, int] | None:
+    """File and line where the function begins that changes a module's gradients; None if it is not the user's."""
+    for hook in (*module._backward_hooks.values(), *module._backward_pre_hooks.values()):
+        while isinstance(hook, functools.partial):
+            hook = hook.func
+        function = hook if hasattr(hook, "__code__") or inspect.ismethod(hook) else type(hook).__call__
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        if code is not None and is_user_file(code.co_filename):
+            return code.co_filename, code.co_firstlineno
+    return None
+
+
+def module_names(network: Any) -> dict[int, str]:
+    """Dotted name of every submodule, by identity."""
+    if not isinstance(network, nn.Module):
+        return {}
+    return {id(module): name or type(module).__name__ for name, module in network.named_modules()}

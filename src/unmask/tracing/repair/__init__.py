@@ -1,0 +1,1 @@
+"""Rewriting the backward pass of guilty operations; the forward pass stays as it is."""

@@ -1,0 +1,190 @@
+"""From suspects to candidate repairs. Diagnosis proposes; the audit's race decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+from ..record.recorder import EXITS, Record
+from ..suspect import Analysis, Suspect
+from .bridges import best_end, bridges_across, dependents, main_input, source_of
+from .rewrite import (
+    Bridge,
+    Gain,
+    Group,
+    Keep,
+    PassThrough,
+    Redifferentiate,
+    Rewrite,
+    Rule,
+    Smooth,
+)
+from .stand_ins import SATURATING, SMOOTH
+
+# Largest typical input of a saturating function that still has a useful derivative. Ours.
+LIVELY = 2.0
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One way of rewriting the backward pass, and what it does at each suspect, in words for the report."""
+
+    name: str
+    rewrite: Rewrite
+    at: dict[Group, str] = field(default_factory=dict)
+
+
+def propose(analysis: Analysis) -> list[Repair]:
+    """Candidate repairs, simplest first.
+
+    Smooth stand-ins at each guilty operation, identity across each guilty region, and, for randomness that scales or
+    drops neurons, the undefended pass.
+    """
+    guilty = [s for s in analysis.suspects if s.symptom not in ("random", "underflow", "effect")]
+    heal = any(s.symptom == "cut" for s in guilty)
+    rules, words = _rules(guilty)
+    bridges, bridged = bridges_across(analysis, guilty)
+    repairs = []
+    exits = tuple(b for b in bridges if b.source[0] in EXITS)
+    if rules or heal:
+        crossing = {b.target: f"bridge, correlation {w:.2f}" for b, w in bridged.items() if b in exits}
+        repairs.append(Repair("smooth", Rewrite(rules, exits, heal), {**words, **crossing}))
+        if any(isinstance(r, Smooth) and r.width > 0 for r in rules.values()):
+            wide = {g: Smooth(r.width * 4) if isinstance(r, Smooth) else r for g, r in rules.items()}
+            narrow = {g: Smooth(r.width / 4) if isinstance(r, Smooth) else r for g, r in rules.items()}
+            repairs.append(Repair("smooth, wide", Rewrite(wide, exits, heal), words))
+            repairs.append(Repair("smooth, narrow", Rewrite(narrow, exits, heal), words))
+    if bridges:
+        at = {
+            **words,
+            **{b.target: f"identity across the region, correlation {w:.2f}" for b, w in bridged.items()},
+        }
+        repairs.append(Repair("identity", Rewrite(rules, tuple(bridges), heal), at))
+    if analysis.stand_in is not None:
+        bridge, cosine = analysis.stand_in
+        word = f"a learned stand-in, cosine {cosine:.2f} between its slopes and the changes seen on held-out images"
+        at = {**words, **{s.group: word for s in guilty if s.symptom in ("cut", "opaque", "zero")}}
+        others = {g: rule for g, rule in rules.items() if g != bridge.target}
+        repairs.append(Repair("learned", Rewrite(others, (bridge,), heal), at))
+    undefended, straight = _undefended(analysis)
+    if undefended or straight:
+        both = {**rules, **straight}
+        draws = (o.group for o in analysis.origins)
+        at = dict.fromkeys(
+            (*straight, *(b.target for b in undefended), *draws),
+            "the undefended pass: the forward keeps the dropped neurons",
+        )
+        repairs.append(Repair("undefended", Rewrite(both, (*exits, *undefended), heal), {**words, **at}))
+        if bridges:
+            taken = {b.target for b in undefended}
+            rest = tuple(b for b in bridges if b.target not in taken)
+            repairs.append(
+                Repair("undefended, identity", Rewrite(both, (*rest, *undefended), heal), {**words, **at})
+            )
+    return repairs
+
+
+def _rules(guilty: list[Suspect]) -> tuple[dict[Group, Rule], dict[Group, str]]:
+    rules: dict[Group, Rule] = {}
+    words: dict[Group, str] = {}
+    for s in guilty:
+        rule, word = _rule(s)
+        if rule is not None and s.group not in rules:
+            rules[s.group] = rule
+        if word:
+            words.setdefault(s.group, word)
+    return rules, words
+
+
+def _rule(s: Suspect) -> tuple[Rule | None, str]:
+    name = s.group[0] if s.group[0].startswith("__") else s.group[0].rstrip("_")
+    if s.symptom == "cut":
+        return None, "the gradient goes on behind the cut"
+    if s.kind == "function":
+        return Redifferentiate(), "its own forward is differentiated instead of the backward it declares"
+    if s.kind == "hook":
+        return Keep(), "its backward hooks are left out"
+    if s.kind == "opaque":
+        return PassThrough(), "straight through the whole opaque part"
+    if s.symptom == "non_finite":
+        return Keep(), "non-finite gradients are kept finite"
+    if s.symptom in ("saturated", "vanished"):
+        if name in SATURATING:
+            gain = _gain(s)
+            return Gain(gain), f"gain reduced to {gain:.2g} in the backward pass"
+        return None, ""
+    if name in SMOOTH:
+        width = _width(s.records[0])
+        return Smooth(width), f"smooth stand-in of width {width:.2g}"
+    return PassThrough(), "straight through"
+
+
+def _width(record: Record) -> float:
+    values = [v.data for v in record.inputs if v.data.is_floating_point()]
+    name = record.name.strip("_")
+    if len(values) > 1 and name in ("gt", "ge", "lt", "le", "eq", "ne", "greater", "less"):
+        values = [values[0] - values[1]]
+    # A single number has no spread.
+    spread = values[0].std() if values and values[0].numel() > 1 else torch.tensor(1.0)
+    width = float(spread) / 4
+    return width if width > 0 and width == width else 0.1
+
+
+def _gain(s: Suspect) -> float:
+    sizes = [
+        float(v.data.double().square().mean().sqrt()) for r in s.records if (v := main_input(r)) is not None
+    ]
+    return min(1.0, LIVELY / max(*sizes, 1e-12)) if sizes else 1.0
+
+
+# --- randomness that drops or scales neurons -----------------------------------------------------------------------
+
+
+def _undefended(analysis: Analysis) -> tuple[list[Bridge], dict[Group, Rule]]:
+    """Skips what randomness does to a tensor: dropout passes straight through, `h * mask / q` becomes `h`."""
+    bridges: dict[Group, Bridge] = {}
+    straight: dict[Group, Rule] = {}
+    records = analysis.base.records
+    groups = {o.group for o in analysis.origins}
+    for r in records:
+        if r.group not in groups:
+            continue
+        value = main_input(r)
+        if (
+            value is not None
+            and r.outputs
+            and r.outputs[0].data.shape == value.data.shape
+            and r.name.endswith("dropout")
+        ):
+            straight[r.group] = PassThrough()
+            continue
+        tainted = {r.index}
+        for later in dependents(records, r.index)[:30]:
+            clean = [v for v in later.inputs if v.producer not in tainted and v.edge is not None]
+            tainted.add(later.index)
+            made = later.outputs[0].data if later.outputs else None
+            match = next(
+                (
+                    v
+                    for v in clean
+                    if (made is not None and v.data.shape == made.shape and v.producer != -1) or v.from_input
+                ),
+                None,
+            )
+            if (
+                match is None
+                or made is None
+                or not made.is_floating_point()
+                or match.data.shape != made.shape
+            ):
+                continue
+            source = source_of(analysis, match)
+            if source is None:
+                continue
+            best = best_end(match.data, [later, *dependents(records, later.index)[:6]], analysis)
+            if best is not None:
+                end, _, slope, fit = best
+                bridges.setdefault(end.group, Bridge(source[0], end.group, slope, source[1], fit=fit))
+                break
+    return list(bridges.values()), straight

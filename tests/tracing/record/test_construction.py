@@ -1,0 +1,83 @@
+import gc
+from inspect import currentframe
+
+import pytest
+import torch
+from torch import nn
+
+from unmask.tracing.record import construction
+from unmask.tracing.record.construction import construction_sites, site_of
+
+
+def line() -> int:
+    frame = currentframe()
+    assert frame is not None
+    assert frame.f_back is not None
+    return frame.f_back.f_lineno
+
+
+class Round(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.ReLU()
+        self.line_of_inner = line() - 1
+
+
+class Finer(Round):
+    def __init__(self):
+        super().__init__()
+
+
+def test_the_line_that_builds_is_named_and_not_a_super_call():
+    with construction_sites():
+        plain, here = nn.Linear(2, 2), line()
+        own, there = Finer(), line()
+    assert site_of(plain) == (__file__, here)
+    assert site_of(own) == (__file__, there)
+    assert site_of(own.inner) == (__file__, own.line_of_inner)
+
+
+def test_layers_that_torch_builds_belong_to_the_users_line():
+    with construction_sites():
+        layer, here = nn.TransformerEncoderLayer(8, 2, 8), line()
+    assert site_of(layer.self_attn) == (__file__, here)
+    assert all(site_of(module) == (__file__, here) for module in layer.modules())
+
+
+def test_nothing_is_recorded_outside_and_the_patch_goes_away():
+    original = nn.Module.__init__
+    with pytest.raises(RuntimeError, match="user"), construction_sites():
+        raise RuntimeError("user")
+    assert nn.Module.__init__ is original
+    assert site_of(nn.Linear(2, 2)) is None
+
+
+def test_nested_blocks_and_copies():
+    import copy
+
+    with construction_sites():
+        with construction_sites():
+            inner, here = nn.ReLU(), line()
+        outer, there = nn.ReLU(), line()
+    assert site_of(inner) == (__file__, here)
+    assert site_of(outer) == (__file__, there)
+    assert site_of(copy.deepcopy(inner)) is None
+
+
+def test_a_module_that_is_gone_is_forgotten():
+    gc.collect()
+    before = len(construction._sites)
+    with construction_sites():
+        module = nn.Linear(2, 2)
+    assert len(construction._sites) == before + 1
+    del module
+    gc.collect()
+    assert len(construction._sites) == before
+
+
+def test_the_network_is_the_same_with_and_without():
+    torch.manual_seed(0)
+    with construction_sites():
+        watched = nn.Linear(3, 3)
+    torch.manual_seed(0)
+    assert torch.equal(watched.weight, nn.Linear(3, 3).weight)
