@@ -15,8 +15,8 @@ from unmask.audit.records import (
     MaskingFinding,
     Report,
     ThreatRecord,
-    verdict,
 )
+from unmask.audit.verdict import verdict
 from unmask.data import Data, load
 from unmask.report.json import write_json
 from unmask.statistics import clopper_pearson

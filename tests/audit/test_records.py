@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from scipy.stats import binom, binomtest
 from tests.report.sample import not_refuted, refuted
 
-from unmask.audit.records import Control, MaskingFinding, Report, verdict
+from unmask.audit.records import MaskingFinding, Report
 from unmask.statistics import clopper_pearson
 
 STABLE = {
@@ -82,33 +82,6 @@ def test_fractional_successes_widen_the_interval(n, share):
 
 def test_rounding_error_is_no_fraction():
     assert clopper_pearson(231.9999999, 256) == clopper_pearson(232, 256) == clopper_pearson(232.0000001, 256)
-
-
-FAILED = Control(name="null attack", passed=False, decisive=True)
-MINOR = Control(name="noise", passed=False)
-ABSENT = Control(name="certificate", passed=None, decisive=True)
-
-
-@pytest.mark.parametrize(
-    ("expected", "facts"),
-    [
-        ("refuted", {"claim": 0.5, "interval": (0.3, 0.49)}),
-        ("not_refuted", {"claim": 0.5, "interval": (0.3, 0.5)}),
-        ("not_refuted", {"claim": 0.5, "interval": (0.6, 0.8)}),
-        ("certified", {"claim": 0.5, "interval": (0.6, 0.8), "certified_accuracy": 0.5}),
-        ("not_refuted", {"claim": 0.5, "interval": (0.6, 0.8), "certified_accuracy": 0.49}),
-        ("inconclusive", {"claim": 0.5, "interval": (0.6, 0.8), "controls": [FAILED]}),
-        ("inconclusive", {"claim": 0.5, "interval": (0.6, 0.8), "cut_short": True}),
-        ("refuted", {"claim": 0.5, "interval": (0.1, 0.2), "controls": [FAILED], "cut_short": True}),
-        ("certified", {"claim": 0.5, "interval": (0.6, 0.8), "certified_accuracy": 0.7, "cut_short": True}),
-        ("not_refuted", {"claim": 0.5, "interval": (0.6, 0.8), "controls": [MINOR]}),
-        ("not_refuted", {"claim": 0.5, "interval": (0.6, 0.8), "controls": [ABSENT]}),
-        ("not_refuted", {"claim": None, "interval": (0.1, 0.2)}),
-        ("inconclusive", {"claim": None, "interval": (0.1, 0.2), "cut_short": True}),
-    ],
-)  # fmt: skip
-def test_verdict(expected, facts):
-    assert verdict(**facts) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The records an audit leaves: `report.json`, its keys, and the rule that turns numbers into a verdict.
+"""The records an audit leaves: `report.json` and its keys.
 
 The keys of `schema: 1` are stable: none is renamed or removed, new ones are optional.
 """
@@ -83,6 +83,9 @@ class Control(Record):
     - `passed`: None where it does not apply.
     - `value`: what was measured; `expected`: what a sound evaluation shows, in words.
     - `decisive`: if it fails, the audit proves nothing by failing to break.
+    - `role`: of one that failed. `symptom`: of a masking that the audit found and repaired, or of a weakness that it
+      made good by going on; `open`: unexplained, so that not breaking proves nothing. Null where its failure says
+      nothing about the attacks.
     """
 
     name: str
@@ -91,6 +94,22 @@ class Control(Record):
     expected: str = ""
     explanation: str = ""
     decisive: bool = False
+    role: Literal["symptom", "open"] | None = None
+
+
+class Fact(Record):
+    """Something about the network that hides nothing: a reader should know it, and no attack was misled by it.
+
+    **Fields**
+    - `statement`: in one sentence.
+    - `operation`, `file`, `line`, `code`: where it stands in the user's source; null where it has no place.
+    """
+
+    statement: str
+    operation: str | None = None
+    file: str | None = None
+    line: int | None = None
+    code: str | None = None
 
 
 class Cost(Record):
@@ -114,10 +133,11 @@ class Environment(Record):
 
 
 class AccuracyAtEpsilon(Record):
-    """A point of accuracy against the radius of the ball."""
+    """A point of accuracy against the radius of the ball; `examples` is how many it was measured on."""
 
     epsilon: float
     accuracy: float
+    examples: int | None = None
 
 
 class AccuracyAtCost(Record):
@@ -203,6 +223,7 @@ class Report(Record):
     naive_robust_accuracy: float | None
     certified_accuracy: float | None = None
     masking: list[MaskingFinding] = []
+    facts: list[Fact] = []
     attacks: list[AttackRecord] = []
     controls: list[Control] = []
     cost: Cost
@@ -234,31 +255,3 @@ class Report(Record):
     def to_json(self) -> str:
         """Text of `report.json`. Non-finite numbers become null, for JSON has neither NaN nor infinity."""
         return self.model_dump_json(by_alias=True, indent=2) + "\n"
-
-
-def verdict(
-    *,
-    claim: float | None,
-    interval: tuple[float, float],
-    certified_accuracy: float | None = None,
-    controls: list[Control] | None = None,
-    cut_short: bool = False,
-) -> Verdict:
-    """The rule, and there is no other.
-
-    1. `refuted`: even the upper end of the interval of robust accuracy lies below the claim. Adversarial
-       examples are
-       proofs, so no failed control can undo this.
-    2. `certified`: the certified accuracy reaches the claim.
-    3. `inconclusive`: a decisive control failed, or the run was cut short. Then not breaking proves nothing.
-    4. `not_refuted`: otherwise. It does not say "robust".
-
-    Without a claim only 3 and 4 apply.
-    """
-    if claim is not None and interval[1] < claim:
-        return "refuted"
-    if claim is not None and certified_accuracy is not None and certified_accuracy >= claim:
-        return "certified"
-    if cut_short or any(control.decisive and control.passed is False for control in controls or []):
-        return "inconclusive"
-    return "not_refuted"

@@ -31,9 +31,9 @@ from .records import (
     MaskingFinding,
     QueriesRecord,
     Report,
-    verdict,
 )
 from .standing import Standing
+from .verdict import verdict_of
 
 # Images that the report shows, and points of its curve of accuracy against cost.
 IMAGES, POINTS = 6, 200
@@ -72,14 +72,9 @@ class Outcome:
         interval = clopper_pearson(right, n)
         certified, certificate = certified_share(subject, (self.final.failure_rate == 0).nonzero()[:, 0])
         clever = estimated(subject, self.standing.x_adv, self.final, self.findings)
-        return Report(
+        report = Report(
             schema=1,
-            verdict=verdict(
-                claim=subject.claim,
-                interval=interval,
-                certified_accuracy=certified,
-                controls=self.controls,
-            ),
+            verdict="inconclusive",  # until the numbers below have had their say
             claim=subject.claim,
             threat=subject.threat_record(),
             examples=n,
@@ -111,6 +106,7 @@ class Outcome:
             knowledge=subject.knowledge,
             queries=self.queries,
         )
+        return report.model_copy(update={"verdict": verdict_of(report)})
 
     def write_evidence(self) -> None:
         """Writes `evidence.safetensors` where the audit has a folder."""

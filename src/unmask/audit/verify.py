@@ -22,7 +22,8 @@ from ..errors import UnusableInput
 from ..statistics import clopper_pearson
 from ..target.load import build, checkpoint_hash
 from .evidence import Evidence, hash_images, read_evidence
-from .records import Report, verdict
+from .records import Report
+from .verdict import verdict_of
 
 ROUNDING = 1e-9  # relative slack of a float64 sum over a million pixels
 DRAWS = 20  # fresh draws per example of a random network
@@ -250,9 +251,10 @@ def _robust_accuracy(report: Report, broken: float) -> Check:
 def _conclusion(report: Report) -> Check:
     low, high = clopper_pearson(report.robust_accuracy * report.examples, report.examples)
     same = np.allclose((low, high), report.robust_accuracy_interval, atol=1e-6)
-    refuted = verdict(claim=report.claim, interval=(low, high)) == "refuted"
-    holds = bool(same) and refuted == (report.verdict == "refuted")
-    return Check("interval and verdict", holds, f"[{low:.4f}, {high:.4f}], {report.verdict}")
+    follows = verdict_of(report)
+    holds = bool(same) and follows == report.verdict
+    found = report.verdict if follows == report.verdict else f"{follows}, not {report.verdict}"
+    return Check("interval and verdict", holds, f"[{low:.4f}, {high:.4f}], {found}")
 
 
 @contextmanager

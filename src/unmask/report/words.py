@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..audit.records import Report
+from ..audit.verdict import contradictions, undecided
 
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 HEADLINES = {
@@ -64,9 +65,9 @@ def verdict_sentence(report: Report) -> str:
             f"The claim of {claim} is proved: {percent(report.certified_accuracy)} are certified{by}. {bound}"
         )
     if report.verdict == "inconclusive":
-        failed = [c.name for c in report.controls if c.decisive and c.passed is False]
-        why = f"the control “{failed[0]}” failed" if failed else "the run was cut short"
-        return f"Nothing follows from what survived: {why}. {bound}"
+        failed, against = undecided(report.controls), contradictions(report)
+        why = f"the control “{failed[0].name}” failed" if failed else "the run was cut short"
+        return f"Nothing follows from what survived: {against[0] if against else why}. {bound}"
     if report.claim is None:
         return f"No claim was given. {bound}"
     return f"The attacks tried did not refute the claim of {claim}. {bound} This is no proof of robustness."
