@@ -12,6 +12,7 @@ from torch import Tensor
 from unmask.classifier import Classifier
 from unmask.judge import judge
 from unmask.objectives import Targeted
+from unmask.worst_case import WorstCase
 
 WIDER = (9 / 8, 5 / 4, 3 / 2, 2, 3)  # times epsilon
 
@@ -24,8 +25,13 @@ class Standing:
         count = subject.bench.attacked
         self.x, self.y = subject.bench.data.x[:count], subject.bench.data.y[:count]
         self.threat = subject.bench.threat
-        self.worst = self.x.clone()
-        self.rate = self.failures(self.x, "clean")
+        self.worst = WorstCase(self.x)
+        self.worst.offer(torch.arange(count), self.x, self.failures(self.x, "clean"))
+
+    @property
+    def rate(self) -> Tensor:
+        """How often the worst points fool."""
+        return self.worst.value
 
     def failures(
         self, x_adv: Tensor, tag: str, chosen: Tensor | slice = slice(None), forwards: int = 40
@@ -52,9 +58,7 @@ class Standing:
         streams = self.subject.streams(f"attack {tag}", len(self.x))[chosen]
         x_adv = attack.run(self.defended, self.x[chosen], self.y[chosen], self.threat, generator=streams)
         rate = self.failures(x_adv, tag, chosen)
-        better = rate > self.rate[chosen]
-        self.worst[chosen[better]] = x_adv[better]
-        self.rate[chosen] = torch.maximum(rate, self.rate[chosen])
+        self.worst.offer(chosen, x_adv, rate)
         return float((1 - rate).sum()) / len(self.x)
 
     def towards(self, ahead: int, attack: Callable[[Any], Any]) -> None:
@@ -65,7 +69,7 @@ class Standing:
 
     def final(self) -> Tensor:
         """How often each worst point fools, on fresh draws."""
-        return self.failures(self.worst, "final", forwards=80)
+        return self.failures(self.worst.x_adv, "final", forwards=80)
 
     def falls_at(self, rate: Tensor, attack: Any) -> dict[int, dict[str, float | None]]:
         """Of each image that the defence keeps: how often, and at which larger epsilon of `WIDER` it falls (or None).

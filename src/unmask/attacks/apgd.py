@@ -59,7 +59,7 @@ class APGD(GradientAttack):
                 break
             self.ascend(classifier, whole.take(left), threat, best)
             whole = replace(whole, streams=whole.streams.fork("restart"))
-        return threat.settle(best.x, x)
+        return threat.settle(best.x_adv, x)
 
     def ascend(self, classifier: Classifier, batch: Batch, threat: ThreatModel, best: Incumbent) -> None:
         """One restart for one batch; what it finds goes to `best`."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..objectives import Objective
 from ..randomness import Streams
 from ..types import per_example
+from ..worst_case import WorstCase
 
 Images = Float[Tensor, "batch *dims"]
 Labels = Int[Tensor, " batch"]
@@ -69,26 +70,15 @@ def overwrite(chosen: Bool[Tensor, " batch"], *pairs: tuple[Tensor, Tensor]) -> 
             kept.index_copy_(0, rows, new.index_select(0, rows))
 
 
-class Incumbent:
+class Incumbent(WorstCase):
     """The best point so far of every example of a run, and its value: infinity once the example is fooled."""
-
-    def __init__(self, x: Images):
-        self.x = x.clone()
-        self.value = torch.full((len(x),), -torch.inf, device=x.device, dtype=torch.float64)
 
     def unfooled(self) -> Int[Tensor, " left"]:
         """Indices of the examples that are worth more work."""
         return (self.value != torch.inf).nonzero()[:, 0]
 
-    def offer(self, index: Int[Tensor, " part"], x_adv: Images, value: Tensor) -> None:
-        """Keeps `x_adv` for the examples at `index` whose `value` is above the one that stands."""
-        # False for NaN: a defect of the model is no progress of the attack.
-        better = (value > self.value[index]).nonzero()[:, 0]
-        self.x[index[better]] = x_adv[better]
-        self.value[index[better]] = value[better].to(self.value.dtype)
-
     def fooled(self, batch: Batch, won: Bool[Tensor, " batch"], x_adv: Images) -> Int[Tensor, " kept"]:
         """Takes in the points that won; returns the places in `batch` of the examples that stay."""
-        self.x[batch.index[won]] = x_adv[won]
+        self.x_adv[batch.index[won]] = x_adv[won]
         self.value[batch.index[won]] = torch.inf
         return (~won).nonzero()[:, 0]

@@ -78,7 +78,7 @@ class CarliniWagner(GradientAttack):
             c = torch.where(high.isfinite(), (low + high) / 2, 10 * c)
             stay = (best.value[batch.index] != torch.inf).nonzero()[:, 0]
             batch, low, high, c = batch.take(stay), low[stay], high[stay], c[stay]
-        return threat.settle(best.x, x)
+        return threat.settle(best.x_adv, x)
 
     def _minimise(
         self,

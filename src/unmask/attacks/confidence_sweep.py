@@ -63,7 +63,7 @@ class ConfidenceSweep(Attack):
             # A later confidence takes the place of an earlier one.
             value = torch.full((len(left),), float(number), dtype=torch.float64, device=x.device)
             best.offer(left, x_adv, value.masked_fill(won, torch.inf))
-        return threat.settle(best.x, x)
+        return threat.settle(best.x_adv, x)
 
     def _at(self, kappa: float) -> GradientAttack:
         if isinstance(self.inner, CarliniWagner):

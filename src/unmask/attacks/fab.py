@@ -75,7 +75,7 @@ class FAB(GradientAttack):
                 part = [aim.take(left) for aim in group]
                 self._approach(classifier, whole.take(left), part, threat, best, restart)
                 whole = replace(whole, streams=whole.streams.fork("approach"))
-        return threat.settle(best.x, x)
+        return threat.settle(best.x_adv, x)
 
     def _aims(self, logits: Tensor, y: Labels, threat: ThreatModel) -> list[Objective]:
         """What is linearised: the logit of each target class minus the label's."""
@@ -95,7 +95,7 @@ class FAB(GradientAttack):
         restart: int,
     ) -> None:
         distance = -best.value[batch.index]  # infinity while nothing fools
-        x_best = best.x[batch.index]
+        x_best = best.x_adv[batch.index]
         x_adv = batch.x
         if restart:
             share = distance.clamp_max(threat.epsilon) / (2 * max(threat.epsilon, 1e-38))

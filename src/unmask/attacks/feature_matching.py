@@ -75,7 +75,7 @@ class FeatureMatching(Attack):
                 break
             size = self.rel_step_size * threat.epsilon * (1 - 0.9 * step / self.steps)
             x_adv = threat.project(threat.steepest_ascent(-grad).mul_(size).add_(x_adv), batch.x)
-        return threat.settle(best.x, x)
+        return threat.settle(best.x_adv, x)
 
     def _goals(self, classifier: Classifier, batch: Batch, threat: ThreatModel) -> Float[Tensor, "batch d"]:
         """The hidden layer of each example's guide."""

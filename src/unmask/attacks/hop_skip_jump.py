@@ -62,7 +62,7 @@ class HopSkipJump(Attack):
         if len(x):
             with torch.no_grad():
                 self._search(classifier, Batch.whole(x, y, generator, margin), threat, best)
-        return threat.settle(best.x, x)
+        return threat.settle(best.x_adv, x)
 
     def _search(self, classifier: Classifier, batch: Batch, threat: ThreatModel, best: Incumbent) -> None:
         tries = min(_TRIES, max(self.queries - _HALVINGS, 1))

@@ -103,7 +103,7 @@ class JointPGD(Attack):
         best = Incumbent(x)
         if not self.targets:
             self._ascend(classifier, Batch.whole(x, y, generator, margin.for_goal(threat.goal)), threat, best)
-            return threat.settle(best.x, x)
+            return threat.settle(best.x_adv, x)
         if threat.goal == "targeted":
             raise Unsupported(
                 "`JointPGD` with `targets` chooses its own; under a targeted goal use targets=0"
@@ -120,7 +120,7 @@ class JointPGD(Attack):
                 classifier, replace(whole, objective=Targeted(ranked[:, rank])).take(left), threat, best
             )
             whole = replace(whole, streams=whole.streams.fork("target"))
-        return threat.settle(best.x, x)
+        return threat.settle(best.x_adv, x)
 
     def _ascend(self, classifier: Classifier, batch: Batch, threat: ThreatModel, best: Incumbent) -> None:
         """One run towards the batch's objective and past the detector; what it finds goes to `best`."""

@@ -82,7 +82,7 @@ class MomentumPGD(GradientAttack):
             x_adv = threat.project(threat.steepest_ascent(mean).mul_(step_size).add_(x_adv), batch.x)
         else:
             best.offer(batch.index, x_adv, torch.zeros(len(batch), device=x.device))
-        return threat.settle(best.x, x)
+        return threat.settle(best.x_adv, x)
 
     def _draw_again(
         self,

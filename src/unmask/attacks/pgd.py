@@ -58,7 +58,7 @@ class PGD(GradientAttack):
                 break
             self._ascend(classifier, whole.take(left), threat, best)
             whole = replace(whole, streams=whole.streams.fork("restart"))
-        return threat.settle(best.x, x)
+        return threat.settle(best.x_adv, x)
 
     def _ascend(self, classifier: Classifier, batch: Batch, threat: ThreatModel, best: Incumbent) -> None:
         x_adv = threat.random_start(batch.x, generator=batch.streams) if self.random_start else batch.x

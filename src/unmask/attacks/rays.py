@@ -57,7 +57,7 @@ class RayS(Attack):
         if len(x):
             with torch.no_grad():
                 self._search(classifier, Batch.whole(x, y, generator, margin), threat, best)
-        return threat.settle(best.x, x)
+        return threat.settle(best.x_adv, x)
 
     def _search(self, classifier: Classifier, batch: Batch, threat: Linf, best: Incumbent) -> None:
         low, high = threat.box

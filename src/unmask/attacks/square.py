@@ -69,7 +69,7 @@ class Square(Attack):
         if len(x):
             with torch.no_grad():
                 self._search(classifier, batch, threat, best)
-        return threat.settle(best.x, x)
+        return threat.settle(best.x_adv, x)
 
     def _search(self, classifier: Classifier, batch: Batch, threat: ThreatModel, best: Incumbent) -> None:
         moves = _moves(threat, batch.x)

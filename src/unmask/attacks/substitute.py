@@ -62,7 +62,7 @@ class Substitute(Attack):
         x = x.detach()
         best = Incumbent(x)
         if not len(x):
-            return best.x
+            return best.x_adv
         whole = Batch.whole(x, y, generator, margin.for_goal(threat.goal))
         points = [x, *(threat.random_start(x, generator=whole.streams) for _ in range(self.samples))]
         answers = [self._ask(classifier, whole, part, best, threat) for part in points]
@@ -72,7 +72,7 @@ class Substitute(Attack):
         told = torch.cat(answers)
         told = told[torch.isfinite(told).all(1)]
         if len(told) < 2:
-            return threat.settle(best.x, x)  # nothing finite to learn from
+            return threat.settle(best.x_adv, x)  # nothing finite to learn from
         spread = _start_at(network, told)
         shuffle = torch.Generator().manual_seed(seed)
         for _ in range(self.rounds):
@@ -88,7 +88,7 @@ class Substitute(Attack):
             points.append(x_adv)
             answers.append(self._ask(classifier, part, x_adv, best, threat))
             whole = Batch(whole.index, x, y, whole.streams.fork("round"), whole.objective)
-        return threat.settle(best.x, x)
+        return threat.settle(best.x_adv, x)
 
     def _ask(
         self, classifier: Classifier, batch: Batch, x_adv: Images, best: Incumbent, threat: ThreatModel

@@ -62,4 +62,4 @@ class TargetedAPGD(GradientAttack):
             aimed = replace(whole, objective=self.objective.aim(ranked[:, rank]))
             apgd.ascend(classifier, aimed.take(left), threat, best)
             whole = replace(whole, streams=whole.streams.fork("target"))
-        return threat.settle(best.x, x)
+        return threat.settle(best.x_adv, x)

@@ -16,7 +16,7 @@ from ..classifier import Classifier, Meter
 from ..judge import Judgement, judge
 from ..randomness import Streams
 from ..threat import ThreatModel
-from ..types import per_example
+from ..worst_case import WorstCase
 from .runtime.batch_size import BatchSize
 from .runtime.journal import Journal
 from .runtime.processes import Processes
@@ -68,15 +68,28 @@ class Standing:
         self.memory = BatchSize(batch_size, "attacks", journal, progress)
         self.journal, self.progress, self.processes = journal, progress, processes or Processes()
         self.memory.size = self.processes.first(lambda: self.memory.size)
-        self.x_adv = x.clone()
-        self.rate = torch.full((len(x),), -1.0, device=x.device)
-        self.margin = torch.full((len(x),), -torch.inf, device=x.device)
+        self.worst = WorstCase(x)  # by failure rate; -inf until the clean images have been judged
         self.seen = torch.zeros(len(x), device=x.device)  # draws behind each rate
         self.spent: list[Spent] = []
         self.track: list[tuple[int, int, float]] = []
         self.elsewhere = Meter()  # spent by an interrupted run and by other processes
 
     # --- what is known ---------------------------------------------------------------------------------------------
+
+    @property
+    def x_adv(self) -> Images:
+        """The worst point of every example."""
+        return self.worst.x_adv
+
+    @property
+    def rate(self) -> Tensor:
+        """`[examples]`, its failure rate on the draws that chose it."""
+        return self.worst.value
+
+    @property
+    def margin(self) -> Tensor:
+        """`[examples]`, its margin."""
+        return self.worst.margin
 
     @property
     def robust_accuracy(self) -> float:
@@ -265,11 +278,9 @@ class Standing:
             rate = torch.where(met, (rate + again[0]) / 2, rate)
             kept = torch.where(met, (kept * seen + again[1] * self.draws) / (seen + self.draws), kept)
             seen, draws = seen + met * self.draws, draws + met * self.draws
-        worse = (rate > kept) | ((rate == kept) & (margin > self.margin[part]))
-        self.x_adv[part] = torch.where(per_example(worse, x_adv), x_adv, self.x_adv[part])
-        self.rate[part] = torch.where(worse, rate, kept)
+        self.worst.value[part] = kept
+        worse = self.worst.offer(part, x_adv, rate, margin)
         self.seen[part] = torch.where(worse, draws, seen)
-        self.margin[part] = torch.where(worse, margin, self.margin[part])
 
 
 def _joined(parts: list[dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:

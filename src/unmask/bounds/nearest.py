@@ -21,6 +21,7 @@ from ..threat import Linf, ThreatModel
 from ..tracing.analyse import Analysis, Suspect, analyse
 from ..tracing.repair.propose import propose
 from ..types import per_example
+from ..worst_case import WorstCase
 
 Images = Float[Tensor, "batch *dims"]
 Labels = Int[Tensor, " batch"]
@@ -107,7 +108,7 @@ class NearestSearch:
         slope = Exact().estimate(classifier, margin.for_goal(threat.goal), x, y, generator=streams)
         zero_at_x = (slope.grad.flatten(1) == 0).all(1)
         self._climb(found, Exact(), "exact", threat)
-        exact_distance = found.distance.clone()
+        exact_distance = found.distance
         suspects = [s for s in analysis.suspects if s.symptom != "underflow"]  # CLEVER uses no cross-entropy
         for number, gradient in enumerate(_repairs(analysis) if suspects else []):
             self._climb(found, gradient, f"repaired {number}", threat)
@@ -148,9 +149,19 @@ class _Found:
 
     def __init__(self, classifier: Classifier, x: Images, y: Labels, threat: ThreatModel, streams: Streams):
         self.classifier, self.x, self.y, self.threat, self.streams = classifier, x, y, threat, streams
-        self.x_adv = x.clone()
-        wrong = self._meets_goal(x, y)
-        self.distance = torch.where(wrong, 0.0, torch.inf).double()
+        self.worst = WorstCase(x)  # by distance with its sign turned
+        everyone = torch.arange(len(x), device=x.device)
+        self.worst.offer(everyone, x, torch.where(self._meets_goal(x, y), 0.0, -torch.inf).double())
+
+    @property
+    def x_adv(self) -> Images:
+        """The nearest points; `x` where none was found."""
+        return self.worst.x_adv
+
+    @property
+    def distance(self) -> Float[Tensor, " batch"]:
+        """Their distances, float64; +inf where none was found."""
+        return self.worst.value.abs()
 
     def farther(self, distance: float) -> Tensor:
         """The examples whose nearest point so far is not nearer than this."""
@@ -181,14 +192,9 @@ class _Found:
             near, far = torch.where(won, near, middle), torch.where(won, middle, far)
 
     def _keep(self, chosen: Tensor, point: Images) -> None:
+        counts = self._meets_goal(point, self.y[chosen]) & self.threat.contains(point, self.x[chosen])
         length = self.threat.distance(point, self.x[chosen])
-        better = (
-            self._meets_goal(point, self.y[chosen])
-            & self.threat.contains(point, self.x[chosen])
-            & (length < self.distance[chosen])
-        )
-        self.x_adv[chosen[better]] = point[better]
-        self.distance[chosen[better]] = length[better]
+        self.worst.offer(chosen[counts], point[counts], -length[counts])
 
     def _meets_goal(self, point: Images, y: Labels) -> Bool[Tensor, " batch"]:
         if not len(point):
