@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .errors import ModelFailed, UnmaskError
+from .errors import GradientFailed, ModelFailed, UnmaskError
+from .foreign import failure, user_line, wants_to_stop
 from .randomness import Streams
 from .threat import ThreatModel
 from .types import Outputs, SelfCertificate
@@ -160,10 +161,17 @@ class Classifier:
             return torch.zeros_like(x)
         try:
             (grad,) = torch.autograd.grad(values.sum(), x, retain_graph=retain_graph, allow_unused=True)
-        except RuntimeError as error:
-            if "derivative for" not in str(error) or "is not implemented" not in str(error):
-                raise
-            return torch.zeros_like(x)  # `x // step` records a graph that autograd then refuses to walk
+        except UnmaskError:
+            raise
+        except BaseException as error:
+            if "derivative for" in str(error) and "is not implemented" in str(error):
+                return torch.zeros_like(x)  # `x // step` records a graph that autograd then refuses to walk
+            _refuse_to_stop(error)
+            if isinstance(error, RuntimeError) and not user_line(error):
+                raise  # autograd's own, about this graph
+            raise GradientFailed(
+                f"the network's backward pass raised {failure(error)}; run it once yourself to see the whole traceback"
+            ) from error
         return torch.zeros_like(x) if grad is None else grad
 
     def _once(self, x: Images, generator: torch.Generator | Streams) -> Outputs:
@@ -183,12 +191,10 @@ class Classifier:
             outputs = self.network(x)
         except (UnmaskError, torch.OutOfMemoryError):
             raise
-        except Exception as error:
-            if "out of memory" in str(error) or "can't allocate memory" in str(error):
-                raise torch.OutOfMemoryError(str(error)) from error
-            first_line = (str(error).splitlines() or [""])[0]
+        except BaseException as error:
+            _refuse_to_stop(error)
             raise ModelFailed(
-                f"the network raised {type(error).__name__}: {first_line} (input of shape {list(x.shape)}); "
+                f"the network raised {failure(error)} (input of shape {list(x.shape)}); "
                 "run it once on such an input yourself to see the whole traceback"
             ) from error
         if isinstance(outputs, Outputs):
@@ -199,3 +205,13 @@ class Classifier:
                 "or unmask.Outputs(logits, detector_score)"
             )
         return Outputs(outputs)
+
+
+def _refuse_to_stop(error: BaseException) -> None:
+    """Raises what is not the network's failure again: a person's wish to stop, and want of memory."""
+    if wants_to_stop(error):
+        raise error
+    if isinstance(error, torch.OutOfMemoryError):
+        raise error
+    if "out of memory" in str(error) or "can't allocate memory" in str(error):
+        raise torch.OutOfMemoryError(str(error)) from error

@@ -13,8 +13,20 @@ class ModelFailed(UnmaskError):
     """The user's network raised, or returned something that is not logits."""
 
 
+class GradientFailed(ModelFailed):
+    """The user's network raised in its backward pass; its forward pass may be sound."""
+
+
+class AttackFailed(UnmaskError):
+    """An attack of the user's own raised, or returned something that is no batch of images."""
+
+
 class Unsupported(UnmaskError):
     """The combination asked for does not exist, for instance BPDA without a surrogate."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, as `unmask.foreign.signals_heard` tells them from what a network may raise."""
 
 
 def first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..attacks import APGD, Attack
 from ..diagnostics import Preflight
+from ..errors import GradientFailed
 from ..objectives import cross_entropy
 from ..statistics import clopper_pearson
 from .candidates import Candidate
@@ -45,7 +46,7 @@ class Campaign:
             attack = APGD(steps=steps, objective=cross_entropy, early_stop=True)
             try:
                 alone = self.standing.attack("naive", recipe, attack, chosen)
-            except RuntimeError:  # its own backward refuses, as it would for anybody
+            except (RuntimeError, GradientFailed):  # its own backward refuses, as it would for anybody
                 alone = torch.zeros(len(chosen), device=self.subject.device)
             rates[chosen] = torch.maximum(rates[chosen], alone)
         return 1 - float(rates.mean())

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..attacks.base import Labels
 from ..classifier import Classifier
+from ..errors import GradientFailed
 from ..gradients import Exact
 from ..objectives import cross_entropy, margin
 from ..randomness import Streams
@@ -50,7 +51,7 @@ def gradient_state(classifier: Classifier, x: Tensor, y: Labels, *, generator: S
             grad = Exact().estimate(classifier, objective, x, y, generator=generator).grad.flatten(1)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError:  # autograd refuses: no gradient is as good as a dead one
+        except (RuntimeError, GradientFailed):  # autograd refuses: no gradient is as good as a dead one
             grad = torch.zeros_like(x).flatten(1)
         finite = torch.isfinite(grad).all(1)
         dead.append(float(((grad.abs().amax(1) < _DEAD) & finite).float().mean()))

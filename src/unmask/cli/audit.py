@@ -13,6 +13,7 @@ from typing import Any
 from ..audit.records import Report
 from ..cli import options as opt
 from ..errors import UnusableInput
+from .pipes import readers_may_leave
 
 
 def add_parser(commands: Any) -> None:
@@ -46,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         report, files = perform(arguments)
     if _rank() > 0:
         return 0  # the first process answers for all
-    _print(arguments, report, files)
+    with readers_may_leave(sys.stdout):
+        _print(arguments, report, files)
     return report.exit_status
 
 

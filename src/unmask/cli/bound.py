@@ -11,6 +11,7 @@ from typing import Any
 
 from ..cli import options as opt
 from ..errors import UnusableInput
+from .pipes import readers_may_leave
 
 # Maxima and points per maximum. The last is the paper's; the others are ours.
 BUDGETS = {"quick": (50, 64), "standard": (100, 256), "thorough": (500, 1024)}
@@ -68,10 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
     """0 once everything is measured."""
     with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
         record = perform(arguments)
-    if arguments.json:
-        print(json.dumps(record, indent=2, allow_nan=False))
-    else:
-        show(record, quiet=arguments.quiet)
+    with readers_may_leave(sys.stdout):
+        if arguments.json:
+            print(json.dumps(record, indent=2, allow_nan=False))
+        else:
+            show(record, quiet=arguments.quiet)
     return 0
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from ..claim.checklist import Item, check
 from ..claim.claim import SECTIONS, Claim, parse_claim, read_claim, to_toml, toml_value
 from ..errors import UnusableInput
+from .pipes import readers_may_leave
 
 REQUIRED = [name for name, field in Claim.model_fields.items() if field.is_required()]
 # Defaults that a question starts from are the author's to confirm; these only steer the audit.
@@ -126,10 +127,11 @@ def run_check(arguments: argparse.Namespace) -> int:
     """0 nothing is left open, 1 something is."""
     items = check(read_claim(arguments.file))
     left = [item for item in items if item.status == "open"]
-    if arguments.json:
-        print(json.dumps({"open": len(left), "items": [asdict(item) for item in items]}, indent=2))
-    else:
-        _show(items, len(left))
+    with readers_may_leave(sys.stdout):
+        if arguments.json:
+            print(json.dumps({"open": len(left), "items": [asdict(item) for item in items]}, indent=2))
+        else:
+            _show(items, len(left))
     return 1 if left else 0
 
 

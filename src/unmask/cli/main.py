@@ -9,9 +9,12 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..cli import audit, bound, claim, demo, reproduce, train, verify
-from ..errors import UnmaskError, UnusableInput
+from ..errors import UnmaskError, UnusableInput, first_line
+from ..foreign import failure, signals_heard, user_line, wants_to_stop
 from .allocator import keep_freed_memory
+from .pipes import finish_printing, readers_may_leave
 
+UNUSABLE = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 CRASHED = 70  # EX_SOFTWARE of sysexits.h; Python's own 1 would read as "claim refuted"
 
@@ -40,26 +43,66 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one subcommand and returns the exit status."""
+    """Runs one subcommand and returns the exit status, which only a finished subcommand makes 0, 1 or 3."""
     arguments = argparse.Namespace()
     keep_freed_memory()
     try:
         arguments = parser().parse_args(argv)
-        return arguments.run(arguments)
-    except UnmaskError as error:
-        print(f"unmask: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nunmask: stopped" + _way_back(arguments), file=sys.stderr)
-        return INTERRUPTED
+        with signals_heard():
+            return _run(arguments)
     except SystemExit as finished:  # --help and --version
         return int(finished.code or 0)
-    except Exception:  # a defect of ours: shown whole, under a status that no verdict has
-        traceback.print_exc()
-        print("unmask: this is a defect of unmask, please report it" + _way_back(arguments), file=sys.stderr)
-        return CRASHED
+    except BaseException as error:
+        return _failed(arguments, error)
 
 
-def _way_back(arguments: argparse.Namespace) -> str:
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        status = arguments.run(arguments)
+        finish_printing(sys.stdout)
+    except BaseException as error:  # here, where it is known whether a signal came
+        return _failed(arguments, error)
+    return status
+
+
+def _failed(arguments: argparse.Namespace, error: BaseException) -> int:
+    status, line = _judged(error)
+    if status == CRASHED:
+        traceback.print_exception(error)
+    with readers_may_leave(sys.stderr):
+        print(f"unmask: {' '.join(line.split())}{_way_back(arguments, error)}", file=sys.stderr)
+    return status
+
+
+def _judged(error: BaseException) -> tuple[int, str]:
+    """Exit status and the line to print: whose failure was it, ours or that of something that we were given."""
+    if isinstance(error, UnmaskError):
+        return UNUSABLE, str(error)
+    if wants_to_stop(error):
+        return INTERRUPTED, "stopped"
+    if isinstance(error, MemoryError) or _out_of_memory(error):
+        return (
+            UNUSABLE,
+            f"out of memory ({first_line(error)}); give a smaller --batch-size or fewer --examples",
+        )
+    if user_line(error) or not isinstance(error, Exception):
+        # `sys.exit` in somebody's network must not decide the status: 0 and 1 belong to verdicts.
+        return UNUSABLE, f"code that is not unmask's raised {failure(error)}; make it run by itself first"
+    if isinstance(error, OSError):
+        place = f" {error.filename}" if error.filename else ""
+        return UNUSABLE, f"the file system refuses{place}: {error.strerror or first_line(error)}"
+    return CRASHED, "this is a defect of unmask, please report it"
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Torch's own error, and what it says on the CPU; torch need not be loaded yet."""
+    said = str(error)
+    known = "out of memory" in said or "can't allocate memory" in said
+    return type(error).__name__ == "OutOfMemoryError" or (isinstance(error, RuntimeError) and known)
+
+
+def _way_back(arguments: argparse.Namespace, error: BaseException) -> str:
     out = getattr(arguments, "resumable", None)
-    return "" if out is None else f"; nothing is lost, go on with: unmask audit --resume {out}"
+    if out is None or isinstance(error, UnmaskError) or not out.is_dir():
+        return ""
+    return f"; nothing is lost, go on with: unmask audit --resume {out}"

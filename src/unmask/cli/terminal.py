@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -15,6 +15,7 @@ from rich.text import Text
 from ..audit.records import MaskingFinding, Report
 from ..report import words
 from ..report.html import place
+from .pipes import silence
 
 STYLES = {
     "refuted": "bold red",
@@ -25,10 +26,19 @@ STYLES = {
 PIPED_WIDTH = 1000  # so that no path is ever broken across lines
 
 
+class Listener(Console):
+    """A console whose reader may leave: rich would exit with status 1, which means that a claim is refuted."""
+
+    def on_broken_pipe(self) -> None:
+        """Prints nothing any more."""
+        self.quiet = True
+        silence(cast("TextIO", self.file))
+
+
 def console(stream: TextIO) -> Console:
     """A console that neither wraps nor colours when it is piped."""
     width = None if stream.isatty() else PIPED_WIDTH
-    return Console(
+    return Listener(
         file=stream, width=width, markup=False, highlight=False, emoji=False, soft_wrap=not stream.isatty()
     )
 

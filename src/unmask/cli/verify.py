@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .pipes import readers_may_leave
+
 
 def add_parser(commands: Any) -> None:
     """Adds the subcommand."""
@@ -43,10 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
             allow_pickle=arguments.allow_pickle,
             device=arguments.device,
         )
-    if arguments.json:
-        print(json.dumps({"holds": outcome.holds, **asdict(outcome)}, indent=2))
-    else:
-        show(outcome, quiet=arguments.quiet)
+    with readers_may_leave(sys.stdout):
+        if arguments.json:
+            print(json.dumps({"holds": outcome.holds, **asdict(outcome)}, indent=2))
+        else:
+            show(outcome, quiet=arguments.quiet)
     return 0 if outcome.holds else 1
 
 

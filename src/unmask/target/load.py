@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from ..errors import UnmaskError, UnusableInput
+from ..foreign import failure, wants_to_stop
 
 
 def find(spec: str) -> tuple[Any, Path | None]:
@@ -144,21 +145,10 @@ def _guarded(call: Callable[[], Any], what: str) -> Any:
         return call()
     except (UnmaskError, torch.OutOfMemoryError):
         raise
-    except (Exception, SystemExit) as error:
-        message = (str(error).splitlines() or [""])[0]
-        traceback, place = error.__traceback__, ""
-        while traceback is not None:
-            file = traceback.tb_frame.f_code.co_filename
-            if (
-                file != __file__
-                and not file.startswith("<")
-                and Path(torch.__file__).parent not in Path(file).parents
-            ):
-                place = f" ({file}:{traceback.tb_lineno})"
-            traceback = traceback.tb_next
-        raise UnusableInput(
-            f"{what} {type(error).__name__}: {message}{place}; make it run by itself first"
-        ) from error
+    except BaseException as error:
+        if wants_to_stop(error):
+            raise
+        raise UnusableInput(f"{what} {failure(error)}; make it run by itself first") from error
 
 
 def _required(found: Callable[..., Any]) -> list[str]:

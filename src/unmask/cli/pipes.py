@@ -1,0 +1,40 @@
+"""Standard streams whose reader may be gone: `unmask audit … --json | head` must end as if head had read it all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import TextIO
+
+
+@contextlib.contextmanager
+def readers_may_leave(stream: TextIO) -> Iterator[None]:
+    """Within the block a closed pipe ends the printing and nothing else: what was to be told is known all the same."""
+    try:
+        yield
+    except BrokenPipeError:
+        silence(stream)
+
+
+def finish_printing(stream: TextIO) -> None:
+    """Flushes while an error can still be told: at exit Python would turn it into a status of its own.
+
+    **Raises** `OSError` where the stream leads to a full disk.
+    """
+    with readers_may_leave(stream):
+        try:
+            stream.flush()
+        except ValueError:  # closed already
+            return
+        except OSError:
+            silence(stream)
+            raise
+
+
+def silence(stream: TextIO) -> None:
+    """Sends whatever the stream still holds nowhere."""
+    with contextlib.suppress(OSError, ValueError):  # a stream that is no file has nothing to send
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

@@ -1,0 +1,90 @@
+"""Code that is not ours: where in it an exception was raised, and whether a person wants the run to end."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from .errors import Interrupted, first_line
+
+_TORCH = importlib.util.find_spec("torch")  # found and not loaded: a wrong option is told at once
+assert _TORCH is not None
+_MACHINERY = tuple(os.path.dirname(os.path.abspath(str(f))) + os.sep for f in (__file__, _TORCH.origin))
+_STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_told = False
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    global _told
+    _told = True
+    raise Interrupted
+
+
+@contextmanager
+def signals_heard() -> Iterator[None]:
+    """Within the block Ctrl-C and SIGTERM raise `Interrupted`, which nobody else's code raises by accident.
+
+    A signal that is ignored (`nohup`, a shell's background) stays ignored. Outside the main thread nothing happens.
+    """
+    global _told
+    _told, before = False, {}
+    try:
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, _stop)
+    except ValueError:  # only the main thread may
+        before = {}
+    try:
+        yield
+    finally:
+        _told = False
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def wants_to_stop(error: BaseException | None = None) -> bool:
+    """Whether a person, or the system by SIGTERM, wants the run to end.
+
+    `sys.exit`, `GeneratorExit` and the like out of somebody else's code are that code's failures and decide nothing.
+    A `KeyboardInterrupt` is one as well where `signals_heard` would know of a real one.
+    """
+    if _told or isinstance(error, Interrupted):
+        return True
+    return isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is not _stop
+
+
+def stop_if_told() -> None:
+    """**Raises** `Interrupted` if a signal came whose exception somebody's bare `except` has swallowed."""
+    if _told:
+        raise Interrupted
+
+
+def user_line(error: BaseException) -> str:
+    """`file:line` of the user's own code that raised it, innermost; empty where none is on the way.
+
+    Other people's packages are named only where the user's own files are not on the way.
+    """
+    own = packaged = ""
+    traceback = error.__traceback__
+    while traceback is not None:
+        file = traceback.tb_frame.f_code.co_filename
+        installed = f"{os.sep}site-packages{os.sep}" in file
+        if not file.startswith(("<", *_MACHINERY)) and (installed or not file.startswith(_STDLIB)):
+            place = f"{file}:{traceback.tb_lineno}"
+            own, packaged = ("" if installed else place) or own, place
+        traceback = traceback.tb_next
+    return own or packaged
+
+
+def failure(error: BaseException) -> str:
+    """An exception out of somebody's code in one line: type, message and where it was raised."""
+    message, place = first_line(error), user_line(error)
+    name = type(error).__name__
+    return name + (f": {message}" if message != name else "") + (f" ({place})" if place else "")
