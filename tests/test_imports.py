@@ -13,7 +13,7 @@ STEPS = [
     {"classifier"},
     {"tracing"},
     {"gradients", "judge"},
-    {"attacks", "defenses", "zoo", "data", "claim", "target"},
+    {"attacks", "defenses", "zoo", "data", "sources", "claim", "target"},
     {"diagnostics", "bounds", "training"},
     {"audit"},
     {"report"},

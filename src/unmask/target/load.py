@@ -52,7 +52,7 @@ def build(spec: str) -> tuple[Any, Path | None]:
     **Raises** `UnusableInput` where it is not callable, needs arguments, or raises; or there is no such defence.
     """
     bare, *defences = spec.split(" + ")
-    built, source = _called(bare)
+    built, source = opened(bare)
     if defences:
         # Only here: then our code is part of the network, and else none of it is.
         from .defended import defended
@@ -61,9 +61,17 @@ def build(spec: str) -> tuple[Any, Path | None]:
     return built, source
 
 
-def _called(spec: str) -> tuple[Any, Path | None]:
+def opened(spec: str) -> tuple[Any, Path | None]:
+    """A network from a Python callable, or from a file, hub or toolbox (`unmask.sources`)."""
+    from ..sources import is_source, open_source  # here, for a state dict's class is found by this file
+
+    return open_source(spec) if is_source(spec) else called(spec)
+
+
+def called(spec: str, wanted: type = nn.Module) -> tuple[Any, Path | None]:
+    """What `find` finds, called without arguments unless it is a `wanted` already."""
     found, source = find(spec)
-    if isinstance(found, nn.Module):
+    if isinstance(found, wanted) and not inspect.isroutine(found) and not inspect.isclass(found):
         return found, source
     if not callable(found):
         raise UnusableInput(

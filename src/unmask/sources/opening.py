@@ -1,0 +1,105 @@
+"""Which source a target names, and what stands behind its name in brackets."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from ..errors import UnusableInput
+from . import exported, huggingface, keras_model, onnx_network, state_dict, timm_model, toolbox
+from .preprocessing import Preprocessing, SourceOptions
+
+Opener = Callable[[str, SourceOptions], tuple[nn.Module, Preprocessing]]
+
+BY_PREFIX: dict[str, Opener] = {
+    "hf": huggingface.open_network,
+    "timm": timm_model.open_network,
+    "art": toolbox.open_art,
+    "foolbox": toolbox.open_foolbox,
+}
+BY_SUFFIX: dict[str, Opener] = {
+    ".onnx": onnx_network.open_network,
+    ".pt2": exported.open_program,
+    ".keras": keras_model.open_network,
+    **dict.fromkeys(
+        (".pt", ".pth", ".bin", ".ckpt", ".ts", ".torchscript", ".safetensors"), state_dict.open_file
+    ),
+}
+_BRACKETS = re.compile(r"(?P<place>.*?)(\((?P<options>.*)\))?", re.DOTALL)
+
+
+def is_source(spec: str) -> bool:
+    """Whether a target is one of these, and no Python callable.
+
+    >>> is_source("hf:google/vit-base-patch16-224"), is_source("net.onnx"), is_source("net.py:build")
+    (True, True, False)
+    """
+    return _opener(_split(spec)[0]) is not None
+
+
+def open_source(spec: str) -> tuple[nn.Module, Path | None]:
+    """The network that a source names, and its file where it is one.
+
+    `SOURCE(option=value, …)`: `arch` names the class of a state dict, the others are `SourceOptions`. A value that
+    the source itself states, such as the mean in a processor's configuration, gives way to an option.
+
+    **Raises** `UnusableInput` with one line: what is missing, and the way out.
+    """
+    place, brackets = _split(spec)
+    opener = _opener(place)
+    assert opener is not None, spec
+    options = _options(brackets, spec)
+    network, stated = opener(place.partition(":")[2] if _prefix(place) else place, options)
+    path = None if _prefix(place) else Path(place).expanduser()
+    return stated.updated(options).before(network), path
+
+
+def with_options(spec: str, values: dict[str, object]) -> str:
+    """The spec with options written into its brackets, where verification and the report read them again.
+
+    >>> with_options("net.pth", {"arch": "net.py:Net", "mean": (0.5,)})
+    "net.pth(arch='net.py:Net', mean=(0.5,))"
+    """
+    if not values:
+        return spec
+    place, brackets = _split(spec)
+    if _opener(place) is None:
+        raise UnusableInput(
+            f"--{next(iter(values)).replace('_', '-')} describes a file or hub's network, and {spec} is a Python "
+            "callable: put the preprocessing inside the network"
+        )
+    written = [brackets] if brackets else []
+    return f"{place}({', '.join([*written, *(f'{k}={v!r}' for k, v in values.items())])})"
+
+
+def _split(spec: str) -> tuple[str, str]:
+    match = _BRACKETS.fullmatch(spec.strip())
+    assert match is not None
+    return match["place"], match["options"] or ""
+
+
+def _prefix(place: str) -> str | None:
+    prefix, colon, _ = place.partition(":")
+    return prefix if colon and prefix in BY_PREFIX else None
+
+
+def _opener(place: str) -> Opener | None:
+    prefix = _prefix(place)
+    return BY_PREFIX[prefix] if prefix else BY_SUFFIX.get(Path(place).suffix.lower())
+
+
+def _options(text: str, spec: str) -> SourceOptions:
+    known = ", ".join(f"{name}=…" for name in SourceOptions.__dataclass_fields__)
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        if call.args:
+            raise ValueError("a value without a name")
+        values = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        return SourceOptions(**values)
+    except (SyntaxError, ValueError, TypeError) as error:
+        raise UnusableInput(f"the brackets of {spec} cannot be read ({error}); write {known}") from error

@@ -1,0 +1,150 @@
+"""Networks from files: what is loaded answers as the network that was saved."""
+
+import pytest
+import torch
+from torch import nn
+
+from unmask import UnmaskError
+from unmask.sources import is_source, open_source
+from unmask.sources.opening import with_options
+from unmask.target.target import load_target
+
+ARCHITECTURE = """
+import torch
+from torch import nn
+
+def Net():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10))
+"""
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10)
+    ).eval()
+
+
+def images(n=5):
+    return torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def arch(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text(ARCHITECTURE)
+    return f"{file}:Net"
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda s: s,
+        lambda s: {"state_dict": s, "epoch": 3},
+        lambda s: {"model": {f"module.{k}": v for k, v in s.items()}},
+        lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()},
+        lambda s: {"pytorch-lightning_version": "2.4", "state_dict": {f"model.{k}": v for k, v in s.items()}},
+        lambda s: {"state_dict": {**{f"net.{k}": v for k, v in s.items()}, "loss.weight": torch.ones(10)}},
+    ],
+    ids=["plain", "container", "data parallel", "compiled", "lightning", "a part"],
+)
+def test_a_state_dict_is_found_under_what_scripts_wrap_it_in(tmp_path, arch, wrapped):
+    file = tmp_path / "weights.pth"
+    torch.save(wrapped(network().state_dict()), file)
+    opened, path = open_source(with_options(str(file), {"arch": arch}))
+    assert path == file
+    assert torch.equal(opened(images()), network()(images()))
+    assert not opened.training
+
+
+def test_safetensors_and_a_target_that_the_report_can_name(tmp_path, arch):
+    from safetensors.torch import save_file
+
+    file = tmp_path / "weights.safetensors"
+    save_file(network().state_dict(), file)
+    spec = with_options(str(file), {"arch": arch, "mean": [0.5], "std": [0.25]})
+    target = load_target(spec)
+    assert target.spec == spec
+    assert torch.allclose(target.network(images()), network()((images() - 0.5) / 0.25))
+
+
+def test_every_name_that_does_not_fit_is_shown(tmp_path, arch):
+    weights = network().state_dict()
+    weights["head.weight"] = weights.pop("4.weight")
+    weights["1.bias"] = torch.zeros(9)
+    torch.save(weights, tmp_path / "w.pt")
+    with pytest.raises(
+        UnmaskError, match=r"missing: 4\.weight; unknown: head\.weight; other shapes: 1\.bias \[9\]"
+    ):
+        open_source(with_options(str(tmp_path / "w.pt"), {"arch": arch}))
+
+
+def test_weights_alone_ask_for_their_class_and_pickled_code_is_refused(tmp_path, arch):
+    torch.save(network().state_dict(), tmp_path / "w.pt")
+    with pytest.raises(UnmaskError, match="--arch"):
+        open_source(str(tmp_path / "w.pt"))
+    torch.save(network(), tmp_path / "whole.pt")
+    with pytest.raises(UnmaskError, match="run the code"):
+        open_source(with_options(str(tmp_path / "whole.pt"), {"arch": arch}))
+    (tmp_path / "broken.pt").write_bytes(b"nothing")
+    with pytest.raises(UnmaskError, match="broken"):
+        open_source(with_options(str(tmp_path / "broken.pt"), {"arch": arch}))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript(tmp_path):
+    torch.jit.script(network()).save(str(tmp_path / "net.pt"))
+    opened, _ = open_source(str(tmp_path / "net.pt"))
+    assert torch.allclose(opened(images()), network()(images()))
+
+
+def test_an_exported_program_of_any_batch_size(tmp_path):
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    program = torch.export.export(network(), (images(4),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, tmp_path / "net.pt2")
+    opened, _ = open_source(str(tmp_path / "net.pt2"))
+    assert opened.eval() is opened
+    assert torch.allclose(opened(images(7)), network()(images(7)), atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 4, 7])
+def test_an_exported_program_of_one_batch_size_answers_any_number(tmp_path, count):
+    torch.export.save(torch.export.export(network(), (images(4),)), tmp_path / "net.pt2")
+    opened, _ = open_source(str(tmp_path / "net.pt2"))
+    x = images(count).requires_grad_()
+    assert torch.allclose(opened(x), network()(x), atol=1e-6)
+    assert torch.autograd.grad(opened(x).sum(), x)[0].abs().sum() > 0
+
+
+def test_preprocessing_comes_in_its_order(tmp_path, arch):
+    file = tmp_path / "w.pth"
+    torch.save(network().state_dict(), file)
+    big = torch.rand(2, 1, 20, 24, generator=torch.Generator().manual_seed(0))
+    opened, _ = open_source(with_options(str(file), {"arch": arch, "resize": 10, "crop": 8}))
+    sized = torch.nn.functional.interpolate(big, (10, 12), mode="bilinear", antialias=True)[..., 1:9, 2:10]
+    assert torch.allclose(opened(big), network()(sized))
+    with pytest.raises(UnmaskError, match="--crop is 8 x 8"):
+        open_source(with_options(str(file), {"arch": arch, "crop": 8}))[0](torch.rand(1, 1, 6, 6))
+
+
+@pytest.mark.parametrize("option", ["std=[0.0]", "resize=0", "mena=[0.5]", "'x'", "crop=(1.5, 2)"])
+def test_a_wrong_option_is_one_line(tmp_path, option):
+    with pytest.raises(UnmaskError) as refused:
+        open_source(f"{tmp_path / 'w.pth'}({option})")
+    assert "\n" not in str(refused.value)
+
+
+def test_what_is_a_source():
+    assert not is_source("net.py:build")
+    assert not is_source("package.module:build")
+    assert is_source("net.PT2")
+    assert is_source("w.pth(arch='net.py:Net')")
+    with pytest.raises(UnmaskError, match="inside the network"):
+        with_options("net.py:build", {"mean": [0.5]})
+
+
+@pytest.mark.parametrize("spec", ["no.onnx", "no.pt2", "no.pth", "no.keras"])
+def test_a_missing_file_is_one_line(spec):
+    with pytest.raises(UnmaskError, match=r"there is no file|is not installed"):
+        open_source(spec)
