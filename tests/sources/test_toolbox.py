@@ -19,10 +19,10 @@ def net():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
 
 def art_classifier():
-    from art.defences.preprocessor import FeatureSqueezing
+    from art.defences.preprocessor import SpatialSmoothing
     from art.estimators.classification import PyTorchClassifier
     return PyTorchClassifier(net(), nn.CrossEntropyLoss(), (1, 8, 8), 10, clip_values=(0, 255),
-                             preprocessing_defences=[FeatureSqueezing(clip_values=(0, 255), bit_depth=3)])
+                             preprocessing_defences=[SpatialSmoothing(window_size=3, channels_first=True)])
 
 def art_standardised():
     from art.estimators.classification import PyTorchClassifier

@@ -119,8 +119,8 @@ def logits_of(outputs: Any) -> Any:
     """The logits in what a network returned: a tensor, a record with `logits`, a dict, or a tuple's first entry."""
     if isinstance(outputs, Tensor):
         return outputs
-    if isinstance(outputs, dict) and "logits" in outputs:
-        return outputs["logits"]
+    if isinstance(outputs, dict):
+        return outputs.get("logits", outputs)
     if hasattr(outputs, "logits"):
         return outputs.logits
     if isinstance(outputs, tuple | list) and outputs:
