@@ -7,6 +7,7 @@ tuple of them. **Source**: the operator specification, onnx.ai/onnx/operators.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -20,8 +21,7 @@ Operator = Callable[[Inputs, Attributes, int], Any]
 
 def attributes(node: Any) -> Attributes:
     """A node's attributes as Python values and tensors."""
-    from onnx import helper, numpy_helper
-
+    helper, numpy_helper = import_module("onnx.helper"), import_module("onnx.numpy_helper")
     found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     return {
         k: v.decode()
