@@ -84,8 +84,11 @@ class Classifier:
     - `passes`: the defence's own claim: a prediction is the mean of the logits over this many forward passes.
     - `surrogate`: a differentiable stand-in for backward passes (BPDA) or for transfer, or None.
     - `deterministic`: True promises that equal inputs give equal outputs; then no seeds are set around a call.
-    - `clones_input`: pass a copy, for networks that write into their input.
     - `certificate`: for a defence that can prove its own robustness; an audit quotes it as the lower bound.
+
+    What goes in is a copy and what comes out is a copy, so that a network may write into its input, keep it, or return
+    the same buffer twice, without changing a tensor of the caller's. Under autograd the copy is no leaf: a layer that
+    works in place may be the first.
 
     **Raises** `ModelFailed` with one line when the network raises or returns something else than logits.
     """
@@ -97,7 +100,6 @@ class Classifier:
         passes: int = 1,
         surrogate: Network | None = None,
         deterministic: bool = False,
-        clones_input: bool = False,
         certificate: Certify | None = None,
         meter: Meter | None = None,
     ):
@@ -107,13 +109,12 @@ class Classifier:
         self.passes = passes
         self.surrogate = surrogate
         self.deterministic = deterministic
-        self.clones_input = clones_input
         self.certificate = certificate
         self.meter = Meter() if meter is None else meter
 
     def replace(self, **changes: object) -> Classifier:
         """A classifier with other fields that shares this one's meter. Another network loses the certificate."""
-        names = ("network", "passes", "surrogate", "deterministic", "clones_input", "certificate", "meter")
+        names = ("network", "passes", "surrogate", "deterministic", "certificate", "meter")
         if "network" in changes:
             changes.setdefault("certificate", None)
         return Classifier(**{**{k: getattr(self, k) for k in names}, **changes})  # type: ignore[arg-type]
@@ -175,8 +176,6 @@ class Classifier:
         return torch.zeros_like(x) if grad is None else grad
 
     def _once(self, x: Images, generator: torch.Generator | Streams) -> Outputs:
-        if self.clones_input:
-            x = x.clone()
         if self.deterministic:
             return self._checked(x)
         if isinstance(generator, Streams):
@@ -188,7 +187,7 @@ class Classifier:
 
     def _checked(self, x: Tensor) -> Outputs:
         try:
-            outputs = self.network(x)
+            outputs = self.network(_lent(x))
         except (UnmaskError, torch.OutOfMemoryError):
             raise
         except BaseException as error:
@@ -197,14 +196,23 @@ class Classifier:
                 f"the network raised {failure(error)} (input of shape {list(x.shape)}); "
                 "run it once on such an input yourself to see the whole traceback"
             ) from error
-        if isinstance(outputs, Outputs):
-            return outputs
-        if not isinstance(outputs, Tensor):
+        if isinstance(outputs, Tensor):
+            return Outputs(outputs.clone())
+        if not isinstance(outputs, Outputs):
             raise ModelFailed(
                 f"the network returned a {type(outputs).__name__}; return a tensor of logits [batch, classes], "
                 "or unmask.Outputs(logits, detector_score)"
             )
-        return Outputs(outputs)
+        score = outputs.detector_score
+        return Outputs(outputs.logits.clone(), None if score is None else score.clone())
+
+
+def _lent(x: Tensor) -> Tensor:
+    """A copy for the network to do with as it likes; under autograd no leaf, but one that gets its `.grad`."""
+    x = x.clone()
+    if x.requires_grad and not x.is_leaf:
+        x.retain_grad()  # for defences that take a gradient step of their own and read `x.grad`
+    return x
 
 
 def _refuse_to_stop(error: BaseException) -> None:

@@ -83,7 +83,7 @@ class FeatureMatching(Attack):
             guides = self.guides.to(batch.x)
             streams = Streams.seeded(0, torch.arange(len(guides), device=batch.x.device), "guides")
             found = classifier(guides, generator=streams).logits.argmax(1)
-            hidden, here = self.features(guides).flatten(1), self.features(batch.x).flatten(1)
+            hidden, here = self.features(guides.clone()).flatten(1), self.features(batch.x.clone()).flatten(1)
             classifier.meter.forwards += len(batch.x) + len(guides)
             same = found[None] == batch.y[:, None]
             usable = same if threat.goal == "targeted" else ~same
@@ -98,6 +98,6 @@ class FeatureMatching(Attack):
         """Squared distance to the guide, and its gradient."""
         x_adv = x_adv.detach().requires_grad_()
         with torch.enable_grad():
-            distance = (self.features(x_adv).flatten(1) - goal).square().sum(1)
+            distance = (self.features(x_adv.clone()).flatten(1) - goal).square().sum(1)
             classifier.meter.forwards += len(x_adv)
             return distance.detach(), classifier.gradient(distance, x_adv)

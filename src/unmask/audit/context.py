@@ -75,7 +75,9 @@ class Subject:
                 "or 'labels': who sees the network need not ask it"
             )
         self.budget: Budget = budget_named(self.budget_name)
-        self.x, self.y, self.index = (t.to(self.device) for t in (self.data.x, self.data.y, self.data.index))
+        self.x, self.y, self.index = (
+            t.to(self.device, copy=True) for t in (self.data.x, self.data.y, self.data.index)
+        )  # our own: a network may hold the tensors that the caller gave
         self.aim = self.y
 
     def __len__(self) -> int:

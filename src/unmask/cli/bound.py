@@ -138,7 +138,7 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
             )
         for warning in facts.warnings:
             progress.note(warning)
-        classifier = classifier.replace(deterministic=True, clones_input=facts.writes_input)
+        classifier = classifier.replace(deterministic=True)
         aims = _targets(classifier, x, y, arguments.targeted, streams) if arguments.targeted else y
 
         def told(stage: str, done: int) -> None:

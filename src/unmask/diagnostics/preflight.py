@@ -38,8 +38,6 @@ class Preflight:
     - `deterministic`: equal inputs gave equal outputs under four different seeds.
     - `seedable`: equal seeds gave equal outputs; False for randomness that nobody can seed.
     - `gradient_available`: autograd reaches the input without raising; it may still be wrong or zero.
-    - `writes_input`: the network changes its input in place; go on with
-      `classifier.replace(clones_input=True)`.
     - `label_only`: every output is one-hot or an ensemble's shares of votes, so only decision-based attacks
       and repairs can work.
     - `has_detector`: the network returns a detector score.
@@ -52,7 +50,6 @@ class Preflight:
     deterministic: bool
     seedable: bool
     gradient_available: bool
-    writes_input: bool
     label_only: bool
     has_detector: bool
     batch_dependent: bool
@@ -80,9 +77,7 @@ def preflight(
     check_precision(classifier.network)
     check_normalisation(classifier.network)
     streams = Streams.of(generator, len(x))
-    # Copies go in throughout, whatever the caller chose: `x` must survive a network that writes into its
-    # input.
-    classifier = classifier.replace(deterministic=False, clones_input=True)
+    classifier = classifier.replace(deterministic=False)
     few = slice(min(PROBED, batch_size))
     probe, labels, some = x[few], y[few], streams[few]
     _check_shape(classifier, probe, some)
@@ -132,7 +127,6 @@ def preflight(
         deterministic=deterministic,
         seedable=seedable,
         gradient_available=gradient_error is None,
-        writes_input=_writes_input(classifier, probe, some),
         label_only=label_only,
         batch_dependent=batch_dependent,
         has_detector=outputs[0].detector_score is not None,
@@ -295,12 +289,6 @@ def _depends_on_the_batch(classifier: Classifier, x: Images, streams: Streams) -
             "depend on the batch: call network.eval(), or normalise with running statistics"
         )
     return False
-
-
-def _writes_input(classifier: Classifier, x: Images, streams: Streams) -> bool:
-    given = x.clone()
-    _forward(classifier.replace(clones_input=False), given, streams.fork("writes"))
-    return not torch.equal(given, x)
 
 
 def _gradient_error(classifier: Classifier, x: Images, y: Labels, streams: Streams) -> str | None:

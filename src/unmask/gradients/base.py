@@ -64,7 +64,9 @@ class Exact(GradientEstimator):
         *,
         generator: torch.Generator | Streams,
     ) -> Estimate:
-        x = x.detach().requires_grad_()
+        x = (
+            x.detach().clone().requires_grad_()
+        )  # its own memory: a network can find the leaf through the graph
         with torch.enable_grad():
             outputs = classifier(x, generator=generator)
             value = objective(outputs, y)

@@ -100,7 +100,7 @@ class BPDA(GradientEstimator):
         x = x.detach()
         with torch.no_grad():
             outputs = classifier(x, generator=streams)
-        x = x.requires_grad_()
+        x = x.clone().requires_grad_()
         with torch.enable_grad():
             substitute = classifier.replace(network=surrogate)(x, generator=streams)
             if substitute.logits.shape != outputs.logits.shape:

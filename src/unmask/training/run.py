@@ -75,7 +75,7 @@ class Run:
     def logits(self, x: Images) -> Float[Tensor, "batch classes"]:
         """A forward pass in the mode that the network is in; float32 even where `half` was used inside."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            logits = self.forward(x)
+            logits = self.forward(x.clone())  # a network that works in place must not write into the data
         return logits.float() if self.half else logits
 
     def streams(self, batch: int) -> Streams:

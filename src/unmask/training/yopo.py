@@ -29,7 +29,7 @@ def first_layer(network: nn.Module, x: Images) -> nn.Module:
     hooks = [m.register_forward_pre_hook(stop) for m in candidates]
     try:
         with torch.no_grad():
-            network(x)
+            network(x.clone())
     except _Reached:
         pass
     finally:
@@ -64,6 +64,11 @@ def up_to(
         return kept[0]
 
     return front
+
+
+def _same_memory(given: Tensor, handed: Tensor, x: Images) -> bool:
+    """Whether a layer sees the images themselves: the memory that the network was handed, not written into since."""
+    return given.data_ptr() == handed.data_ptr() and torch.equal(given.flatten(1), x.flatten(1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +115,15 @@ class YOPO(Loop):
         total, logits = x.new_zeros(()), x
         for _ in range(self.full):
             kept: list[tuple[Tensor, Tensor]] = []
-            hook = layer.register_forward_hook(lambda _, given, out, kept=kept: kept.append((given[0], out)))
+            handed: list[Tensor] = []
+            hooks = (
+                run.network.register_forward_pre_hook(lambda _, given, to=handed: to.append(given[0])),
+                layer.register_forward_hook(lambda _, given, out, to=kept: to.append((given[0], out))),
+            )
             x_adv = x_adv.detach().requires_grad_()
             logits = run.logits(x_adv)
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
             ((given, out),) = kept
             out.retain_grad()
             loss = nn.functional.cross_entropy(logits, y)
@@ -121,7 +131,7 @@ class YOPO(Loop):
             slope, grad = out.grad, x_adv.grad  # the first inner step's gradient comes with the full pass
             assert slope is not None
             assert grad is not None
-            affine = isinstance(layer, nn.Conv2d | nn.Linear) and given.data_ptr() == x_adv.data_ptr()
+            affine = isinstance(layer, nn.Conv2d | nn.Linear) and _same_memory(given, handed[0], x_adv)
             ascent = threat.steepest_ascent(grad).mul_(self.rel_step_size * threat.epsilon)
             for step in range(self.inner):
                 if step and not affine:

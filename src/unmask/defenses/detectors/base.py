@@ -62,7 +62,7 @@ class Guarded(nn.Module):
 
     def forward(self, x: Images) -> Outputs:
         """Logits and suspicion above the threshold."""
-        logits = self.network(x)
+        logits = self.network(x.clone())  # the detector must see what came in
         assert isinstance(logits, Tensor)
         return Outputs(logits, self.detector(x) - self.threshold)
 

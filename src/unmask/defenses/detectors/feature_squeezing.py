@@ -37,7 +37,7 @@ class FeatureSqueezing(Detector):
 
     def forward(self, x: Images) -> Scores:
         """The largest distance, `[batch]`, from 0 to 2."""
-        plain = self.network(x).softmax(1)
+        plain = self.network(x.clone()).softmax(1)
         distances = [(plain - self.network(g(x)).softmax(1)).abs().sum(1) for g in self.functions]
         return torch.stack(distances).amax(0)
 

@@ -52,7 +52,7 @@ class Divergence(Detector):
 
     def forward(self, x: Images) -> Scores:
         """The divergence, `[batch]`, from 0 to log 2."""
-        first = (self.network(x) / self.temperature).log_softmax(1)
+        first = (self.network(x.clone()) / self.temperature).log_softmax(1)
         second = (self.network(self.autoencoder(x)) / self.temperature).log_softmax(1)
         middle = torch.logaddexp(first, second) - torch.log(first.new_tensor(2.0))
         return sum((p.exp() * (p - middle)).sum(1) for p in (first, second)) / 2  # type: ignore[return-value]

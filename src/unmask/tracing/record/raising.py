@@ -91,7 +91,7 @@ class Raising(nn.Module):
             seen = _Questions(self._guards, turned)
             try:
                 with seen:
-                    logits = self.network(x)
+                    logits = self.network(x.clone())  # asked again, it must see the same
                 break
             except self.rejects_with as error:
                 guard, answer = seen.last
