@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,10 @@ def up_to(
     return front
 
 
+def _note(handed: list[Tensor], _: nn.Module, given: tuple[Tensor, ...]) -> None:
+    handed.append(given[0])
+
+
 def _same_memory(given: Tensor, handed: Tensor, x: Images) -> bool:
     """Whether a layer sees the images themselves: the memory that the network was handed, not written into since."""
     return given.data_ptr() == handed.data_ptr() and torch.equal(given.flatten(1), x.flatten(1))
@@ -117,7 +122,7 @@ class YOPO(Loop):
             kept: list[tuple[Tensor, Tensor]] = []
             handed: list[Tensor] = []
             hooks = (
-                run.network.register_forward_pre_hook(lambda _, given, to=handed: to.append(given[0])),
+                run.network.register_forward_pre_hook(partial(_note, handed)),
                 layer.register_forward_hook(lambda _, given, out, to=kept: to.append((given[0], out))),
             )
             x_adv = x_adv.detach().requires_grad_()
