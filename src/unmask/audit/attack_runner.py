@@ -14,6 +14,7 @@ from ..objectives import cross_entropy
 from ..statistics import clopper_pearson
 from .candidates import Candidate
 from .context import Subject
+from .own_attack import OwnAttack, own_name
 from .plan import Step, averaged_steps, black_box_steps, cascade, first_step, joint_steps, more_targets
 from .race import Race, run_race
 from .standing import Standing
@@ -61,8 +62,7 @@ class Campaign:
             self._stop_if_decided()
             race = run_race(self.subject, self.standing, entrants)
             self._main(race, suspicious or not self.facts.gradient_available or self.facts.label_only)
-            for n, attack in enumerate(extra):
-                self._run(Step(f"extra {n}", f"yours: {type(attack).__name__}", attack))
+            self._run_own(extra)
         except _Decided:
             self.subject.progress.note("the claim is refuted; --exhaustive would go on")
         return race
@@ -74,10 +74,31 @@ class Campaign:
             self._stop_if_decided()
             for step in steps:
                 self._run(step)
-            for n, attack in enumerate(extra):
-                self._run(Step(f"extra {n}", f"yours: {type(attack).__name__}", attack))
+            self._run_own(extra)
         except _Decided:
             self.subject.progress.note("the claim is refuted; --exhaustive would go on")
+
+    def _run_own(self, extra: Sequence[Attack]) -> None:
+        """The user's attacks; what they changed beside their proposals was put back and is said."""
+        journal, processes = self.subject.journal, self.subject.processes
+        for n, attack in enumerate(extra):
+            key, name = f"side effects {n}", own_name(attack)
+            entry = journal.get(key) if journal else None
+            changed: set[str] = set(entry.record["changed"]) if entry else set()
+
+            def told(more: list[str], key: str = key, changed: set[str] = changed) -> None:
+                changed |= set(more)
+                if journal:  # before the batch is: a resumed audit does not run it again
+                    journal.put(key, {"changed": sorted(changed)})
+
+            try:
+                self._run(Step(f"extra {n}", f"yours: {name}", OwnAttack(attack, told)))
+            finally:
+                if everywhere := sorted({c for some in processes.gather(changed) for c in some}):
+                    some = ", ".join(everywhere[:4]) + (", …" if len(everywhere) > 4 else "")
+                    self.subject.warn(
+                        f"the attack {name} broke the contract of an attack, which is undone: {some}"
+                    )
 
     def _main(self, race: Race, suspicious: bool) -> None:
         budget, facts, early_stop = self.subject.budget, self.facts, not self.subject.random

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +56,9 @@ class Subject:
     knowledge: Knowledge = "white-box"
     queries: int | None = None
     journal: Journal | None = None
+    warnings: list[str] = field(
+        default_factory=list
+    )  # what the report says beside preflight's own; see `warn`
 
     def __post_init__(self) -> None:
         if self.claim is not None and not 0 <= self.claim <= 1:
@@ -82,6 +85,12 @@ class Subject:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def warn(self, text: str) -> None:
+        """Tells whoever watches, and whoever reads the report, what did not go as it should."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+            self.progress.note(text)
 
     @property
     def random(self) -> bool:

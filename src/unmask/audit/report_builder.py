@@ -95,7 +95,7 @@ class Outcome:
             budget=subject.budget_name,
             exhaustive=subject.exhaustive,
             stochastic=subject.random,
-            warnings=list(self.facts.warnings),
+            warnings=[*self.facts.warnings, *subject.warnings],
             certificate=certificate,
             accuracy_against_epsilon=[AccuracyAtEpsilon(epsilon=e, accuracy=a) for e, a in self.curve],
             accuracy_against_cost=self._track(),

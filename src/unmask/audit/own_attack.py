@@ -1,0 +1,114 @@
+"""An attack of the user's own: it can change nothing but its proposals, and what it breaks is its own failure."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..attacks import Attack
+from ..attacks.base import Images, Labels
+from ..attacks.queried import Queried
+from ..classifier import Classifier, Meter, seeded
+from ..errors import AttackFailed, UnmaskError
+from ..foreign import failure, wants_to_stop
+from ..randomness import Streams
+from ..threat import ThreatModel
+from ..types import per_example
+from .state import State
+
+
+def own_name(attack: Attack) -> str:
+    """What the report calls it."""
+    return type(attack.inner if isinstance(attack, Queried) else attack).__name__
+
+
+@dataclass(frozen=True)
+class OwnAttack(Attack):
+    """Runs an attack that is not ours on copies, under a seed, and puts everything else back as it was.
+
+    **Fields**
+    - `inner`: the user's attack.
+    - `told`: is given what each call had changed, in words; nothing where it kept the contract.
+
+    **Raises** `AttackFailed` with the user's file and line where it raises or returns no batch of images.
+    """
+
+    inner: Attack
+    told: Callable[[list[str]], None]
+
+    def run(
+        self,
+        classifier: Classifier,
+        x: Images,
+        y: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator | Streams,
+    ) -> Images:
+        streams = Streams.of(generator, len(x))
+        own = classifier.replace(meter=Meter())
+        given = x.clone(), y.clone()
+        state, changed = State(classifier, x.device), []
+        try:
+            # Global random numbers are seeded, so that an attack that draws from them is repeatable.
+            with seeded(streams.fork("global").batch_seed(), x.device), torch.enable_grad():
+                inside = State(None, x.device)
+                try:
+                    found = self.inner.run(own, *given, threat, generator=streams)
+                finally:
+                    changed += inside.put_back()
+        except (UnmaskError, torch.OutOfMemoryError):
+            raise
+        except BaseException as error:
+            if wants_to_stop(error):
+                raise
+            raise AttackFailed(f"{self._who} raised {failure(error)}; make it run by itself first") from error
+        finally:
+            changed += state.put_back()
+            classifier.meter.forwards += max(0, own.meter.forwards)
+            classifier.meter.backwards += max(0, own.meter.backwards)
+            classifier.meter.judge_forwards += max(0, own.meter.judge_forwards)
+        changed += [
+            f"the {what} it was given"
+            for what, was, now in (("images", x, given[0]), ("labels", y, given[1]))
+            if not torch.equal(was, now)
+        ]
+        proposals = self._checked(found, x)
+        finite = torch.isfinite(proposals).flatten(1).all(1)
+        if not finite.all():
+            changed.append("proposals that are not finite")
+            proposals = torch.where(per_example(finite, x), proposals, x)
+        if changed:
+            self.told(sorted(set(changed)))
+        return proposals
+
+    @property
+    def _who(self) -> str:
+        return f"the attack {own_name(self.inner)}"
+
+    def _checked(self, found: object, x: Images) -> Tensor:
+        """The proposals. **Raises** `AttackFailed` for anything but a tensor like `x`."""
+        wanted = f"a tensor like x: {_described(x)}"
+        if not isinstance(found, Tensor):
+            said = f"a {type(found).__name__}"
+        elif (found.shape, found.dtype, found.device) != (x.shape, x.dtype, x.device):
+            said = _described(found)
+        else:
+            return found.detach()
+        raise AttackFailed(f"{self._who} returned {said}{self._where()}; return {wanted}")
+
+    def _where(self) -> str:
+        inner = self.inner.inner if isinstance(self.inner, Queried) else self.inner
+        try:
+            file = inspect.getsourcefile(type(inner).run)
+            return f" ({file}:{inspect.getsourcelines(type(inner).run)[1]})"
+        except (OSError, TypeError):  # made on the fly: there is no source
+            return ""
+
+
+def _described(x: Tensor) -> str:
+    return f"shape {list(x.shape)}, {str(x.dtype).removeprefix('torch.')}, on {x.device}"

@@ -1,0 +1,231 @@
+"""What a call into somebody's code may leave changed behind it: seen by comparison, and put back."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as everywhere
+
+from ..classifier import Classifier
+
+# Attributes that are part of how a module answers and that no forward pass of its own counts up.
+_PLAIN = (bool, str, type(None), FunctionType, MethodType)
+_HOOKS = [name for name, value in vars(nn.Module()).items() if name.endswith("_hooks") and value is not None]
+_GLOBAL_HOOKS = [n for n, v in vars(everywhere).items() if n.endswith("_hooks") and isinstance(v, dict)]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Something global: its name for people, and how it is read and written."""
+
+    name: str
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
+
+
+def _settings(device: torch.device) -> list[Setting]:
+    """What decides how later calls run: all that a script sets for itself without a thought."""
+    kind = device.type
+    found = [
+        Setting("torch's gradient mode", torch.is_grad_enabled, torch.set_grad_enabled),
+        Setting("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
+        Setting("torch's default device", lambda: str(torch.get_default_device()), _set_default_device),
+        Setting(
+            "torch's autocast",
+            lambda: torch.is_autocast_enabled(kind),
+            lambda on: torch.set_autocast_enabled(kind, on),
+        ),
+        Setting(
+            "torch's deterministic mode",
+            torch.are_deterministic_algorithms_enabled,
+            torch.use_deterministic_algorithms,
+        ),
+        Setting("the working directory", os.getcwd, os.chdir),
+        Setting("Python's random state", random.getstate, random.setstate),
+        Setting("NumPy's random state", lambda: _plain(np.random.get_state()), np.random.set_state),
+        Setting("torch's random state", lambda: _bytes(torch.get_rng_state()), _set_torch_state),
+    ]
+    if kind == "cuda":
+        found.append(
+            Setting(
+                "CUDA's random state",
+                lambda: _bytes(torch.cuda.get_rng_state(device)),
+                lambda state: torch.cuda.set_rng_state(_tensor(state), device),
+            )
+        )
+    return found
+
+
+def _set_default_device(name: str) -> None:
+    torch.set_default_device(None if name == "cpu" else name)
+
+
+def _plain(state: Any) -> tuple[Any, ...]:
+    return (state[0], tuple(state[1].tolist()), *state[2:])
+
+
+def _bytes(state: Tensor) -> bytes:
+    return state.numpy().tobytes()
+
+
+def _tensor(state: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(state), dtype=torch.uint8)
+
+
+def _set_torch_state(state: bytes) -> None:
+    torch.set_rng_state(_tensor(state))
+
+
+class State:
+    """A network's state and the global one, as they were when this was made.
+
+    Modules: mode, parameters, buffers, `requires_grad`, hooks, submodules, and attributes that switch (booleans, texts,
+    functions such as a replaced `forward`). Counters and caches are the network's own affair.
+
+    **Cost**: a copy of all parameters and buffers.
+    """
+
+    def __init__(self, network: object, device: torch.device):
+        self.modules = [
+            _ModuleState(name, module) for root in _roots(network) for name, module in root.named_modules()
+        ]
+        self.settings = [(s, s.read()) for s in _settings(device)]
+        self.hooks = [(n, dict(getattr(everywhere, n))) for n in _GLOBAL_HOOKS]
+
+    def put_back(self) -> list[str]:
+        """Puts everything back; returns what had changed, in words, sorted."""
+        changed: set[str] = set()
+        for setting, before in self.settings:
+            if setting.read() != before:
+                changed.add(setting.name)
+                setting.write(before)
+        for name, before in self.hooks:
+            now = getattr(everywhere, name)
+            if now != before:
+                changed.add("hooks of all modules")
+                now.clear()
+                now.update(before)
+        with torch.no_grad():
+            for state in self.modules:
+                changed |= set(state.put_back())
+        return sorted(changed)
+
+
+class _ModuleState:
+    def __init__(self, name: str, module: nn.Module):
+        self.module, self.kind, self.training = module, type(module), module.training
+        self.where = f"`{name}`" if name else "the network"
+        scripted = isinstance(module, torch.jit.ScriptModule)
+        self.tables = (
+            {}
+            if scripted
+            else {
+                n: dict(vars(module)[n])
+                for n in ("_parameters", "_buffers", "_modules", *_HOOKS)
+                if isinstance(vars(module).get(n), dict)
+            }
+        )
+        self.switches = {} if scripted else _switches(module)
+        own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
+        self.tensors = [_TensorState(n, t) for n, t in own if not isinstance(t, nn.UninitializedParameter)]
+
+    def put_back(self) -> Iterator[str]:
+        """Puts the module back and says what had changed."""
+        module = self.module
+        if type(module) is not self.kind:
+            module.__class__ = self.kind
+            yield f"the class of {self.where}"
+        if module.training != self.training:
+            module.training = self.training
+            yield f"the mode of {self.where}"
+        for name, before in self.tables.items():
+            table = vars(module)[name]
+            if (
+                list(table.items()) != list(before.items())
+                if name.endswith("_hooks")
+                else _moved(table, before)
+            ):
+                table.clear()
+                table.update(before)
+                yield f"{name.strip('_').replace('_', ' ')} of {self.where}"
+        now = _switches(module) if self.switches or self.tables else {}
+        for name in sorted(now.keys() | self.switches.keys()):
+            if name not in self.switches:
+                delattr(module, name)
+                yield f"{name} of {self.where}"
+            elif name not in now or now[name] != self.switches[name]:
+                setattr(module, name, self.switches[name])
+                yield f"{name} of {self.where}"
+        for tensor in self.tensors:
+            if (what := tensor.put_back()) is not None:
+                yield f"{what} of {self.where}"
+
+
+class _TensorState:
+    def __init__(self, name: str, tensor: Tensor):
+        self.name, self.tensor, self.copy = name, tensor, tensor.detach().clone()
+        self.requires_grad, self.grad = tensor.requires_grad, tensor.grad
+        self.hooks = dict(tensor._backward_hooks or {})
+
+    def put_back(self) -> str | None:
+        tensor, what = self.tensor, None
+        tensor.grad = self.grad  # left by `loss.backward()`, which changes nothing for anybody
+        if dict(tensor._backward_hooks or {}) != self.hooks:
+            tensor._backward_hooks = self.hooks or None
+            what = f"hooks on `{self.name}`"
+        if tensor.requires_grad != self.requires_grad:
+            tensor.requires_grad_(self.requires_grad)
+            what = f"requires_grad of `{self.name}`"
+        if not _same(tensor.detach(), self.copy):
+            tensor.data = self.copy
+            what = f"`{self.name}`"
+        return what
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device or a.layout != b.layout:
+        return False
+    if a.layout != torch.strided or a.is_quantized:
+        return a.is_quantized and bool(torch.equal(a.int_repr(), b.int_repr()))
+    return bool(((a == b) | ((a != a) & (b != b))).all())  # NaN is unlike itself
+
+
+def _moved(table: dict[str, Any], before: dict[str, Any]) -> bool:
+    return table.keys() != before.keys() or any(table[n] is not before[n] for n in before)
+
+
+def _switches(module: nn.Module) -> dict[str, Any]:
+    return {
+        n: v
+        for n, v in vars(module).items()
+        if isinstance(v, _PLAIN) and n not in ("training", *_HOOKS) and not n.startswith("__")
+    }
+
+
+def _roots(network: object, depth: int = 3) -> list[nn.Module]:
+    """The modules of a network that may be a function or an object around them."""
+    if isinstance(network, nn.Module):
+        return [network]
+    if isinstance(network, Classifier):
+        return _roots(network.network, depth) + _roots(network.surrogate, depth)
+    if not depth or network is None or isinstance(network, Tensor | str | bytes | int | float):
+        return []
+    inside = [c.cell_contents for c in getattr(network, "__closure__", None) or () if _filled(c)]
+    inside += [getattr(network, "__self__", None), *getattr(network, "__dict__", {}).values()]
+    found = [root for part in inside for root in _roots(part, depth - 1)]
+    return list({id(root): root for root in found}.values())
+
+
+def _filled(cell: Any) -> bool:
+    try:
+        return cell.cell_contents is not None
+    except ValueError:  # a name that is not bound yet
+        return False
