@@ -1,6 +1,7 @@
 """The door to the network: counted, seeded, side by side with nobody's state."""
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -97,7 +98,30 @@ def test_an_exception_becomes_one_line_with_a_way_out():
 
 def test_anything_but_logits_is_refused():
     with pytest.raises(ModelFailed, match=r"dict.*Outputs"):
-        Classifier(lambda x: {"logits": x})(torch.rand(2, 5), generator=rng())  # type: ignore[arg-type]
+        Classifier(lambda x: {"scores": x})(torch.rand(2, 5), generator=rng())  # type: ignore[arg-type]
+
+
+def test_logits_by_name_from_numpy_and_in_sixteen_bits():
+    x = torch.rand(2, 5)
+    for network in (lambda x: {"logits": x}, lambda x: SimpleNamespace(logits=x), lambda x: x.numpy()):
+        assert torch.equal(Classifier(network)(x, generator=rng()).logits, x)  # type: ignore[arg-type]
+    outputs = Classifier(lambda x: {"logits": x, "detector_score": x[:, 0]})(x, generator=rng())  # type: ignore[arg-type]
+    assert torch.equal(outputs.detector_score, x[:, 0])
+    assert Classifier(lambda x: x.half())(x, generator=rng()).logits.dtype == torch.float32
+
+
+def test_an_impossible_class_gets_a_finite_logit():
+    logits = torch.tensor([[0.0, -torch.inf], [-torch.inf, -torch.inf]])
+    found = Classifier(lambda x: logits)(torch.rand(2, 5), generator=rng()).logits
+    assert torch.isfinite(found[0]).all()
+    assert torch.isneginf(found[1]).all()
+
+
+def test_probabilities_are_averaged_before_the_log():
+    draws = iter(torch.tensor([[[0.9, 0.1]], [[0.0, 1.0]]]))
+    classifier = Classifier(lambda x: next(draws), passes=2, probabilities=True)
+    found = classifier.predict(torch.rand(1, 5), generator=rng()).logits
+    assert torch.allclose(found.exp(), torch.tensor([[0.45, 0.55]]))
 
 
 def test_out_of_memory_passes_through():

@@ -22,6 +22,11 @@ from .types import Outputs, SelfCertificate
 Images = Float[Tensor, "batch *dims"]
 Network = Callable[[Tensor], "Tensor | Outputs"]
 
+# Least probability whose log is taken: above it a backward pass through log and soft-max stays in float32. Ours.
+LEAST = 1e-35
+# Stands for an infinitely unlikely class, the user's own log of an exact zero. Ours, far below any logit.
+IMPOSSIBLE = -1e4
+
 
 @runtime_checkable
 class Certify(Protocol):
@@ -79,11 +84,14 @@ class Classifier:
     """A network, as the attacks and the judge see it.
 
     **Arguments**
-    - `network`: input `[batch, channels, height, width]` in the box, output logits `[batch, classes]` or `Outputs`.
-      It is never put in another mode, its parameters are never frozen, no `.grad` is left on them.
+    - `network`: input `[batch, channels, height, width]` in the box, output logits `[batch, classes]`, or what
+      `Outputs.of` reads as such. It is never put in another mode, its parameters are never frozen, no `.grad` is left
+      on them.
     - `passes`: the defence's own claim: a prediction is the mean of the logits over this many forward passes.
     - `surrogate`: a differentiable stand-in for backward passes (BPDA) or for transfer, or None.
     - `deterministic`: True promises that equal inputs give equal outputs; then no seeds are set around a call.
+    - `probabilities`: the network returns probabilities. Their logs are the logits; over several passes, the log of
+      their mean. A probability of zero counts as 1e-35.
     - `certificate`: for a defence that can prove its own robustness; an audit quotes it as the lower bound.
 
     What goes in is a copy and what comes out is a copy, so that a network may write into its input, keep it, or return
@@ -101,6 +109,7 @@ class Classifier:
         surrogate: Network | None = None,
         deterministic: bool = False,
         certificate: Certify | None = None,
+        probabilities: bool = False,
         meter: Meter | None = None,
     ):
         if passes < 1:
@@ -110,11 +119,12 @@ class Classifier:
         self.surrogate = surrogate
         self.deterministic = deterministic
         self.certificate = certificate
+        self.probabilities = probabilities
         self.meter = Meter() if meter is None else meter
 
     def replace(self, **changes: object) -> Classifier:
         """A classifier with other fields that shares this one's meter. Another network loses the certificate."""
-        names = ("network", "passes", "surrogate", "deterministic", "certificate", "meter")
+        names = ("network", "passes", "surrogate", "deterministic", "certificate", "probabilities", "meter")
         if "network" in changes:
             changes.setdefault("certificate", None)
         return Classifier(**{**{k: getattr(self, k) for k in names}, **changes})  # type: ignore[arg-type]
@@ -134,7 +144,22 @@ class Classifier:
     def __call__(self, x: Images, *, generator: torch.Generator | Streams) -> Outputs:
         """One forward pass, differentiable, on fresh randomness from `generator`."""
         self.meter.forwards += len(x)
-        return self._once(x, generator)
+        return self.as_logits(self._once(x, generator))
+
+    def as_logits(self, outputs: Outputs) -> Outputs:
+        """What a pass or a mean over passes gave, as finite float logits as far as possible.
+
+        Sixteen bits are widened to float32, and a class at minus infinity beside finite ones gets a finite number.
+        """
+        logits = outputs.logits
+        if not logits.is_floating_point() or logits.ndim != 2:
+            return outputs
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        if self.probabilities:
+            return Outputs(logits.clamp_min(LEAST).log(), outputs.detector_score)
+        impossible = torch.isneginf(logits) & torch.isfinite(logits).any(1, keepdim=True)
+        return Outputs(logits.masked_fill(impossible, IMPOSSIBLE), outputs.detector_score)
 
     def predict(self, x: Images, *, generator: torch.Generator | Streams) -> Outputs:
         """The deployed prediction: the mean over `passes` passes, without gradient, counted as judging."""
@@ -148,9 +173,9 @@ class Classifier:
                 total = Outputs(total.logits + more.logits, score)
         self.meter.judge_forwards += len(x) * self.passes
         if self.passes == 1:
-            return total
+            return self.as_logits(total)
         score = None if total.detector_score is None else total.detector_score / self.passes
-        return Outputs(total.logits / self.passes, score)
+        return self.as_logits(Outputs(total.logits / self.passes, score))
 
     def gradient(self, values: Float[Tensor, " batch"], x: Images, *, retain_graph: bool = False) -> Images:
         """Gradient of the sum of `values` with respect to `x`; zero where `x` is not reached. Counts backwards.
@@ -196,15 +221,14 @@ class Classifier:
                 f"the network raised {failure(error)} (input of shape {list(x.shape)}); "
                 "run it once on such an input yourself to see the whole traceback"
             ) from error
-        if isinstance(outputs, Tensor):
-            return Outputs(outputs.clone())
-        if not isinstance(outputs, Outputs):
+        read = Outputs.of(outputs)
+        if read is None:
             raise ModelFailed(
                 f"the network returned a {type(outputs).__name__}; return a tensor of logits [batch, classes], "
-                "or unmask.Outputs(logits, detector_score)"
+                "something that has one as `logits`, or unmask.Outputs(logits, detector_score)"
             )
-        score = outputs.detector_score
-        return Outputs(outputs.logits.clone(), None if score is None else score.clone())
+        score = read.detector_score
+        return Outputs(read.logits.clone(), None if score is None else score.clone())
 
 
 def _lent(x: Tensor) -> Tensor:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,6 +27,30 @@ class Outputs:
 
     logits: Float[Tensor, "batch classes"]
     detector_score: Float[Tensor, " batch"] | None = None
+
+    @classmethod
+    def of(cls, returned: Any) -> Outputs | None:
+        """What a network returned, read as logits: None where there is nothing to read.
+
+        Read are tensors and NumPy arrays, anything with a tensor or array `logits`, and mappings that have one.
+
+        >>> import torch
+        >>> Outputs.of({"loss": None, "logits": torch.zeros(1, 2)}).logits
+        tensor([[0., 0.]])
+        """
+        if isinstance(returned, Outputs):
+            return returned
+        score = None
+        if not isinstance(returned, Tensor | np.ndarray):
+            kept = returned if isinstance(returned, Mapping) else getattr(returned, "__dict__", {})
+            logits = kept.get("logits", getattr(returned, "logits", None))
+            score = kept.get("detector_score", getattr(returned, "detector_score", None))
+            returned = logits
+        if isinstance(returned, np.ndarray):
+            returned = torch.from_numpy(returned.astype(np.float32, copy=False))
+        if not isinstance(returned, Tensor):
+            return None
+        return cls(returned, score if isinstance(score, Tensor) else None)
 
     @classmethod
     def with_reject_class(cls, logits: Float[Tensor, "batch outputs"], reject: int) -> Outputs:

@@ -9,6 +9,7 @@ from unmask.classifier import Classifier, seeded
 from unmask.threat import Linf
 from unmask.tracing.analyse import analyse
 from unmask.tracing.repair.propose import propose
+from unmask.tracing.repair.rewrite import Rewritten
 
 
 def images(batch=8):
@@ -184,7 +185,7 @@ def test_what_only_steers_a_draw_is_not_shattered(sample):
     # The closed form: the gradient of the same network that drops nothing.
     x = images().requires_grad_()
     with seeded(0, x.device):
-        (repaired,) = torch.autograd.grad(repair.rewrite(network)(x)[:, 0].sum(), x)
+        (repaired,) = torch.autograd.grad(Rewritten(network, repair.rewrite)(x)[:, 0].sum(), x)
     undefended = undefended_gradient(network, x)
     assert F.cosine_similarity(repaired.flatten(), undefended.flatten(), dim=0) > 0.8
 

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ..gradients import BPDA, EOT, Exact, FiniteDifference, Float64, GradientEstimator, LogitScale, Smoothing
+from ..gradients import (
+    BPDA,
+    EOT,
+    Exact,
+    FiniteDifference,
+    Float64,
+    GradientEstimator,
+    LogitScale,
+    Smoothing,
+    Widened,
+)
 from ..gradients.repaired import Repaired
+from ..gradients.widened import narrow
 from ..objectives import Objective, Undetected, cross_entropy, margin
 from ..threat import Linf, ThreatModel
 from ..tracing.repair.propose import propose
@@ -63,6 +74,9 @@ def candidates(
     if analysis.where(*DEAD):
         at = {s.group: "float64" for s in analysis.where(*DEAD)}
         found.append(Candidate("float64", Float64(Exact()), at=at))
+    if narrow(v.data for r in analysis.base.records for v in r.outputs):
+        at = {s.group: "a float32 copy is differentiated" for s in analysis.where(*DEAD, "non_finite")}
+        found.append(Candidate("float32 copy", Widened(), at=at, passes=2))
     if analysis.where(*LOST, *DEAD, "non_finite"):
         # Slopes at one scale that mean nothing may still mean something at the attack's scale.
         sigma = threat.epsilon / 2 if isinstance(threat, Linf) else 0.05

@@ -97,7 +97,10 @@ def audit(
     progress.stage("preflight")
     facts = subject.processes.first(lambda: look_over(subject))
     subject.batch_size = subject.processes.first(lambda: subject.batch_size)
-    subject.classifier = subject.classifier.replace(deterministic=facts.deterministic and facts.seedable)
+    subject.classifier = subject.classifier.replace(
+        deterministic=facts.deterministic and facts.seedable,
+        probabilities=facts.probabilities,
+    )
     if facts.batch_dependent:
         subject.batch_size = 1  # for every pass: the standing's, the report's and so the verifier's
     if subject.targets is not None:

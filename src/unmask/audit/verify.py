@@ -21,6 +21,7 @@ from ..data import Data
 from ..errors import UnusableInput
 from ..statistics import clopper_pearson
 from ..target.load import build, checkpoint_hash
+from ..types import Outputs
 from .evidence import Evidence, hash_images, read_evidence
 from .records import Report
 from .verdict import verdict_of
@@ -173,15 +174,18 @@ def _predictor(network: Any, report: Report, device: str) -> PREDICT:
         for batch in x.split(max(1, report.environment.batch_size)):
             logits, score = 0, None
             for _ in range(report.passes):
-                outputs = inner(batch.clone().to(device))
-                logits = logits + getattr(outputs, "logits", outputs)
-                detector = getattr(outputs, "detector_score", None)
+                outputs = Outputs.of(inner(batch.clone().to(device)))
+                assert outputs is not None, "what was audited can be read"
+                logits = logits + outputs.logits
+                detector = outputs.detector_score
                 if detector is not None:
                     score = detector if score is None else score + detector
             assert isinstance(logits, Tensor)
             accepted = torch.ones(len(batch), dtype=torch.bool) if score is None else (score <= 0).cpu()
             said.append(logits.cpu())
-            answered.append(accepted & torch.isfinite(logits).all(1).cpu())
+            # Minus infinity beside a finite logit is an answer: that class is impossible.
+            possible = torch.isfinite(logits) | torch.isneginf(logits)
+            answered.append(accepted & (possible.all(1) & torch.isfinite(logits).any(1)).cpu())
         if not said:
             return torch.zeros(0, 1), torch.zeros(0, dtype=torch.bool)
         return torch.cat(said), torch.cat(answered)

@@ -13,17 +13,24 @@ from ..errors import UnusableInput
 from ..randomness import Streams
 
 
+def sixteen_bits(network: object) -> str:
+    """The first parameter that is kept in sixteen bits, in words; empty if there is none."""
+    for name, parameter in network.named_parameters() if isinstance(network, nn.Module) else ():
+        if parameter.dtype in (torch.float16, torch.bfloat16):
+            return f"the parameter `{name}` is {str(parameter.dtype).removeprefix('torch.')}"
+    return ""
+
+
 def check_precision(network: object) -> None:
-    """No parameter in half precision, whose gradients underflow.
+    """No parameter in half precision, in a network that does not take float32 images.
 
     **Raises** `UnusableInput`.
     """
-    if not isinstance(network, nn.Module):
-        return
-    for name, parameter in network.named_parameters():
-        if parameter.dtype in (torch.float16, torch.bfloat16):
-            kind = str(parameter.dtype).removeprefix("torch.")
-            raise UnusableInput(f"the parameter `{name}` is {kind}; cast the network with .float()")
+    if found := sixteen_bits(network):
+        raise UnusableInput(
+            f"{found} and the network does not take float32 images; cast it with .float(), or its input inside "
+            "forward, as in self.net(x.half()).float()"
+        )
 
 
 def check_normalisation(network: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
@@ -14,10 +15,11 @@ from ..errors import ModelFailed, UnusableInput
 from ..gradients import Exact
 from ..objectives import margin
 from ..randomness import Streams
+from ..tracing.detect.squashing import soft_max_at_the_end
 from ..types import Outputs
 from .base import Images, Labels
 from .inputs import check_images, check_label_range, check_labels
-from .modes import check_normalisation, check_precision, check_train_mode
+from .modes import check_normalisation, check_precision, check_train_mode, sixteen_bits
 
 PROBED = 16  # examples that are asked about repeatedly
 
@@ -40,6 +42,7 @@ class Preflight:
     - `gradient_available`: autograd reaches the input without raising; it may still be wrong or zero.
     - `label_only`: every output is one-hot or an ensemble's shares of votes, so only decision-based attacks
       and repairs can work.
+    - `probabilities`: the network returns probabilities; go on with `classifier.replace(probabilities=True)`.
     - `has_detector`: the network returns a detector score.
     - `batch_dependent`: the other images of a batch change logits slightly and no label; go on with batches of one.
     - `clean_accuracy`: share of correct predictions over all given examples, rejected or not.
@@ -51,6 +54,7 @@ class Preflight:
     seedable: bool
     gradient_available: bool
     label_only: bool
+    probabilities: bool
     has_detector: bool
     batch_dependent: bool
     clean_accuracy: float
@@ -74,7 +78,6 @@ def preflight(
     """
     check_images(x, box)
     check_labels(y, len(x))
-    check_precision(classifier.network)
     check_normalisation(classifier.network)
     streams = Streams.of(generator, len(x))
     classifier = classifier.replace(deterministic=False)
@@ -86,7 +89,10 @@ def preflight(
     parts = torch.arange(len(x), device=x.device).split(batch_size)
     outputs = [classifier.predict(x[part], generator=streams[part].fork("clean")) for part in parts]
     logits = torch.cat([o.logits for o in outputs])
-    label_only = _check_logits(logits)
+    label_only, probabilities = _check_logits(logits)
+    place = soft_max_at_the_end(classifier, probe) if probabilities else None
+    label_only &= place is None  # saturated to one-hot, but a soft-max all the same
+    probabilities &= not label_only
     classes = logits.shape[1]
     check_label_range(y, classes)
     accuracy = float((logits.argmax(1) == y).double().mean())
@@ -116,6 +122,19 @@ def preflight(
             "the other images of a batch change logits slightly, as int8 activations quantised dynamically do: every "
             "image is evaluated alone, in batches of 1"
         )
+    if probabilities:
+        attacked = "their logs are attacked, for no soft-max of torch's makes them"
+        if place is not None:
+            attacked = (
+                f"the logits in front of the soft-max are attacked ({Path(place.file).name}:{place.line})"
+            )
+        zeros = int((logits.detach() == 0).any(1).sum())
+        warnings.append(
+            f"the network returns probabilities: {attacked}"
+            + (f"; {zeros} of {len(logits)} clean images have probabilities of exactly zero" if zeros else "")
+        )
+    if narrow := sixteen_bits(classifier.network):
+        warnings.append(f"{narrow}: gradients may underflow, so that a float32 copy is differentiated, too")
     if label_only:
         warnings.append("outputs are one-hot or shares of votes: the network tells only labels")
     if not seedable:
@@ -128,6 +147,7 @@ def preflight(
         seedable=seedable,
         gradient_available=gradient_error is None,
         label_only=label_only,
+        probabilities=probabilities,
         batch_dependent=batch_dependent,
         has_detector=outputs[0].detector_score is not None,
         clean_accuracy=accuracy,
@@ -149,6 +169,7 @@ def _check_shape(classifier: Classifier, x: Images, streams: Streams) -> None:
                 f"`x` has shape {list(x.shape)}, channels last, and {error}; give channels first: "
                 "x.permute(0, 3, 1, 2)"
             ) from error
+        check_precision(classifier.network)
         raise
     shape = list(logits.shape)
     if logits.ndim != 2 or len(logits) != len(x) or shape[1] < 1:
@@ -176,8 +197,8 @@ def _check_shape(classifier: Classifier, x: Images, streams: Streams) -> None:
         )
 
 
-def _check_logits(logits: Float[Tensor, "batch classes"]) -> bool:
-    """Refuses what is no logit; returns whether all rows are one-hot, or shares of a few ballots."""
+def _check_logits(logits: Float[Tensor, "batch classes"]) -> tuple[bool, bool]:
+    """Refuses what is no logit. Whether all rows are one-hot, or shares of a few ballots; whether they sum to one."""
     nan = int(torch.isnan(logits).any(1).sum())
     infinite = int(torch.isinf(logits).any(1).sum())
     if nan or infinite:
@@ -188,17 +209,10 @@ def _check_logits(logits: Float[Tensor, "batch classes"]) -> bool:
             "by 0?)"
         )
     inside = (logits >= 0).all() & (logits <= 1).all()
-    if not inside or not torch.allclose(
-        logits.double().sum(1), torch.ones(len(logits)).to(logits).double(), atol=1e-3
-    ):
-        return False
-    if any(_shares(logits, ballots) for ballots in range(1, BALLOTS + 1)):
-        return True
-    largest = float(logits.max())
-    raise UnusableInput(
-        f"the network returns probabilities (rows sum to 1, largest {largest:.3g}); return logits, or "
-        "log-probabilities"
-    )
+    sums = logits.double().sum(1)
+    if not inside or not torch.allclose(sums, torch.ones_like(sums), atol=1e-2):
+        return False, False
+    return any(_shares(logits, ballots) for ballots in range(1, BALLOTS + 1)), True
 
 
 def _shares(logits: Float[Tensor, "batch classes"], ballots: int) -> bool:

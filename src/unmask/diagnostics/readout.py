@@ -114,8 +114,10 @@ class Replanted(nn.Module):
             hook.remove()
 
 
-def _logits(outputs: Tensor | Outputs) -> Tensor:
-    return outputs.logits if isinstance(outputs, Outputs) else outputs
+def _logits(returned: object) -> Tensor:
+    outputs = Outputs.of(returned)
+    assert outputs is not None, "it ran before, and was read"
+    return outputs.logits
 
 
 def separate(

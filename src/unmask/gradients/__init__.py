@@ -8,6 +8,7 @@ from .float64 import Float64
 from .gain import LogitScale
 from .reduced_gain import ReducedGain
 from .smoothing import Smoothing
+from .widened import Widened
 
 __all__ = [
     "BPDA",
@@ -21,4 +22,5 @@ __all__ = [
     "ReducedGain",
     "Smoothing",
     "StraightThrough",
+    "Widened",
 ]

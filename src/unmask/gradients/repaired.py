@@ -9,7 +9,8 @@ import torch
 from ..classifier import Classifier
 from ..objectives import Labels, Objective
 from ..randomness import Streams
-from ..tracing.repair.rewrite import Rewrite
+from ..tracing.repair.rewrite import Rewritten
+from ..tracing.repair.rules import Rewrite
 from .base import Estimate, Exact, GradientEstimator, Images
 
 
@@ -40,5 +41,5 @@ class Repaired(GradientEstimator):
         generator: torch.Generator | Streams,
     ) -> Estimate:
         """As `GradientEstimator.estimate`."""
-        repaired = classifier.replace(network=self.rewrite(classifier.network))
+        repaired = classifier.replace(network=Rewritten(classifier.network, self.rewrite))
         return self.inner.estimate(repaired, objective, x, y, generator=generator)

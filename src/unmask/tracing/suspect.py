@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from .detect.origins import Origin
 from .record.recorder import Record, Trace
 from .record.sites import Site
-from .repair.rewrite import Bridge
+from .repair.rules import Bridge
 
 Group = tuple[str, str, int]
 

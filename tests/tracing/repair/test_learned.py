@@ -13,6 +13,7 @@ from unmask.threat import Linf
 from unmask.tracing.analyse import analyse
 from unmask.tracing.repair.learned import learn_stand_in
 from unmask.tracing.repair.propose import propose
+from unmask.tracing.repair.rewrite import Rewritten
 
 MATRIX = np.random.default_rng(0).standard_normal((16, 6)).astype(np.float32)
 
@@ -86,7 +87,7 @@ def slopes(network, analysis, x):
     """Jacobian of the logits through the rewritten network, `[batch, classes, pixels]`."""
     (repair,) = [r for r in propose(analysis) if r.name == "learned"]
     x = x.clone().requires_grad_()
-    logits = repair.rewrite(network)(x)
+    logits = Rewritten(network, repair.rewrite)(x)
     assert torch.equal(logits.detach(), network(x.detach()))
     rows = [torch.autograd.grad(logits[:, n].sum(), x, retain_graph=True)[0].flatten(1) for n in range(4)]
     return torch.stack(rows, 1)

@@ -9,7 +9,8 @@ from unmask.gradients import Exact
 from unmask.gradients.repaired import Repaired
 from unmask.objectives import margin
 from unmask.tracing.repair.propose import propose
-from unmask.tracing.repair.rewrite import Rewrite
+from unmask.tracing.repair.rewrite import Rewritten
+from unmask.tracing.repair.rules import Rewrite
 
 
 def gradient(network, estimator, x):
@@ -28,7 +29,7 @@ def test_repair_changes_no_value_and_finds_a_useful_gradient(name):
     cosines = []
     for repair in repairs:
         with torch.enable_grad():
-            value = repair.rewrite(network)(x.clone().requires_grad_())
+            value = Rewritten(network, repair.rewrite)(x.clone().requires_grad_())
         assert torch.equal(value, network(x)), repair.name
         grad = gradient(network, Repaired(repair.rewrite), x).flatten(1)
         assert torch.isfinite(grad).all()
@@ -119,6 +120,6 @@ def test_nothing_stays_patched_when_the_network_raises():
 
     call, from_numpy = nn.Module.__call__, torch.from_numpy
     with pytest.raises(ValueError, match="no"):
-        Rewrite(heal_cuts=True)(Fails())(images().requires_grad_())
+        Rewritten(Fails(), Rewrite(heal_cuts=True))(images().requires_grad_())
     assert nn.Module.__call__ is call
     assert torch.from_numpy is from_numpy

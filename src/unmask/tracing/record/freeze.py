@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...classifier import Classifier, seeded
+from ...types import Outputs
 from .intercept import Interceptor
 from .recorder import WRITES, Record, Trace, group_of, run_network, tensors_in
 from .sites import module_names, site, stack
@@ -82,7 +83,8 @@ def logits_with(classifier: Classifier, x: Tensor, records: list[Record], *, see
     classifier.meter.forwards += len(x)
     freezer = Freezer(classifier.network, {r.key: r for r in records})
     with torch.no_grad(), seeded(seed, x.device), freezer:
-        return run_network(classifier, x.clone()).detach()
+        logits = run_network(classifier, x.clone())
+    return classifier.as_logits(Outputs(logits)).logits.detach()
 
 
 def share_through(

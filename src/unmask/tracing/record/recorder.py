@@ -366,12 +366,10 @@ def _watching_draws(saw: Callable[[], None]) -> Iterator[None]:
 
 
 def run_network(classifier: Classifier, x: Tensor) -> Tensor:
-    """One bare pass; the frame at which every recorded stack ends."""
-    return _logits(classifier.network(x))
-
-
-def _logits(outputs: Tensor | Outputs) -> Tensor:
-    return outputs.logits if isinstance(outputs, Outputs) else outputs
+    """One bare pass, read as logits; the frame at which every recorded stack ends."""
+    outputs = Outputs.of(classifier.network(x))
+    assert outputs is not None, "it ran before, and was read"
+    return outputs.logits
 
 
 def record(classifier: Classifier, x: Tensor, *, seed: int) -> Trace:
@@ -387,4 +385,5 @@ def record(classifier: Classifier, x: Tensor, *, seed: int) -> Trace:
         recorder.start_from(given)
         with _watching_draws(recorder.saw_draw), recorder:
             logits = run_network(classifier, given)
+        logits = classifier.as_logits(Outputs(logits)).logits
     return Trace(recorder.records, logits, leaf, recorder.draws)

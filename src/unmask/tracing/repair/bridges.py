@@ -12,7 +12,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ..record.recorder import COPIES, EXITS, Record, Trace, Value
 from ..suspect import Analysis, Suspect
-from .rewrite import INPUT, Bridge, Group, fitted
+from .rules import INPUT, Bridge, Group, fitted
 
 # Least correlation between what goes into a region and what comes out for the identity to stand in for it. Ours.
 ALIKE = 0.3

@@ -6,15 +6,17 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ..detect.squashing import last_soft_max
 from ..record.recorder import EXITS, Record
 from ..suspect import Analysis, Suspect
 from .bridges import best_end, bridges_across, dependents, main_input, source_of
-from .rewrite import (
+from .rules import (
     Bridge,
     Gain,
     Group,
     Keep,
     PassThrough,
+    Probabilities,
     Redifferentiate,
     Rewrite,
     Rule,
@@ -44,6 +46,10 @@ def propose(analysis: Analysis) -> list[Repair]:
     guilty = [s for s in analysis.suspects if s.symptom not in ("random", "underflow", "effect")]
     heal = any(s.symptom == "cut" for s in guilty)
     rules, words = _rules(guilty)
+    squashing = last_soft_max(analysis.base)
+    if squashing is not None:
+        rules[squashing.group] = Probabilities()
+        words[squashing.group] = "the logits in front of the soft-max are differentiated"
     bridges, bridged = bridges_across(analysis, guilty)
     repairs = []
     exits = tuple(b for b in bridges if b.source[0] in EXITS)

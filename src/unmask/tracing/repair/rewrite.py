@@ -5,130 +5,35 @@ The forward value of every operation stays exactly what it was; only what autogr
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 
+from ...classifier import LEAST
 from ...types import Outputs
 from ..record.intercept import Interceptor
 from ..record.recorder import EXITS, WRITES, group_of, tensors_in, uncut
 from ..record.sites import module_names, site, stack
+from .rules import (
+    INPUT,
+    Bridge,
+    Gain,
+    Group,
+    Keep,
+    PassThrough,
+    Probabilities,
+    Redifferentiate,
+    Rewrite,
+    Rule,
+    Smooth,
+    fitted,
+)
 from .stand_ins import SATURATING, SMOOTH, Shadow, through
-
-Group = tuple[str, str, int]
-INPUT: Group = ("input", "", 0)
-
-
-class _Substitute(Function):
-    """Forward gives `value`; backward goes to `surrogate`, whose own value is never used."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, surrogate: Tensor) -> Tensor:
-        ctx.shape, ctx.dtype = surrogate.shape, surrogate.dtype
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
-        return None, grad.reshape(ctx.shape).to(ctx.dtype)
-
-
-class _Finite(Function):
-    """Identity whose backward keeps the gradient finite: NaN becomes 0, infinities the largest finite size."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
-        finite = torch.where(torch.isfinite(grad), grad.abs(), 0).amax()
-        return grad.nan_to_num(nan=0.0, posinf=float(finite), neginf=-float(finite))
-
-
-@dataclass(frozen=True)
-class Smooth:
-    """Differentiate the smooth stand-in of `surrogates.SMOOTH`, smeared over `width`."""
-
-    width: float
-
-
-@dataclass(frozen=True)
-class Gain:
-    """Differentiate a saturating function where its input is `gain` times as large.
-
-    **Source**: Brendel & Bethge 2017, arXiv:1704.01547.
-    """
-
-    gain: float
-
-
-@dataclass(frozen=True)
-class Keep:
-    """Keep the operation's own derivative, but finite."""
-
-
-@dataclass(frozen=True)
-class Redifferentiate:
-    """Differentiate what a custom `autograd.Function` computes forwards, instead of the backward it was given."""
-
-
-@dataclass(frozen=True)
-class PassThrough:
-    """Straight through: the gradient of the output goes to the first input of the same shape (BPDA with identity)."""
-
-
-@dataclass(frozen=True)
-class Bridge:
-    """BPDA across a region: at `target`'s result, the gradient goes on to what `source` held, times `slope`.
-
-    **Fields**
-    - `source`: name and place of the operation that made the tensor before the region, or `INPUT`; `output` says which
-      of its results. For a way out of torch (`.numpy()`) it is the tensor that left.
-    - `pairing`: `each` (n-th source to n-th target), `item` (one source, the n-th image of it to the n-th target) or
-      `stack` (all sources, stacked, to the one target).
-    - `fit`: shapes the source like the target: `same`, `permute` or `resize`, with what is needed for it.
-    - `argument`: the target is not the result but this tensor argument of the operation, which came from where no
-      operation was seen.
-    - `stand_in`: a differentiable function of the source that takes the place of `fit` and `slope`.
-    - `alone`: the region is the target operation itself, and its source the first float tensor that it is given.
-    """
-
-    source: Group
-    target: Group
-    slope: float
-    output: int = 0
-    pairing: str = "each"
-    fit: tuple[Any, ...] = ("same",)
-    argument: int | None = None
-    stand_in: Callable[[Tensor], Tensor] | None = None
-    alone: bool = False
-
-
-Rule = Smooth | Gain | Keep | Redifferentiate | PassThrough
-
-
-@dataclass(frozen=True)
-class Rewrite:
-    """Which operations get which backward pass.
-
-    **Fields**
-    - `rules`: by name and place; they hold for every call at that place.
-    - `bridges`: by the key of the operation that ends a region.
-    - `heal_cuts`: go on behind `detach` and under `no_grad`.
-    """
-
-    rules: Mapping[Group, Rule] = field(default_factory=dict)
-    bridges: tuple[Bridge, ...] = ()
-    heal_cuts: bool = False
-
-    def __call__(self, network: Callable[[Tensor], Tensor | Outputs]) -> Rewritten:
-        """The network with this backward pass."""
-        return Rewritten(network, self)
+from .substitute import Finite, Substitute
 
 
 class Rewritten:
@@ -145,16 +50,10 @@ class Rewritten:
             return self.network(x)
         x = x.clone()  # not a leaf, so that a network may write into it
         with _Rewriter(self.rewrite, self._names, x):
-            return self.network(x)
-
-
-def fitted(source: Tensor, fit: tuple[Any, ...], shape: torch.Size | tuple[int, ...]) -> Tensor:
-    """The source of a bridge in the shape of its target."""
-    if fit[0] == "permute":
-        source = source.permute(*fit[1])
-    elif fit[0] == "resize":
-        source = torch.nn.functional.interpolate(source, size=shape[2:], mode="bilinear", align_corners=False)
-    return source.reshape(shape)
+            returned = self.network(x)
+            if not isinstance(returned, Tensor | Outputs):  # read inside: arrays come back to torch here
+                returned = Outputs.of(returned) or returned
+            return returned
 
 
 class _Rewriter(Interceptor):
@@ -243,6 +142,10 @@ class _Rewriter(Interceptor):
             return self._with_surrogate(
                 name, func, args, kwargs, lambda given: self._forward_of(function, given)
             )
+        if isinstance(rule, Probabilities):
+            dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
+            shares = func(*args, **kwargs).clamp_min(LEAST)
+            return Substitute.apply(shares.detach(), _never_zero(args[0], dim))
         if isinstance(rule, Gain):
             curve = SATURATING.get(base)
             if curve is None:
@@ -336,7 +239,7 @@ class _Rewriter(Interceptor):
             return made
         if stand_in.numel() != made.numel():
             return made
-        return _Substitute.apply(made, stand_in)
+        return Substitute.apply(made, stand_in)
 
     def _source(self, bridge: Bridge, ordinal: int) -> Tensor | None:
         if bridge.pairing == "stack":
@@ -376,7 +279,7 @@ class _Rewriter(Interceptor):
                     stand_in = fitted(source, bridge.fit, target.shape) * bridge.slope
             except RuntimeError:
                 return result  # shapes that change from pass to pass
-            joined = _Substitute.apply(target.detach(), stand_in)
+            joined = Substitute.apply(target.detach(), stand_in)
             if name in WRITES or (args and result is args[0]):
                 args[0].copy_(joined)
                 return result
@@ -410,8 +313,14 @@ class _Context:
     def set_materialize_grads(self, value: bool) -> None: ...
 
 
+def _never_zero(logits: Tensor, dim: int) -> Tensor:
+    """A soft-max whose log has the gradient of a log-soft-max, also where the soft-max itself underflows."""
+    logs = torch.log_softmax(logits, dim)
+    return (logs + (logs.clamp_min(math.log(LEAST)) - logs).detach()).exp()
+
+
 def _finite(item: Any) -> Any:
-    return _Finite.apply(item) if isinstance(item, Tensor) and item.requires_grad else item
+    return Finite.apply(item) if isinstance(item, Tensor) and item.requires_grad else item
 
 
 def _detached(item: Any) -> Any:

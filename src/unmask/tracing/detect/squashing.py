@@ -1,0 +1,32 @@
+"""The soft-max with which a network turns its logits into probabilities."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...classifier import LEAST, Classifier
+from ..record.recorder import Record, Trace, record
+from ..record.sites import Site
+from ..suspect import base_name
+
+
+def last_soft_max(trace: Trace) -> Record | None:
+    """The soft-max whose result, or the log of it, is what the network returned."""
+    said = trace.logits.detach()
+    for r in reversed(trace.records):
+        if base_name(r) != "softmax" or not r.outputs or r.outputs[0].data.shape != said.shape:
+            continue
+        made = r.outputs[0].data.to(said.dtype)
+        if torch.equal(made, said) or torch.equal(made.clamp_min(LEAST).log(), said):
+            return r
+    return None
+
+
+def soft_max_at_the_end(classifier: Classifier, x: Tensor) -> Site | None:
+    """Where the network makes probabilities of its logits; None where no soft-max of torch's does.
+
+    **Cost**: one recorded forward.
+    """
+    found = last_soft_max(record(classifier, x, seed=0))
+    return None if found is None else found.site

@@ -1,0 +1,107 @@
+"""Which operations get which backward pass: records that say it, without running anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Group = tuple[str, str, int]
+INPUT: Group = ("input", "", 0)
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """Differentiate the smooth stand-in of `surrogates.SMOOTH`, smeared over `width`."""
+
+    width: float
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Differentiate a saturating function where its input is `gain` times as large.
+
+    **Source**: Brendel & Bethge 2017, arXiv:1704.01547.
+    """
+
+    gain: float
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Keep the operation's own derivative, but finite."""
+
+
+@dataclass(frozen=True)
+class Redifferentiate:
+    """Differentiate what a custom `autograd.Function` computes forwards, instead of the backward it was given."""
+
+
+@dataclass(frozen=True)
+class PassThrough:
+    """Straight through: the gradient of the output goes to the first input of the same shape (BPDA with identity)."""
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """BPDA across a region: at `target`'s result, the gradient goes on to what `source` held, times `slope`.
+
+    **Fields**
+    - `source`: name and place of the operation that made the tensor before the region, or `INPUT`; `output` says which
+      of its results. For a way out of torch (`.numpy()`) it is the tensor that left.
+    - `pairing`: `each` (n-th source to n-th target), `item` (one source, the n-th image of it to the n-th target) or
+      `stack` (all sources, stacked, to the one target).
+    - `fit`: shapes the source like the target: `same`, `permute` or `resize`, with what is needed for it.
+    - `argument`: the target is not the result but this tensor argument of the operation, which came from where no
+      operation was seen.
+    - `stand_in`: a differentiable function of the source that takes the place of `fit` and `slope`.
+    - `alone`: the region is the target operation itself, and its source the first float tensor that it is given.
+    """
+
+    source: Group
+    target: Group
+    slope: float
+    output: int = 0
+    pairing: str = "each"
+    fit: tuple[Any, ...] = ("same",)
+    argument: int | None = None
+    stand_in: Callable[[Tensor], Tensor] | None = None
+    alone: bool = False
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """Of the soft-max that ends a network: differentiate the log-soft-max where a log follows, however small the share.
+
+    The value is the soft-max's, but never below `classifier.LEAST`, which is what such a log counts for zero.
+    """
+
+
+Rule = Smooth | Gain | Keep | Redifferentiate | PassThrough | Probabilities
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """Which operations get which backward pass.
+
+    **Fields**
+    - `rules`: by name and place; they hold for every call at that place.
+    - `bridges`: by the key of the operation that ends a region.
+    - `heal_cuts`: go on behind `detach` and under `no_grad`.
+    """
+
+    rules: Mapping[Group, Rule] = field(default_factory=dict)
+    bridges: tuple[Bridge, ...] = ()
+    heal_cuts: bool = False
+
+
+def fitted(source: Tensor, fit: tuple[Any, ...], shape: torch.Size | tuple[int, ...]) -> Tensor:
+    """The source of a bridge in the shape of its target."""
+    if fit[0] == "permute":
+        source = source.permute(*fit[1])
+    elif fit[0] == "resize":
+        source = torch.nn.functional.interpolate(source, size=shape[2:], mode="bilinear", align_corners=False)
+    return source.reshape(shape)
