@@ -92,7 +92,8 @@ def confirmed(
         elif s.symptom == "underflow":
             keep = state.dead_cross_entropy > 0.1 and naive_gap >= GAP
         elif s.symptom in ("vanished", "saturated"):
-            keep = (state.dead_margin > 0.1 or gap >= GAP) and max(gap, naive_gap) >= GAP
+            dead = max(state.dead_margin, state.dead_cross_entropy)
+            keep = (dead > 0.1 or gap >= GAP) and max(gap, naive_gap) >= GAP
         else:
             keep = state.non_finite > 0
         if keep:

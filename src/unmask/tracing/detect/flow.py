@@ -99,12 +99,12 @@ def _pull(logits: Tensor, cotangent: Tensor, places: list) -> list[Tensor | None
 
 
 def _largest(grad: Tensor, batch: int) -> Tensor:
-    grad = held(grad)
+    grad = held(grad).abs().double()  # in sixteen bits the threshold itself would be zero
     if not grad.ndim or len(grad) != batch:
-        return grad.abs().amax().reshape(1)
+        return grad.amax().reshape(1)
     if not grad.numel():  # a slice of nothing, such as the classes after the last
-        return torch.zeros(batch)
-    flat = grad.reshape(batch, -1).abs()
+        return torch.zeros(batch, dtype=torch.float64)
+    flat = grad.reshape(batch, -1)
     return torch.where(torch.isfinite(flat).all(1), flat.amax(1), torch.inf)
 
 
@@ -120,7 +120,7 @@ def _passage(record: Record, output: Value, cotangent: Tensor, batch: int) -> Pa
     sizes = [_largest(g, batch) for g in grads if g is not None]
     if any(len(size) != batch for size in sizes):
         return None  # not one image each: nothing can be said image by image
-    leaving = torch.stack(sizes or [torch.zeros(batch)]).amax(0)
+    leaving = torch.stack(sizes or [torch.zeros(batch, dtype=torch.float64)]).amax(0)
     arriving = _largest(cotangent, batch)
     if len(arriving) != len(leaving):
         return None

@@ -143,9 +143,10 @@ class _Rewriter(Interceptor):
                 name, func, args, kwargs, lambda given: self._forward_of(function, given)
             )
         if isinstance(rule, Probabilities):
-            dim = kwargs.get("dim", args[1] if len(args) > 1 else -1)
+            logits: Tensor = args[0]
             shares = func(*args, **kwargs).clamp_min(LEAST)
-            return Substitute.apply(shares.detach(), _never_zero(args[0], dim))
+            dim: int = kwargs.get("dim", args[1] if len(args) > 1 else -1)
+            return Substitute.apply(shares.detach(), _never_zero(logits, dim))
         if isinstance(rule, Gain):
             curve = SATURATING.get(base)
             if curve is None:
