@@ -86,7 +86,7 @@ def test_a_gradient_that_underflows_comes_back():
 
 
 def test_needs_a_module():
-    with pytest.raises(Unsupported, match="nn.Module"):
+    with pytest.raises(Unsupported, match=r"nn\.Module"):
         Widened().estimate(
             Classifier(lambda x: x.half()),
             cross_entropy,
