@@ -1,5 +1,6 @@
-"""Images and labels to audit on: named sets, Hugging Face's, files of arrays."""
+"""Images and labels to audit on: named sets, Hugging Face's, folders, tables, files of arrays."""
 
-from .loading import Data, check, load
+from .arrays import check
+from .loading import Data, load
 
 __all__ = ["Data", "check", "load"]

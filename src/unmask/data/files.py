@@ -13,12 +13,30 @@ import torch
 
 from ..errors import UnusableInput, first_line
 
-PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy"}
-EXTENSIONS = {".npz", ".safetensors"} | PICKLES
+PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+EXTENSIONS = {".npz", ".npy", ".safetensors"} | PICKLES
+# What people call images and their labels. `test_images` and its like, as in MedMNIST, are splits.
+PAIRS = (
+    ("x", "y"),
+    ("images", "labels"),
+    ("data", "labels"),
+    ("data", "target"),
+    ("X", "y"),
+    ("image", "label"),
+)
+# The file of labels beside a `.npy` of images: each name with the one that goes with it.
+BESIDE = (
+    ("images", "labels"),
+    ("image", "label"),
+    ("data", "labels"),
+    ("data", "targets"),
+    ("x", "y"),
+    ("X", "y"),
+)
 
 
-def read_file(path: Path, allow_pickle: bool) -> tuple[Any, Any]:
-    """What the file calls x and y, unchecked. **Raises** `UnusableInput` where it cannot be read."""
+def read_file(path: Path, allow_pickle: bool, split: str | None = None) -> tuple[Any, Any, str]:
+    """What the file calls x and y, unchecked, and its split. **Raises** `UnusableInput` where it cannot be read."""
     if not path.is_file():
         raise UnusableInput(
             f"there is no file {path}; give the path of a .npz or .safetensors file with x and y"
@@ -36,7 +54,7 @@ def read_file(path: Path, allow_pickle: bool) -> tuple[Any, Any]:
     except MemoryError:
         raise
     except Exception as error:  # a damaged file raises whatever its reader's parser happens to trip over
-        if kind == ".npz" and "allow_pickle" in str(error):
+        if kind in (".npz", ".npy") and ("allow_pickle" in str(error) or "pickled data" in str(error)):
             raise UnusableInput(
                 f"{path} holds Python objects, and reading them runs the code inside; save plain arrays x "
                 "and y, or add --allow-pickle if you trust the file"
@@ -45,16 +63,43 @@ def read_file(path: Path, allow_pickle: bool) -> tuple[Any, Any]:
             f"{path} cannot be read as {kind} ({type(error).__name__}: {first_line(error)}); "
             "save it again with x and y"
         ) from error
+    if isinstance(content, np.ndarray):
+        return content, _labels_beside(path), _no_split(split, path)
     if isinstance(content, tuple | list) and len(content) == 2:
-        return content[0], content[1]
+        return content[0], content[1], _no_split(split, path)
     if isinstance(content, Mapping):
-        if "x" in content and "y" in content:
-            return content["x"], content["y"]
-        keys = ", ".join(map(str, content)) or "nothing"
-        raise UnusableInput(
-            f"{path} holds {keys}; it must hold x (float32 images, NCHW) and y (int64 labels)"
-        )
+        return _from_keys(content, path, split)
     raise UnusableInput(f"{path} holds a {type(content).__name__}; it must hold x (images) and y (labels)")
+
+
+def _from_keys(content: Mapping[Any, Any], path: Path, split: str | None) -> tuple[Any, Any, str]:
+    for x, y in PAIRS:
+        if x in content and y in content:
+            return content[x], content[y], _no_split(split, path)
+    for part in ("test", "val", "valid", "validation", "train") if split is None else (split,):
+        for x, y in PAIRS:
+            for names in ((f"{part}_{x}", f"{part}_{y}"), (f"{x}_{part}", f"{y}_{part}")):
+                if all(name in content for name in names):
+                    return content[names[0]], content[names[1]], part
+    keys = ", ".join(map(str, content)) or "nothing"
+    wanted = "x (float32 images, NCHW) and y (int64 labels)"
+    raise UnusableInput(f"{path} holds {keys}; it must hold {wanted}{f' of {split!r}' if split else ''}")
+
+
+def _no_split(split: str | None, path: Path) -> str:
+    if split is not None:
+        raise UnusableInput(f"--split is {split!r}, but the file {path} has no splits; leave --split out")
+    return ""
+
+
+def _labels_beside(path: Path) -> Any:
+    """The labels that go with a `.npy` of images, as `labels.npy` with `images.npy`, `test_y.npy` with `test_x.npy`."""
+    found = [path.with_stem(path.stem.replace(x, y)) for x, y in BESIDE if x in path.stem]
+    for file in found:
+        if file != path and file.is_file():
+            return np.load(file, allow_pickle=False)
+    names = ", ".join(dict.fromkeys(file.name for file in found)) or "labels.npy beside images.npy"
+    raise UnusableInput(f"{path} holds images alone; put their labels beside it, as {names}")
 
 
 def _read(path: Path, kind: str, allow_pickle: bool) -> Any:
@@ -68,7 +113,7 @@ def _read(path: Path, kind: str, allow_pickle: bool) -> Any:
         with np.load(path, allow_pickle=allow_pickle) as archive:
             return {key: archive[key] for key in archive.files}
     if kind == ".npy":
-        content = np.load(path, allow_pickle=True)
+        content = np.load(path, allow_pickle=allow_pickle)
         return content.item() if content.dtype == object and content.ndim == 0 else content
     if kind in (".pkl", ".pickle"):
         with path.open("rb") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,46 +11,67 @@ import numpy as np
 import torch
 
 from ..errors import UnusableInput, first_line
+from .pictures import Size, stack
+from .sample import places
 
 HUB_IDS = {"mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10"}
-MODES = {"1": "L", "L": "L", "RGB": "RGB", "P": "RGB", "RGBA": "RGB", "CMYK": "RGB", "LA": "L"}
+# Other usual names; a configuration stands behind the colon.
+ALIASES = {
+    "fashion_mnist": "zalando-datasets/fashion_mnist",
+    "cifar100": "uoft-cs/cifar100",
+    "svhn": "ufldl-stanford/svhn:cropped_digits",
+    "imagenet": "ILSVRC/imagenet-1k",
+}
 
 
-def read_hugging_face(name: str, split: str | None, examples: int | None) -> tuple[Any, Any, str, int | None]:
-    """Images, labels, split and number of classes. **Raises** `UnusableInput` where it cannot be read."""
+def read_hugging_face(
+    name: str, split: str | None, examples: int | None, seed: int | None, size: Size
+) -> tuple[Any, Any, Any, str, tuple[str, ...]]:
+    """Images, labels, their places, split and class names. Only the chosen pictures are decoded.
+
+    **Raises** `UnusableInput` where it cannot be read.
+    """
     import datasets  # here, for it takes a second to import
 
-    place = _place(name)
-    set_, split = _open(name, place, split)
+    set_, split = _open(name, _place(name), split)
+    image, label, names = _columns(set_, name, datasets)
+    labels = np.asarray(set_[label])
+    chosen = places(labels, examples, seed, name)
+    set_ = set_.select(chosen).select_columns([image]).cast_column(image, datasets.Image())
+
+    def pictures() -> Iterator[tuple[str, Any]]:
+        for n, place in enumerate(chosen):
+            try:
+                picture = set_[n][image]
+            except (OSError, SyntaxError, ValueError) as error:  # PIL's for bytes that are no picture
+                raise UnusableInput(
+                    f"image {place} of {name} cannot be read ({first_line(error)}); remove it"
+                ) from error
+            yield f"image {place}", picture
+
+    x = stack(pictures(), size, name)
+    return torch.from_numpy(x).to(torch.float32) / 255, labels[chosen], chosen, split, names
+
+
+def _columns(set_: Any, name: str, datasets: Any) -> tuple[str, str, tuple[str, ...]]:
+    """The columns of pictures and labels, and the classes' names where they are declared."""
     features = set_.features
     images = [c for c, f in features.items() if isinstance(f, datasets.Image)]
-    labels = {c: len(f.names) for c, f in features.items() if isinstance(f, datasets.ClassLabel)}
+    if not images:  # a table written by another tool: bytes and path in a record, or bytes alone
+        images = [c for c, f in features.items() if isinstance(f, dict) and "bytes" in f]
+        images += [c for c, f in features.items() if getattr(f, "dtype", "") in ("binary", "large_binary")]
+    labels = {c: tuple(f.names) for c, f in features.items() if isinstance(f, datasets.ClassLabel)}
     if not labels:
         integers = [c for c in ("label", "labels") if "int" in getattr(features.get(c), "dtype", "")]
-        labels = dict.fromkeys(integers)
+        labels = dict.fromkeys(integers, ())
     if len(images) != 1 or not labels:
         columns = ", ".join(f"{c} ({type(f).__name__})" for c, f in features.items())
         raise UnusableInput(
             f"{name} has the columns {columns}; it needs one of type Image and one of type ClassLabel: "
             "save x and y as .npz instead"
         )
-    label = "label" if "label" in labels else max(labels, key=lambda c: labels[c] or 0)
-    if examples is not None:
-        if examples > len(set_):
-            raise UnusableInput(
-                f"--examples is {examples}, but {name} holds {len(set_)}; give at most that many"
-            )
-        set_ = set_.select(range(examples))
-    set_ = set_.select_columns([images[0], label])
-    pixels = [_pixels(row[images[0]], n, name) for n, row in enumerate(set_)]
-    shapes = sorted({p.shape for p in pixels})
-    if len(shapes) > 1:
-        raise UnusableInput(
-            f"images of {name} differ in shape, for instance {list(shapes[0])} and {list(shapes[-1])}; "
-            "bring them to one size and save x and y as .npz"
-        )
-    x = np.stack(pixels) if pixels else np.zeros((0, 1, 1, 1), np.uint8)
-    return torch.from_numpy(x).to(torch.float32) / 255, np.asarray(set_[label]), split, labels[label]
+    label = "label" if "label" in labels else max(labels, key=lambda c: len(labels[c]))
+    return images[0], label, labels[label]
 
 
 def _place(name: str) -> str:
@@ -58,8 +80,10 @@ def _place(name: str) -> str:
     if name in HUB_IDS:
         local = Path(root, name) if root else None
         return str(local) if local is not None and local.is_dir() else HUB_IDS[name]
+    if name in ALIASES:
+        return ALIASES[name]
     path = Path(name).expanduser()
-    if path.is_dir():
+    if path.is_dir() or (path.suffix == ".parquet" and path.is_file()):
         return str(path)
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or not name.strip():
         raise UnusableInput(
@@ -72,10 +96,22 @@ def _place(name: str) -> str:
 def _open(name: str, place: str, split: str | None) -> tuple[Any, str]:
     import datasets
 
+    path = Path(place)
+    saved = [path / file for file in ("dataset_dict.json", "state.json")]
     first = None
     for candidate in ("test", "validation", "train") if split is None else (split,):
         try:
-            return datasets.load_dataset(place, split=candidate), candidate
+            if any(file.is_file() for file in saved):
+                return _saved(datasets.load_from_disk(place), candidate)
+            if path.suffix == ".parquet":
+                # Whatever it is called, its rows are what there is.
+                found = datasets.load_dataset(
+                    "parquet", data_files={split or "test": place}, split=split or "test"
+                )
+                return found, split or ""
+            where, _, configuration = place.partition(":") if place in ALIASES.values() else (place, "", "")
+            options = {"name": configuration} if configuration else {}
+            return datasets.load_dataset(where, split=candidate, **options), candidate
         except (
             ValueError
         ) as error:  # the library's way to say that there is no such split; it lists those there are
@@ -93,13 +129,10 @@ def _open(name: str, place: str, split: str | None) -> tuple[Any, str]:
     ) from first
 
 
-def _pixels(image: Any, row: int, name: str) -> np.ndarray:
-    """Bytes of one PIL image, `[channels, height, width]`."""
-    mode = MODES.get(image.mode)
-    if mode is None:
-        raise UnusableInput(
-            f"image {row} of {name} has mode {image.mode}, not 8-bit grey or RGB; convert it and "
-            "save x and y as .npz"
-        )
-    array = np.asarray(image if image.mode == mode else image.convert(mode))
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+def _saved(found: Any, split: str) -> tuple[Any, str]:
+    """What `save_to_disk` wrote: a set, or a dictionary of splits."""
+    if not isinstance(found, dict):
+        return found, str(found.split or "")
+    if split not in found:
+        raise ValueError(f"there is no split {split!r}; it has {', '.join(found)}")
+    return found[split], split

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,8 +16,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import UnusableInput, first_line
+from .arrays import check
 from .files import EXTENSIONS, read_file
 from .hub import HUB_IDS, read_hugging_face
+from .pictures import Size
+from .sample import places
+from .table import read_table
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,8 @@ class Data:
     - `name`: the specification it was loaded by.
     - `split`: name of the split; empty for files, which have none.
     - `index`: `[n]`, int64, place of each example in its split.
+    - `class_names`: what the classes are called, where the data set says so.
+    - `notes`: a sentence for each thing that was changed on the way in, for the report.
     """
 
     x: Float[Tensor, "n channels height width"]
@@ -35,6 +43,8 @@ class Data:
     name: str
     split: str
     index: Int[Tensor, " n"]
+    class_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.x)
@@ -49,19 +59,23 @@ def load(
     *,
     split: str | None = None,
     examples: int | None = None,
+    seed: int | None = None,
     allow_pickle: bool = False,
 ) -> Data:
-    """The first `examples` images of a data set, in its own order.
+    """Some images of a data set, ascending by their place in it.
 
     **Arguments**
     - `spec`: `digits` (8 x 8, from scikit-learn: split by a fixed permutation into 1297 for training and 500
       for testing); `mnist` or `cifar10` (from the folder `$UNMASK_DATA/<name>` if it is there, else from the
-      Hugging Face hub); any Hugging Face image-classification data set by hub id or local folder; or a file,
-      `.npz` or `.safetensors`, with `x` (float32, NCHW, in [0, 1]) and `y` (integers). Where a data set has
-      several label columns, one named `label` is taken, else the one with the most classes.
+      Hugging Face hub); `fashion_mnist`, `cifar100`, `svhn`, `imagenet`, or any Hugging Face image-classification data
+      set by hub id; a folder of pictures by class, or what `save_to_disk` wrote; a `.parquet`; a `.csv` of picture
+      files and labels; or arrays in `.npz`, `.safetensors` or `.npy`, see `unmask.data.arrays`. Where a data set has
+      several label columns, one named `label` is taken, else the one with the most classes. Pictures of several
+      sizes are brought to one by `SPEC(resize=64, crop=64)`.
     - `split`: `test` by default, else `validation`, else the only one.
     - `examples`: how many, all by default.
-    - `allow_pickle`: also read `.pt`, `.pth`, `.pkl` and `.npy`. Reading a pickle runs the code inside it.
+    - `seed`: of a random sample stratified by class; without it the first `examples` are taken.
+    - `allow_pickle`: also read `.pt`, `.pth` and `.pkl`. Reading a pickle runs the code inside it.
 
     **Raises** `UnusableInput` with one line that says what was found and what to do.
 
@@ -72,105 +86,46 @@ def load(
     name = os.fspath(spec)
     if examples is not None and examples < 1:
         raise UnusableInput(f"--examples is {examples}; give at least 1")
-    path = Path(name).expanduser()
-    classes = None
-    if name == "digits":
+    place, size = _size(name)
+    path = Path(place).expanduser()
+    kind = path.suffix.lower()
+    names: tuple[str, ...] = ()
+    index = None
+    if place == "digits":
         x, y, split = _digits(split)
-    elif name not in HUB_IDS and (path.suffix.lower() in EXTENSIONS or path.is_file()):
-        if split is not None:
-            raise UnusableInput(f"--split is {split!r}, but the file {name} has no splits; leave --split out")
-        x, y, split = *read_file(path, allow_pickle), ""
+    elif kind == ".csv":
+        x, y, index, names = read_table(path, examples, seed, size)
+        split = ""
+    elif place not in HUB_IDS and (kind in EXTENSIONS or (path.is_file() and kind != ".parquet")):
+        x, y, split = read_file(path, allow_pickle, split)
     else:
-        x, y, split, classes = read_hugging_face(name, split, examples)
-    x, y = check(x, y, name=name, classes=classes)
-    if examples is not None:
-        if examples > len(x):
-            raise UnusableInput(
-                f"--examples is {examples}, but {name} holds {len(x)}; give at most that many"
-            )
-        x, y = x[:examples].clone(), y[:examples].clone()
-    return Data(x, y, name, split, torch.arange(len(x)))
+        x, y, index, split, names = read_hugging_face(place, split, examples, seed, size)
+    x, y, notes = check(x, y, name=place, classes=len(names) or None)
+    if index is None:
+        index = places(y.numpy(), examples, seed, place)
+        if examples is not None:
+            x, y = x[index].clone(), y[index].clone()
+    return Data(x, y, name, split, torch.as_tensor(index, dtype=torch.int64), names, notes)
 
 
-def check(x: Any, y: Any, *, name: str, classes: int | None = None) -> tuple[Tensor, Tensor]:
-    """Images and labels as tensors, or `UnusableInput` with the first defect found.
-
-    **Arguments**
-    - `x`, `y`: arrays or tensors.
-    - `name`: what to call them in the message.
-    - `classes`: number of classes that the data set declares, if it does.
-    """
-    x, y = _tensor(x, f"x of {name}"), _tensor(y, f"y of {name}")
-    if x.ndim != 4:
-        raise UnusableInput(
-            f"x of {name} has shape {list(x.shape)}; it must be [examples, channels, height, width], "
-            "for instance x.reshape(-1, 1, 28, 28)"
-        )
-    if not x.numel():
-        raise UnusableInput(f"{name} is empty: x has shape {list(x.shape)}; give at least one image")
-    if y.ndim != 1:
-        hint = (
-            "; take y.argmax(1) if it is one-hot"
-            if y.ndim == 2 and y.shape[1] > 1
-            else "; take y.reshape(-1)"
-        )
-        raise UnusableInput(f"y of {name} has shape {list(y.shape)}; it must be [examples]{hint}")
-    if len(x) != len(y):
-        raise UnusableInput(f"{name} has {len(x)} images but {len(y)} labels; give one label for each image")
-    if x.dtype != torch.float32:
-        least, most = x.min().item(), x.max().item()
-        divide = " / 255" if most > 1 else ""
-        raise UnusableInput(
-            f"x of {name} is {_dtype(x)} with values from {least:g} to {most:g}; it must be float32 in "
-            f"[0, 1]: save x.astype('float32'){divide}"
-        )
-    bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
-    if bad:
-        raise UnusableInput(
-            f"x of {name} has NaN or infinite pixels in {bad} of {len(x)} images; remove them"
-        )
-    _check_range(x, name)
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise UnusableInput(f"y of {name} is {_dtype(y)}; labels must be integers: save y.astype('int64')")
-    y = y.to(torch.int64)
-    least, most = int(y.min()), int(y.max())
-    if least < 0 or (classes is not None and most >= classes):
-        top = "" if classes is None else f" to {classes - 1}"
-        raise UnusableInput(
-            f"labels of {name} run from {least} to {most}; they must run from 0{top}: remove unlabelled "
-            "examples or shift the labels"
-        )
-    return x.contiguous(), y.contiguous()
+_BRACKETS = re.compile(r"(?P<place>.*?)\((?P<options>[^()]*=[^()]*)\)", re.DOTALL)
 
 
-def _check_range(x: Tensor, name: str) -> None:
-    least, most = x.min().item(), x.max().item()
-    if least >= 0 and most <= 1:
-        return
-    if least < 0:
-        way_out = (
-            "they look normalised: give raw images in [0, 1] and put the normalisation inside the network"
-        )
-    elif most > 2:
-        way_out = "they look like bytes: divide x by 255"
-    else:
-        way_out = "clip or rescale x"
-    raise UnusableInput(f"pixels of {name} run from {least:.4g} to {most:.4g}, outside [0, 1]; {way_out}")
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
-
-
-def _tensor(values: Any, name: str) -> Tensor:
-    if isinstance(values, Tensor):
-        return values.detach().cpu()
+def _size(spec: str) -> tuple[str, Size]:
+    """A data set's name, and the size that the brackets behind it ask for."""
+    match = _BRACKETS.fullmatch(spec)
+    if match is None:
+        return spec, Size()
     try:
-        array = np.asarray(values)
-        return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))))
-    except (TypeError, ValueError) as error:
+        call = ast.parse(f"f({match['options']})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        values = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        if not all(isinstance(v, int) and v > 0 for v in values.values()):
+            raise ValueError("sizes are whole numbers of pixels")
+        return match["place"], Size(**values)
+    except (SyntaxError, ValueError, TypeError) as error:
         raise UnusableInput(
-            f"{name} is not an array of numbers ({first_line(error)}); give float32 x and int64 y"
+            f"the brackets of {spec} cannot be read ({first_line(error)}); write for instance (resize=64, crop=64)"
         ) from error
 
 

@@ -1,0 +1,85 @@
+"""Pictures as bytes `[channels, height, width]`, brought to one size where the user says which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ..errors import UnusableInput, first_line
+
+# What each of PIL's 8-bit modes is converted to.
+MODES = {
+    "1": "L",
+    "L": "L",
+    "RGB": "RGB",
+    "P": "RGB",
+    "RGBA": "RGB",
+    "CMYK": "RGB",
+    "LA": "L",
+    "YCbCr": "RGB",
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How pictures become one size: the shorter side to `resize` pixels, then the centre, `crop` x `crop`."""
+
+    resize: int | None = None
+    crop: int | None = None
+
+    def of(self, image: Any) -> Any:
+        """A PIL image of that size; bilinear with antialiasing, as PIL reduces."""
+        from PIL import Image
+
+        if self.resize is not None:
+            scale = self.resize / min(image.size)
+            image = image.resize(
+                [max(1, round(side * scale)) for side in image.size], Image.Resampling.BILINEAR
+            )
+        if self.crop is not None:
+            left, top = ((side - self.crop) // 2 for side in image.size)
+            image = image.crop((left, top, left + self.crop, top + self.crop))
+        return image
+
+
+def stack(
+    images: Iterable[tuple[str, Any]], size: Size, name: str
+) -> UInt8[np.ndarray, "n channels height width"]:
+    """Pictures, each with what to call it, as one array. Grey ones beside colour become colour.
+
+    **Raises** `UnusableInput` where one cannot be read, or where sizes differ.
+    """
+    found: list[np.ndarray] = []
+    for called, image in images:
+        try:
+            mode = MODES.get(image.mode)
+            if mode is None:
+                raise UnusableInput(
+                    f"{called} of {name} has mode {image.mode}, not 8-bit grey or RGB; convert it and save x and y as "
+                    ".npz"
+                )
+            array = np.asarray(size.of(image if image.mode == mode else image.convert(mode)))
+        except (
+            OSError,
+            SyntaxError,
+            ValueError,
+        ) as error:  # PIL's for a file that is cut short or no picture
+            raise UnusableInput(
+                f"{called} of {name} cannot be read ({first_line(error)}); remove it"
+            ) from error
+        found.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+    if not found:
+        return np.zeros((0, 1, 1, 1), np.uint8)
+    if {len(array) for array in found} == {1, 3}:
+        found = [np.repeat(array, 3, axis=0) if len(array) == 1 else array for array in found]
+    shapes = sorted({array.shape for array in found})
+    if len(shapes) > 1:
+        raise UnusableInput(
+            f"images of {name} differ in shape, for instance {list(shapes[0])} and {list(shapes[-1])}; bring them to "
+            f'one size, for instance --data "{name}(resize=64, crop=64)"'
+        )
+    return np.stack(found)
