@@ -110,8 +110,7 @@ def _open(name: str, place: str, split: str | None) -> tuple[Any, str]:
                 )
                 return found, split or ""
             where, _, configuration = place.partition(":") if place in ALIASES.values() else (place, "", "")
-            options = {"name": configuration} if configuration else {}
-            return datasets.load_dataset(where, split=candidate, **options), candidate
+            return datasets.load_dataset(where, configuration or None, split=candidate), candidate
         except (
             ValueError
         ) as error:  # the library's way to say that there is no such split; it lists those there are
