@@ -54,6 +54,31 @@ class ThreatModel(ABC):
         """Norm of the difference, computed in float64."""
         return _norms((x_adv.double() - x.double()).flatten(1), self.p)[:, 0]
 
+    def check_radius(self, dims: int) -> None:
+        """Refuses a radius at which every image of `dims` numbers is allowed: that is no ball at all.
+
+        Such a radius is nearly always one in units of 0 to 255.
+
+        **Raises** `UnusableInput`.
+
+        >>> Linf(epsilon=8).check_radius(64)
+        Traceback (most recent call last):
+        ...
+        unmask.errors.UnusableInput: epsilon is 8, and no two images in [0, 1] are further apart than 1 (linf, ...
+        """
+        low, high = self.box
+        widest = (high - low) * dims ** (1 / self.p)
+        if self.epsilon < widest:
+            return
+        way_out = f"give one below {widest:g}"
+        if self.epsilon / 255 * (high - low) < widest:
+            in_units = "" if high - low == 1 else f" x {high - low:g}"
+            way_out = f"did you mean {self.epsilon:g}/255{in_units}?"
+        raise UnusableInput(
+            f"epsilon is {self.epsilon:g}, and no two images in [{low:g}, {high:g}] are further apart than {widest:g} "
+            f"({self.norm}, {dims} numbers each): {way_out}"
+        )
+
     @abstractmethod
     def project(self, x_adv: Images, x: Images, *, out: Images | None = None) -> Images:
         """A nearest point of ball and box, up to floating point. Not in place, unless `out` is `x_adv`."""

@@ -16,6 +16,8 @@ from unmask.randomness import Streams
 
 from .conftest import Noisy, Quantised, Scaled
 
+OF_THESE_IMAGES = ("1 of 10 classes have no image among the 32: 3",)  # and about the network nothing
+
 
 class Around(nn.Module):
     """A network with a function before it and one behind it."""
@@ -78,7 +80,7 @@ def test_honest_networks_pass(honest, fly):
     assert not result.label_only
     assert not result.has_detector
     assert result.clean_accuracy > 0.9
-    assert result.warnings == ()
+    assert result.warnings == OF_THESE_IMAGES
 
 
 def test_nothing_is_changed(digits, fly):
@@ -107,7 +109,7 @@ def test_masked_networks_are_not_bad_input(defence, base, fly):
 
 
 def test_log_probabilities_are_fine(base, fly):
-    assert fly(Around(base, behind=lambda z: z.log_softmax(1))).warnings == ()
+    assert fly(Around(base, behind=lambda z: z.log_softmax(1))).warnings == OF_THESE_IMAGES
 
 
 def test_one_hot_outputs_are_a_label_only_network(base, fly):
@@ -130,12 +132,13 @@ def test_votes_are_labels_and_no_probabilities(base, fly):
 def test_one_output_more_than_labels_may_be_a_class_for_rejection(base, digits, fly):
     more = Around(base, behind=lambda z: torch.cat([z, z.amax(1, keepdim=True) - 5], 1))
     assert len(digits[0]) < 110
-    assert fly(more).warnings == ()  # of so few images a class may be missing
+    assert len(fly(more).warnings) == 1  # of so few images a class may be missing
     many = {"x": digits[0].repeat(8, 1, 1, 1), "y": digits[1].repeat(8)}
     streams = Streams.seeded(0, torch.arange(len(many["x"])), "many")
     told = preflight(Classifier(more), **many, generator=streams).warnings
-    assert "11 outputs and the labels end at 9" in told[0]
-    assert preflight(Classifier(base), **many, generator=streams).warnings == ()
+    assert any("11 outputs and the labels end at 9" in line for line in told)
+    told = preflight(Classifier(base), **many, generator=streams).warnings
+    assert not any("outputs" in line for line in told)
 
 
 def test_two_classes_go_on_with_a_warning(base, digits, fly):
@@ -264,7 +267,7 @@ def test_random_networks_are_not_accused_of_batch_dependence(base, fly):
     result = fly(Noisy(base))
     assert not result.deterministic
     assert result.seedable
-    assert result.warnings == ()
+    assert result.warnings == OF_THESE_IMAGES
 
 
 def test_draws_whose_number_depends_on_the_values_are_no_batch_dependence(base, fly, refused):

@@ -165,6 +165,7 @@ def subject_of(
     **options: Any,
 ) -> Subject:
     """Puts the network on the device, behind a classifier with a meter of its own, and opens the journal."""
+    threat.check_radius(data.x[0].numel())
     network = target.network if isinstance(target, Target) else target
     classifier = network if isinstance(network, Classifier) else Classifier(network)
     if passes != 1 or not isinstance(network, Classifier):

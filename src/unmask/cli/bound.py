@@ -118,6 +118,7 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     check_checkpoint(claim.checkpoint_hash, target.checkpoint_hash, target.spec)
     wanted = {name: options[name] for name in ("split", "examples", "allow_pickle")}
     data = load(options["data"], **wanted)
+    threat.check_radius(data.x[0].numel())
     check_clean(claim, target.network, data, device=device)
     chosen = slice(None if options["examples"] else EXAMPLES)
     x, y, index = (t[chosen].to(device) for t in (data.x, data.y, data.index))

@@ -86,6 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
         device = str(processes.fabric.device)
     threat = None if arguments.epsilon is None else threat_model(arguments.norm, arguments.epsilon)
     data = load(arguments.data, split="train", examples=arguments.examples)
+    if threat is not None:
+        threat.check_radius(data.x[0].numel())
     data, validation = split_off(data, arguments.validation)
     shape, classes = list(data.x.shape[1:]), int(data.y.max()) + 1
     trainer, seen = build(

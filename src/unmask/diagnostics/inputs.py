@@ -74,6 +74,21 @@ def check_label_range(y: Tensor, classes: int) -> None:
         )
 
 
+def composition(x: Tensor, y: Tensor, classes: int) -> tuple[str, ...]:
+    """What makes these examples say less than their number: one image several times, classes without an image."""
+    said = []
+    repeats = len(x) - len({image.tobytes() for image in x.cpu().numpy()})
+    if repeats:
+        said.append(
+            f"{repeats} of {len(x)} images repeat another one: the interval takes all for independent examples"
+        )
+    missing = sorted(set(range(classes)) - set(y.tolist()))
+    if missing:
+        some = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        said.append(f"{len(missing)} of {classes} classes have no image among the {len(x)}: {some}")
+    return tuple(said)
+
+
 def _plain(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 

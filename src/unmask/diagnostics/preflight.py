@@ -18,7 +18,7 @@ from ..randomness import Streams
 from ..tracing.detect.squashing import soft_max_at_the_end
 from ..types import Outputs
 from .base import Images, Labels
-from .inputs import check_images, check_label_range, check_labels
+from .inputs import check_images, check_label_range, check_labels, composition
 from .modes import check_normalisation, check_precision, check_train_mode, sixteen_bits
 
 PROBED = 16  # examples that are asked about repeatedly
@@ -107,6 +107,7 @@ def preflight(
         warnings.append("the network has 2 classes: losses that rank three (DLR) are left out")
     if float(x.max()) <= box[0] + (box[1] - box[0]) / 100:
         warnings.append(f"the brightest pixel is {float(x.max()):.4g}: were the images divided by 255 twice?")
+    warnings += composition(x, y, classes)
     if accuracy <= 1.5 / classes:
         warnings.append(
             f"clean accuracy is {accuracy:.1%}, no better than chance: check labels and preprocessing"
