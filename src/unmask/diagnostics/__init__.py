@@ -1,6 +1,6 @@
 """Diagnostics: one question each, asked of a network or of an attack. They change and print nothing."""
 
-from .base import Diagnostic, Reading
+from .base import Diagnostic, Reading, Tried, breaks_more
 from .black_box import BlackBox
 from .gradient_check import GradientCheck
 from .gradient_share import GradientShare
@@ -29,6 +29,8 @@ __all__ = [
     "RandomnessGain",
     "Reading",
     "Repeatability",
+    "Tried",
     "Unbounded",
+    "breaks_more",
     "preflight",
 ]

@@ -20,6 +20,24 @@ Images = Float[Tensor, "batch *dims"]
 Labels = Int[Tensor, " batch"]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tried:
+    """What a diagnostic tried on the examples it was given, and what came of it: no point that breaks one is lost.
+
+    **Fields**
+    - `by`: the diagnostic's field that holds the attack; empty where it proposed the points itself.
+    - `threat`: the ball in which it looked, which may be smaller or larger than the one under examination.
+    - `x_adv`: shape of the examples.
+    - `failure_rate`: `[batch]`, as the diagnostic judged them on `draws` fresh draws; None where it did not.
+    """
+
+    by: str
+    threat: ThreatModel
+    x_adv: Images
+    failure_rate: Float[Tensor, " batch"] | None = None
+    draws: int = 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """What a diagnostic measured.
@@ -34,6 +52,7 @@ class Reading:
     - `statistics`: everything else that was measured.
     - `decisive`: whether a failure alone proves that the *attack* is not to be trusted.
     - `curve`: points for a plot, where the diagnostic has one.
+    - `tried`: the points behind all this.
     """
 
     name: str
@@ -44,6 +63,7 @@ class Reading:
     statistics: dict[str, float] = field(default_factory=dict)
     decisive: bool = False
     curve: tuple[tuple[float, float], ...] = ()
+    tried: tuple[Tried, ...] = field(default=(), compare=False, repr=False)
 
 
 class Diagnostic(ABC):
@@ -62,7 +82,8 @@ class Diagnostic(ABC):
         """Measures on `x` in the box with labels `y` (targets, if the threat model is targeted)."""
 
 
-def failure_rate(
+def tried(
+    by: str,
     attack: Attack,
     classifier: Classifier,
     x: Images,
@@ -71,12 +92,18 @@ def failure_rate(
     *,
     draws: int,
     generator: torch.Generator | Streams,
-) -> Float[Tensor, " batch"]:
-    """Runs an attack and has its result judged: the share of `draws` fresh draws that fail, per example."""
+) -> Tried:
+    """Runs an attack and has its result judged on `draws` fresh draws."""
     streams = Streams.of(generator, len(x))
     x_adv = attack.run(classifier, x, y, threat, generator=streams.fork("attack"))
     judgement = judge(classifier, x_adv, x, y, threat, draws=draws, generator=streams.fork("judge"))
-    return judgement.failure_rate
+    return Tried(by=by, threat=threat, x_adv=x_adv, failure_rate=judgement.failure_rate, draws=draws)
+
+
+def rates(of: Tried) -> Float[Tensor, " batch"]:
+    """Failure rates of something that was judged."""
+    assert of.failure_rate is not None, of.by
+    return of.failure_rate
 
 
 def survives(failures: Float[Tensor, " batch"]) -> float:

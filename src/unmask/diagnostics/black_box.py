@@ -10,7 +10,7 @@ from ..attacks import PGD, Attack, Square
 from ..classifier import Classifier
 from ..randomness import Streams
 from ..threat import ThreatModel
-from .base import Diagnostic, Images, Labels, Reading, breaks_more, failure_rate, survives
+from .base import Diagnostic, Images, Labels, Reading, breaks_more, rates, survives, tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +38,11 @@ class BlackBox(Diagnostic):
         generator: torch.Generator | Streams,
     ) -> Reading:
         streams = Streams.of(generator, len(x))
-        black, white = (
-            failure_rate(a, classifier, x, y, threat, draws=self.draws, generator=streams.fork(name))
+        ran = tuple(
+            tried(name, a, classifier, x, y, threat, draws=self.draws, generator=streams.fork(name))
             for a, name in ((self.black, "black"), (self.white, "white"))
         )
+        black, white = map(rates, ran)
         passed = not breaks_more(black > 0.5, white > 0.5)
         return Reading(
             name="black_box",
@@ -53,4 +54,5 @@ class BlackBox(Diagnostic):
                 + ("." if passed else ": a gradient that helps less than none is masked.")
             ),
             statistics={"black_box_accuracy": survives(black), "white_box_accuracy": survives(white)},
+            tried=ran,
         )

@@ -14,7 +14,8 @@ from ..objectives import Objective, margin
 from ..randomness import Streams
 from ..threat import ThreatModel
 from ..types import Outputs
-from .base import Diagnostic, Images, Labels, Reading
+from ..worst_case import WorstCase
+from .base import Diagnostic, Images, Labels, Reading, Tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,7 @@ class GradientCheck(Diagnostic):
             logits = outputs.logits.double()
             return objective(Outputs(logits, outputs.detector_score), y), logits.abs().amax(1)
 
+        worst, everyone = WorstCase(x), torch.arange(len(x), device=x.device)
         statistics = {"non_finite_examples": 1.0 - float(finite.double().mean())}
         value = None
         for size in self.sizes if threat.epsilon > 0 else ():
@@ -81,6 +83,8 @@ class GradientCheck(Diagnostic):
                 step = size * threat.epsilon * direction
                 ahead, behind = (x + step).clamp(*threat.box), (x - step).clamp(*threat.box)
                 (up, scale), (down, _) = losses(ahead), losses(behind)
+                worst.offer(everyone, ahead, up)
+                worst.offer(everyone, behind, down)
                 change = up - down
                 rounding = 16 * torch.finfo(torch.float32).eps * scale
                 measured.append(torch.where(change.abs() > rounding, change, 0))
@@ -103,6 +107,7 @@ class GradientCheck(Diagnostic):
             expected=f"at least {self.least}: cosine between predicted and measured changes of the loss",
             explanation=_explain(value, self.least),
             statistics=statistics,
+            tried=(Tried(by="", threat=threat, x_adv=threat.settle(worst.x_adv, x)),),
         )
 
 

@@ -11,7 +11,7 @@ from ..attacks import PGD, Attack
 from ..classifier import Classifier
 from ..randomness import Streams
 from ..threat import ThreatModel
-from .base import Diagnostic, Images, Labels, Reading, breaks_more, failure_rate, survives
+from .base import Diagnostic, Images, Labels, Reading, breaks_more, rates, survives, tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,9 @@ class Monotone(Diagnostic):
     ) -> Reading:
         streams = Streams.of(generator, len(x))
         epsilons = [factor * threat.epsilon for factor in sorted(self.factors)]
-        failures = [
-            failure_rate(
+        ran = tuple(
+            tried(
+                "attack",
                 self.attack,
                 classifier,
                 x,
@@ -50,7 +51,8 @@ class Monotone(Diagnostic):
                 generator=streams.fork(f"point {place}"),
             )
             for place, epsilon in enumerate(epsilons)
-        ]
+        )
+        failures = [rates(point) for point in ran]
         accuracies = [survives(f) for f in failures]
         pairs = list(combinations(failures, 2))
         rise = max((survives(larger) - survives(smaller) for smaller, larger in pairs), default=0.0)
@@ -74,4 +76,5 @@ class Monotone(Diagnostic):
                 for factor, a in zip(sorted(self.factors), accuracies, strict=True)
             },
             curve=tuple(zip(epsilons, accuracies, strict=True)),
+            tried=ran,
         )

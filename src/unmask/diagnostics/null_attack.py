@@ -11,7 +11,7 @@ from ..classifier import Classifier
 from ..judge import judge
 from ..randomness import Streams
 from ..threat import ThreatModel
-from .base import Diagnostic, Images, Labels, Reading
+from .base import Diagnostic, Images, Labels, Reading, Tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +67,15 @@ class NullAttack(Diagnostic):
                 "any_draw_accuracy": float((before.failure_rate == 0).double().mean()),
                 "moved_examples": moved,
             },
+            tried=(
+                Tried(
+                    by="attack",
+                    threat=nothing,
+                    x_adv=x_adv,
+                    failure_rate=after.failure_rate,
+                    draws=self.draws,
+                ),
+            ),
         )
 
 

@@ -10,7 +10,7 @@ from ..attacks import FGSM, PGD, Attack
 from ..classifier import Classifier
 from ..randomness import Streams
 from ..threat import ThreatModel
-from .base import Diagnostic, Images, Labels, Reading, breaks_more, failure_rate, survives
+from .base import Diagnostic, Images, Labels, Reading, breaks_more, rates, survives, tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +38,11 @@ class OneStep(Diagnostic):
         generator: torch.Generator | Streams,
     ) -> Reading:
         streams = Streams.of(generator, len(x))
-        one, many = (
-            failure_rate(a, classifier, x, y, threat, draws=self.draws, generator=streams.fork(name))
+        ran = tuple(
+            tried(name, a, classifier, x, y, threat, draws=self.draws, generator=streams.fork(name))
             for a, name in ((self.one, "one"), (self.many, "many"))
         )
+        one, many = map(rates, ran)
         passed = not breaks_more(one > 0.5, many > 0.5)
         return Reading(
             name="one_step",
@@ -53,4 +54,5 @@ class OneStep(Diagnostic):
                 + ("." if passed else ": going on makes the attack weaker, so its gradient leads it astray.")
             ),
             statistics={"one_step_accuracy": survives(one), "many_steps_accuracy": survives(many)},
+            tried=ran,
         )

@@ -13,7 +13,7 @@ from ..objectives import Objective, margin
 from ..randomness import Streams
 from ..threat import ThreatModel
 from ..types import per_example
-from .base import Diagnostic, Images, Labels, Reading, breaks_more, failure_rate, survives
+from .base import Diagnostic, Images, Labels, Reading, breaks_more, rates, survives, tried
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +82,11 @@ class RandomNoise(Diagnostic):
         clean = judge(
             classifier, x, x, y, threat, draws=self.draws, generator=streams.fork("clean")
         ).failure_rate
-        attacked, noised = (
-            failure_rate(a, classifier, x, y, threat, draws=self.draws, generator=streams.fork(name))
+        ran = tuple(
+            tried(name, a, classifier, x, y, threat, draws=self.draws, generator=streams.fork(name))
             for a, name in ((self.attack, "attack"), (self.noise, "noise"))
         )
+        attacked, noised = map(rates, ran)
         right = clean <= 0.5
         silent = not (((attacked > 0.5) | (noised > 0.5)) & right).any()
         passed = not breaks_more(noised > 0.5, attacked > 0.5)
@@ -105,4 +106,5 @@ class RandomNoise(Diagnostic):
                 "noise_accuracy": survives(noised),
                 "attack_accuracy": survives(attacked),
             },
+            tried=ran,
         )

@@ -12,7 +12,7 @@ from ..classifier import Classifier, Network, seeded
 from ..judge import fooled, judge
 from ..randomness import Streams
 from ..threat import ThreatModel
-from .base import Diagnostic, Images, Labels, Reading, breaks_more
+from .base import Diagnostic, Images, Labels, Reading, Tried, breaks_more
 
 
 class OneDraw(nn.Module):
@@ -70,20 +70,23 @@ class RandomnessGain(Diagnostic):
         generator: torch.Generator | Streams,
     ) -> Reading:
         if classifier.deterministic:
-            return _reading(None, None, "The network draws no random numbers.", {})
+            return _reading(None, None, "The network draws no random numbers.", {}, ())
         streams = Streams.of(generator, len(x))
         silent = without_randomness(classifier)
-        tried = [
+        points = [
             self.attack.run(attacked, x, y, threat, generator=streams.fork(name))
             for name, attacked in (("deployed", classifier), ("silent", silent))
         ]
-        rates, lost, same = [], [], []
-        for name, x_adv in zip(("own", "transferred"), tried, strict=True):
+        rates, lost, same, tried = [], [], [], ()
+        for name, x_adv in zip(("own", "transferred"), points, strict=True):
             seen = judge(
                 classifier, x_adv, x, y, threat, draws=self.draws, generator=streams.fork(f"judge {name}")
             )
             outputs = silent.predict(x_adv, generator=streams.fork("silent"))
             rates.append(seen.failure_rate)
+            tried += (
+                Tried(by="", threat=threat, x_adv=x_adv, failure_rate=seen.failure_rate, draws=self.draws),
+            )
             lost.append(fooled(outputs, y, threat) & threat.contains(x_adv, x))
             same.append(seen.prediction == outputs.logits.argmax(1))
         clean = classifier.predict(x, generator=streams.fork("clean")).logits.argmax(1)
@@ -98,7 +101,7 @@ class RandomnessGain(Diagnostic):
             "agreement": agreement,
         }
         if helps:
-            return _reading(True, gain, f"Randomness adds {gain:.0%} of robust accuracy.", statistics)
+            return _reading(True, gain, f"Randomness adds {gain:.0%} of robust accuracy.", statistics, tried)
         if agreement >= self.agreement:
             return _reading(
                 False,
@@ -106,13 +109,18 @@ class RandomnessGain(Diagnostic):
                 f"Randomness changes nothing that the attack can see: {agreement:.0%} of the predictions are equal "
                 f"without it, and it adds {gain:+.0%} of robust accuracy.",
                 statistics,
+                tried,
             )
         words = f"Randomness changes {1 - agreement:.0%} of the predictions, but adds no robust accuracy beyond chance."
-        return _reading(None, gain, words, statistics)
+        return _reading(None, gain, words, statistics, tried)
 
 
 def _reading(
-    passed: bool | None, value: float | None, explanation: str, statistics: dict[str, float]
+    passed: bool | None,
+    value: float | None,
+    explanation: str,
+    statistics: dict[str, float],
+    tried: tuple[Tried, ...],
 ) -> Reading:
     return Reading(
         name="randomness_gain",
@@ -121,4 +129,5 @@ def _reading(
         expected="above 0, beyond chance: robust accuracy that randomness adds",
         explanation=explanation,
         statistics=statistics,
+        tried=tried,
     )

@@ -11,7 +11,7 @@ from ..attacks import PGD, Attack
 from ..classifier import Classifier
 from ..randomness import Streams
 from ..threat import ThreatModel
-from .base import Diagnostic, Images, Labels, Reading, failure_rate, survives
+from .base import Diagnostic, Images, Labels, Reading, rates, survives, tried
 
 
 def whole_box(threat: ThreatModel, x: Images) -> ThreatModel:
@@ -57,9 +57,8 @@ class Unbounded(Diagnostic):
         with torch.no_grad():
             classes = classifier(x[:1], generator=streams[:1].fork("classes")).logits.shape[1]
         everywhere = whole_box(threat, x)
-        left = survives(
-            failure_rate(self.attack, classifier, x, y, everywhere, draws=self.draws, generator=streams)
-        )
+        ran = tried("attack", self.attack, classifier, x, y, everywhere, draws=self.draws, generator=streams)
+        left = survives(rates(ran))
         bound = min(self.most, 1 / classes)
         passed = left <= bound
         return Reading(
@@ -73,4 +72,5 @@ class Unbounded(Diagnostic):
             ),
             statistics={"epsilon": everywhere.epsilon},
             decisive=True,
+            tried=(ran,),
         )
