@@ -15,7 +15,16 @@ from ..statistics import clopper_pearson
 from .candidates import Candidate
 from .context import Subject
 from .own_attack import OwnAttack, own_name
-from .plan import Step, averaged_steps, black_box_steps, cascade, first_step, joint_steps, more_targets
+from .plan import (
+    Step,
+    averaged_steps,
+    black_box_steps,
+    cascade,
+    first_step,
+    joint_steps,
+    more_targets,
+    slope_free_steps,
+)
 from .race import Race, run_race
 from .standing import Standing
 
@@ -36,6 +45,8 @@ class Campaign:
 
     def __init__(self, subject: Subject, standing: Standing, facts: Preflight):
         self.subject, self.standing, self.facts = subject, standing, facts
+        self.naive_rates: Tensor | None = None  # failure rates of all examples under the standard attack
+        self._searched = False
 
     def naive(self, clean_rates: Tensor) -> float:
         """What a standard APGD with cross-entropy and the exact gradient reports."""
@@ -50,6 +61,7 @@ class Campaign:
             except (RuntimeError, GradientFailed):  # its own backward refuses, as it would for anybody
                 alone = torch.zeros(len(chosen), device=self.subject.device)
             rates[chosen] = torch.maximum(rates[chosen], alone)
+        self.naive_rates = rates
         return 1 - float(rates.mean())
 
     def run(self, entrants: list[Candidate], suspicious: bool, extra: Sequence[Attack]) -> Race:
@@ -139,11 +151,31 @@ class Campaign:
             gained, attacked = self._run(step)
         if suspicious and self.standing.robust_accuracy > STUBBORN:
             self.subject.progress.stage("attack: gradient-free")
+            self._searched = True
             useless = early_stop and len(race.entrants) > 1 and race.repaired > USELESS
             for step in black_box_steps(
                 budget, self.subject.threat, early_stop=early_stop, substitute=useless
             ):
                 self._run(step)
+
+    def go_on(self, steps: Sequence[Step], *, search: bool) -> None:
+        """What the controls ask for: attacks of theirs on all that is left, and `search` there without gradients.
+
+        Search that has run is not run again. Ends early as `run` does.
+        """
+        subject, early_stop = self.subject, not self.subject.random
+        subject.progress.stage("attack: as the controls ask")
+        more = list(steps)
+        if search and not self._searched:
+            more += black_box_steps(subject.budget, subject.threat, early_stop=early_stop, substitute=False)
+        if search:
+            more += slope_free_steps(subject.budget, subject.threat, early_stop=early_stop)
+        self._searched |= search
+        try:
+            for step in more:
+                self._run(step)
+        except _Decided:
+            subject.progress.note("the claim is refuted; --exhaustive would go on")
 
     @property
     def _free_classes(self) -> int:
@@ -155,9 +187,18 @@ class Campaign:
         chosen = self.standing.unbroken(step.fraction)
         if not len(chosen):
             return 0, 0
+        before = self.standing.broken
         self.standing.attack(step.name, step.recipe, step.attack, chosen)
         self._stop_if_decided()
-        return self.standing.spent[-1].newly_broken, len(chosen)
+        return self.standing.broken - before, len(chosen)
+
+    def decided(self) -> bool:
+        """Whether the claim is refuted and nothing more needs to run."""
+        try:
+            self._stop_if_decided()
+        except _Decided:
+            return True
+        return False
 
     def _stop_if_decided(self) -> None:
         """Stops once the interval refutes the claim; for random networks on fresh draws, as it will be scored."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from ..attacks import APGD, FGSM, PGD, Attack, JointPGD, Square
 from ..attacks.base import Images, Labels
@@ -22,6 +25,7 @@ from ..diagnostics import (
     RandomNoise,
     Reading,
     Repeatability,
+    Tried,
     Unbounded,
 )
 from ..errors import UnmaskError
@@ -29,12 +33,28 @@ from ..gradients import EOT, GradientEstimator
 from ..objectives import Objective, Undetected
 from ..randomness import Streams
 from ..threat import ThreatModel
-from .black_box import search_for_controls
-from .candidates import Candidate
 from .context import Subject
 from .records import Control
 from .runtime.batch_size import BatchSize
+from .runtime.journal import Entry
 from .standing import Standing
+
+CURVE = "epsilon monotonicity"  # the control whose points are drawn
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A control that ran.
+
+    **Fields**
+    - `name`: under which the report lists it.
+    - `reading`: what it said; None where it does not apply to this network.
+    - `again`: what it said of the campaign as a whole, after that had gone on; None where it was not asked again.
+    """
+
+    name: str
+    reading: Reading | None
+    again: Reading | None = None
 
 
 def suite(gradient: GradientEstimator, objective: Objective, *, early_stop: bool) -> dict[str, Diagnostic]:
@@ -51,7 +71,7 @@ def suite(gradient: GradientEstimator, objective: Objective, *, early_stop: bool
     return {
         "null attack": NullAttack(attack=pgd),
         "unbounded epsilon": Unbounded(attack=pgd),
-        "epsilon monotonicity": Monotone(attack=pgd),
+        CURVE: Monotone(attack=pgd),
         "random noise of the same size": RandomNoise(attack=pgd),
         "one step against many": OneStep(one=fgsm, many=pgd),
         "black box against white box": BlackBox(black=Square(queries=200, early_stop=early_stop), white=pgd),
@@ -71,7 +91,7 @@ def suite_outside(search: Attack, *, targeted: bool) -> dict[str, Diagnostic]:
     found: dict[str, Diagnostic] = {
         "null attack": NullAttack(attack=search),
         "unbounded epsilon": Unbounded(attack=search),
-        "epsilon monotonicity": Monotone(attack=search),
+        CURVE: Monotone(attack=search),
         "random noise of the same size": RandomNoise(attack=search),
         "gradient against finite difference, exact": GradientCheck(),
         "gradient share, exact": GradientShare(),
@@ -99,61 +119,125 @@ def examine(
         return None
 
 
-def as_control(name: str, reading: Reading | None, *, suspicious: bool) -> Control:
-    """The report's line for a reading.
+def run_controls(
+    subject: Subject, standing: Standing, checks: Mapping[str, Diagnostic], tag: str
+) -> list[Examined]:
+    """Runs the controls on a few examples; those in the journal are as they were.
 
-    A planted example that is missed decides only where something is suspicious anyway: networks whose rectifiers are
-    mostly dead, such as those certified by intervals, hide some from sound attacks too.
+    Of what they tried they hand out what lies in the claimed ball. For the first process alone.
+
+    **Arguments**
+    - `tag`: names the run, its random numbers and its entries in the journal.
     """
+    memory = BatchSize(standing.memory.size, tag, subject.journal, subject.progress)
+    found = []
+    for done, (name, check) in enumerate(checks.items(), 1):
+        found.append(Examined(name, _run(subject, standing, memory, check, f"{tag} {name}")))
+        subject.progress.update(standing.robust_accuracy, done, len(checks))
+    return found
+
+
+def _run(
+    subject: Subject, standing: Standing, memory: BatchSize, check: Diagnostic, key: str
+) -> Reading | None:
+    entry = subject.journal.get(key) if subject.journal else None
+    if entry is not None:
+        standing.replay(Meter(**entry.record["meter"]))
+        return _reading(subject, entry)
+    meter = subject.classifier.meter
+    before = meter.snapshot()
+
+    def on(size: int) -> Reading | None:
+        few = slice(min(subject.budget.control_examples, size))
+        x, y, streams = subject.x[few], subject.aim[few], subject.streams(key, few)
+        return examine(check, subject.classifier, x, y, subject.threat, streams)
+
+    reading = memory.fitting(on, min(subject.budget.control_examples, len(subject)), meter)
+    if reading is not None:
+        inside = tuple(t for t in reading.tried if t.threat.epsilon <= subject.threat.epsilon)
+        reading = replace(reading, tried=inside)
+    if subject.journal:
+        record, tensors = _entry(reading)
+        subject.journal.put(key, record | {"meter": vars(meter.since(before))}, tensors)
+    return reading
+
+
+def _entry(reading: Reading | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A reading as the journal keeps it."""
     if reading is None:
-        return Control(name=name, passed=None, explanation="does not apply to this network")
-    # Symptoms of the network are findings, not proof against the attack: only the attack's own controls decide.
-    decisive = reading.decisive and not name.endswith("exact") and (suspicious or name != "planted example")
+        return {"reading": None}, {}
+    said = {k: v for k, v in vars(reading).items() if k != "tried"}
+    tensors = {f"x_adv {n}": t.x_adv for n, t in enumerate(reading.tried)}
+    tensors |= {
+        f"rate {n}": t.failure_rate for n, t in enumerate(reading.tried) if t.failure_rate is not None
+    }
+    tried = [{"by": t.by, "epsilon": t.threat.epsilon, "draws": t.draws} for t in reading.tried]
+    return {"reading": said, "tried": tried}, tensors
+
+
+def _reading(subject: Subject, entry: Entry) -> Reading | None:
+    """A reading as the journal kept it."""
+    record, tensors = entry.record, {k: t.to(subject.device) for k, t in entry.tensors.items()}
+    if record["reading"] is None:
+        return None
+    tried = tuple(
+        Tried(
+            by=t["by"],
+            threat=replace(subject.threat, epsilon=t["epsilon"]),
+            x_adv=tensors[f"x_adv {n}"],
+            failure_rate=tensors.get(f"rate {n}"),
+            draws=t["draws"],
+        )
+        for n, t in enumerate(record["tried"])
+    )
+    curve = tuple((e, a) for e, a in record["reading"]["curve"])
+    return Reading(**record["reading"] | {"curve": curve}, tried=tried)
+
+
+# Controls of whether the attacks follow a gradient that misleads them.
+ASKED_AGAIN = (
+    "black box against white box",
+    "random noise of the same size",
+    "one step against many",
+    "planted example",
+    "gradient against finite difference, exact",
+)
+
+
+def as_control(examined: Examined, *, named: bool, outside: bool) -> Control:
+    """The report's line for a control, and what its failure means.
+
+    **Arguments**
+    - `named`: whether the audit names a masking.
+    - `outside`: whether the adversary sees answers only, so that no gradient matters to the verdict.
+    """
+    first = examined.reading
+    if first is None:
+        return Control(name=examined.name, passed=None, explanation="does not apply to this network")
+    role, more = (None, "") if first.passed is not False else _role(examined, first, named, outside)
     return Control(
-        name=name,
-        passed=reading.passed,
-        value=reading.value,
-        expected=reading.expected,
-        explanation=reading.explanation,
-        decisive=decisive,
+        name=examined.name,
+        passed=first.passed,
+        value=first.value,
+        expected=first.expected,
+        explanation=first.explanation + more,
+        decisive=role == "open",
+        role=role,
     )
 
 
-def run_controls(
-    subject: Subject, standing: Standing, winner: Candidate, *, suspicious: bool
-) -> tuple[list[Control], list[tuple[float, float]]]:
-    """All controls on a few examples, those in the journal as they were. Returns them and accuracy against epsilon."""
-    memory = BatchSize(standing.memory.size, "controls", subject.journal, subject.progress)
-    meter = subject.classifier.meter
-    if subject.outside:
-        checks = suite_outside(search_for_controls(subject), targeted=subject.threat.goal == "targeted")
-    else:
-        checks = suite(winner.gradient, winner.objective, early_stop=not subject.random)
-    found, curve = [], []
-    for done, (name, check) in enumerate(checks.items(), 1):
-        key = f"control {name}"
-        entry = subject.journal.get(key) if subject.journal else None
-        if entry is not None:
-            record = entry.record
-            standing.replay(Meter(**record["meter"]))
-        else:
-            before = meter.snapshot()
-
-            def on(size: int, check: Diagnostic = check, key: str = key) -> Reading | None:
-                few = slice(min(subject.budget.control_examples, size))
-                x, y, streams = subject.x[few], subject.aim[few], subject.streams(key, few)
-                return examine(check, subject.classifier, x, y, subject.threat, streams)
-
-            reading = memory.fitting(on, min(subject.budget.control_examples, len(subject)), meter)
-            curved = reading if name == "epsilon monotonicity" else None
-            record: dict[str, Any] = {
-                "control": as_control(name, reading, suspicious=suspicious).model_dump(),
-                "curve": list(curved.curve) if curved else [],
-                "meter": vars(meter.since(before)),
-            }
-            if subject.journal:
-                subject.journal.put(key, record)
-        found.append(Control(**record["control"]))
-        curve += [tuple(point) for point in record["curve"]]
-        subject.progress.update(standing.robust_accuracy, done, len(checks))
-    return found, curve
+def _role(
+    examined: Examined, first: Reading, named: bool, outside: bool
+) -> tuple[Literal["symptom", "open"] | None, str]:
+    """What the failure means, and what the explanation owes to it."""
+    again, exact = examined.again, examined.name.endswith("exact")
+    asked = "the gradient that the attacks followed" if exact else "all that the attacks found and can do"
+    if again is not None and again.passed:
+        return "symptom", f" Asked again of {asked}, it passes."
+    if exact and (named or outside):  # where the network's own gradient was found to mask, this gave it away
+        return ("symptom" if named else None), ""
+    if again is not None:
+        return "open", f" Asked again of {asked}: {again.explanation}"
+    if first.decisive or examined.name in ASKED_AGAIN:
+        return "open", " Nothing that the audit found or did explains it."
+    return ("symptom" if named else None), ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -67,12 +67,14 @@ class Rejections:
     - `fooled`: of the examples that were right, those that the classifier gets wrong under it.
     - `rejected`: of these, those that the detector rejects.
     - `false_positive_rate`: of the clean examples, those that the detector rejects.
+    - `x_adv`: where the attack has led the first `examples`; what the detector lets pass there counts.
     """
 
     fooled: float
     rejected: float
     false_positive_rate: float
     examples: int
+    x_adv: Tensor = field(compare=False, repr=False)
 
 
 def count_rejections(subject: Subject, standing: Standing) -> Rejections:
@@ -85,7 +87,7 @@ def count_rejections(subject: Subject, standing: Standing) -> Rejections:
     entry = subject.journal.get(key) if subject.journal else None
     if entry is not None:
         standing.replay(Meter(**entry.record["meter"]))
-        return Rejections(**entry.record["rejections"])
+        return Rejections(**entry.record["rejections"], x_adv=entry.tensors["x_adv"])
     classifier, before = subject.classifier, subject.classifier.meter.snapshot()
     few = subject.everyone[: min(subject.budget.control_examples, standing.memory.size)]
     x, y, streams = subject.x[few], subject.y[few], subject.streams(key, few)
@@ -104,10 +106,12 @@ def count_rejections(subject: Subject, standing: Standing) -> Rejections:
         rejected=float((wrong & (seen.detector_score > 0)).sum()) / max(1, int(wrong.sum())),
         false_positive_rate=float(torch.cat([s for s in scores if s is not None]).gt(0).float().mean()),
         examples=len(few),
+        x_adv=x_adv,
     )
     if subject.journal:
-        record = {"rejections": vars(found), "meter": vars(classifier.meter.since(before))}
-        subject.journal.put(key, record)
+        said = {k: v for k, v in vars(found).items() if k != "x_adv"}
+        record = {"rejections": said, "meter": vars(classifier.meter.since(before))}
+        subject.journal.put(key, record, {"x_adv": x_adv})
     return found
 
 

@@ -19,7 +19,7 @@ from ..attacks import (
 )
 from ..attacks.cascade import Stage
 from ..errors import UnusableInput
-from ..gradients import EOT, GradientEstimator
+from ..gradients import EOT, FiniteDifference, GradientEstimator
 from ..objectives import Confident, Objective, Targeted, Undetected, cross_entropy, margin
 from ..threat import Linf, ThreatModel
 
@@ -215,3 +215,16 @@ def black_box_steps(
             yield Step("decision", f"HopSkipJump-{queries} (labels only)", HopSkipJump(queries=queries))
     if substitute:
         yield Step("substitute", "substitute network, transferred", Substitute(early_stop=early_stop))
+
+
+def slope_free_steps(budget: Budget, threat: ThreatModel, *, early_stop: bool) -> Iterator[Step]:
+    """Slopes of the whole network at the attack's scale, where no gradient of its own is to be trusted.
+
+    Not for a random network: between two points its noise decides.
+    """
+    if not early_stop:
+        return
+    delta = threat.epsilon / 4 if isinstance(threat, Linf) else 0.05
+    slopes = FiniteDifference(samples=16, delta=delta)
+    attack = APGD(steps=budget.steps, objective=margin, gradient=slopes, early_stop=early_stop)
+    yield Step("finite differences", f"APGD-{budget.steps}, finite differences of the whole network", attack)

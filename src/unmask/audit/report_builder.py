@@ -61,7 +61,7 @@ class Outcome:
     draws: int
     findings: list[MaskingFinding]
     controls: list[Control]
-    curve: list[tuple[float, float]]
+    curve: list[AccuracyAtEpsilon]
     began: float
     queries: QueriesRecord | None = None
 
@@ -97,7 +97,7 @@ class Outcome:
             stochastic=subject.random,
             warnings=[*self.facts.warnings, *subject.warnings],
             certificate=certificate,
-            accuracy_against_epsilon=[AccuracyAtEpsilon(epsilon=e, accuracy=a) for e, a in self.curve],
+            accuracy_against_epsilon=self.curve,
             accuracy_against_cost=self._track(),
             gradient_histogram=_histogram(self.state.elements),
             images=self._images(),

@@ -20,14 +20,16 @@ from ..tracing.analyse import Analysis
 from .attack_runner import Campaign
 from .black_box import outside_steps, queries_spent
 from .candidates import candidates
+from .consistency import consistency
 from .context import Subject, subject_of
-from .controls import run_controls
+from .controls import as_control
 from .detector import count_rejections, detector_finding
 from .findings import GradientState, confirmed, describe, unlocated
 from .plan import Step
 from .prepare import find_targets, look_over, trace
 from .race import Race, run_race
 from .records import Knowledge, MaskingFinding, Report
+from .reopening import control
 from .report_builder import Outcome
 from .runtime.progress import Progress, Silent
 from .standing import Standing
@@ -132,28 +134,35 @@ def audit(
         race = run_race(subject, inside, entrants)
         asking = list(outside_steps(subject, detector=facts.has_detector))
         asked = [Queried(inner=attack, answers=subject.answers) for attack in extra_attacks]
-        Campaign(subject, standing, facts).run_outside(asking, asked)
+        campaign = Campaign(subject, standing, facts)
+        campaign.run_outside(asking, asked)
     else:
         race = campaign.run(entrants, suspicious, extra_attacks)
+
+    spent = queries_spent(subject, standing, asking) if subject.outside else None
+    counted = None
+    if facts.has_detector:
+        counted = subject.processes.first(lambda: count_rejections(subject, standing))
+        if not subject.outside:
+            points, some = counted.x_adv.to(subject.device), subject.everyone[: counted.examples]
+            standing.step("detector ignored", "", lambda part, _: points[part], some)
+    progress.stage("controls")
+    controlled = control(subject, standing, campaign, race.winners()[0])
 
     progress.stage("final judgement")
     draws = 1 if not subject.random else max(8, 64 // subject.classifier.passes)
     final = standing.judged(standing.x_adv, "final", draws)
     clean = standing.judged(subject.x, "final clean", draws, goal=(subject.y, subject.misclassification))
     left = inside.robust_accuracy if subject.outside else 1 - float(final.failure_rate.mean())
-    findings = []
-    if facts.has_detector:
-        counted = subject.processes.first(lambda: count_rejections(subject, standing))
-        findings += detector_finding(subject, counted, naive - left)
+    findings = [] if counted is None else detector_finding(subject, counted, naive - left)
     findings += _findings(subject, analysis, state, race, naive - left)
     findings += unlocated(naive - left, findings, detector=facts.has_detector)
     for finding in findings:
         progress.finding(finding)
-    progress.stage("controls")
+    controls = [as_control(e, named=bool(findings), outside=subject.outside) for e in controlled.examined]
+    controls.append(consistency(subject, standing, campaign.naive_rates, clean, final, draws, controlled))
 
     def conclude() -> Report:
-        controls, curve = run_controls(subject, standing, race.winners()[0], suspicious=bool(findings))
-        spent = queries_spent(subject, standing, asking) if subject.outside else None
         outcome = Outcome(
             subject,
             standing,
@@ -165,7 +174,7 @@ def audit(
             draws,
             findings,
             controls,
-            curve,
+            controlled.curve,
             began,
             spent,
         )

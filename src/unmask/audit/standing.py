@@ -96,6 +96,11 @@ class Standing:
         """Upper bound so far, on the draws that chose the points."""
         return float(1 - self.rate.clamp_min(0).mean())
 
+    @property
+    def broken(self) -> int:
+        """How many examples fail on at least half of those draws."""
+        return int((self.rate >= 0.5).sum())
+
     def streams(self, tag: str) -> Streams:
         """Each example's own random numbers for one step of the plan."""
         return Streams.seeded(self.seed, self.index, tag)
@@ -160,7 +165,7 @@ class Standing:
         rates = torch.zeros(len(chosen), device=self.x.device)
         margins = torch.zeros(len(chosen), device=self.x.device)
         before, total, seconds, done, number = self.robust_accuracy, Meter(), 0.0, 0, 0
-        broken_before = int((self.rate >= 0.5).sum())
+        broken_before = self.broken
         while done < len(chosen):
             part = chosen[done : done + self.memory.size * self.processes.count]
             found, spent, took = self._round(f"{name}/{number}", name, part, propose)
@@ -175,7 +180,7 @@ class Standing:
             self.track.append((spent_so_far.forwards, spent_so_far.backwards, self.robust_accuracy))
         if recipe:
             alone = 1 - float(rates.mean()) if len(chosen) else before
-            newly = int((self.rate >= 0.5).sum()) - broken_before
+            newly = self.broken - broken_before
             self.spent.append(Spent(recipe, alone, newly, total, seconds))
         return rates, margins
 

@@ -84,8 +84,9 @@ class RandomnessGain(Diagnostic):
             )
             outputs = silent.predict(x_adv, generator=streams.fork("silent"))
             rates.append(seen.failure_rate)
+            by = "attack" if name == "own" else ""
             tried += (
-                Tried(by="", threat=threat, x_adv=x_adv, failure_rate=seen.failure_rate, draws=self.draws),
+                Tried(by=by, threat=threat, x_adv=x_adv, failure_rate=seen.failure_rate, draws=self.draws),
             )
             lost.append(fooled(outputs, y, threat) & threat.contains(x_adv, x))
             same.append(seen.prediction == outputs.logits.argmax(1))

@@ -1,0 +1,149 @@
+"""What the audit measured, held against its own result: no part of it may have left less than the campaign."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from scipy.stats import fisher_exact, norm
+from torch import Tensor
+
+from ..diagnostics import Reading
+from ..judge import Judgement
+from .context import Subject
+from .controls import Examined
+from .records import Control
+from .reopening import Controlled
+from .standing import Standing
+
+NAME = "no part of the audit left less than the campaign"
+EXPECTED = "0: share of examples that a part of the audit broke and the campaign did not"
+# Chance of an alarm where a random network's draws alone make the difference; of all comparisons together. Ours.
+ALARM = 1e-3
+# A margin smaller than this share of a usual one may change sign with the batch in which it is computed. Ours: float32
+# sums in another order differ by some 1e-6.
+NEGLIGIBLE = 1e-4
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a part of the audit says of some examples.
+
+    **Fields**
+    - `words`: which part.
+    - `rates`: `[k]`, failure rates of the first `k` examples.
+    - `draws`: behind each rate.
+    """
+
+    words: str
+    rates: Tensor
+    draws: int
+
+
+def parts(examined: list[Examined]) -> Iterator[Part]:
+    """Everything that the controls judged inside the claimed ball."""
+    for e in examined:
+        for reading in filter(None, (e.reading, e.again)):
+            yield from _of(e.name, reading)
+
+
+def _of(name: str, reading: Reading) -> Iterator[Part]:
+    for tried in reading.tried:
+        if tried.failure_rate is not None:
+            words = f"{name}, {tried.by}" if tried.by else name
+            yield Part(words, tried.failure_rate, tried.draws)
+
+
+def consistency(
+    subject: Subject,
+    standing: Standing,
+    naive: Tensor | None,
+    clean: Judgement,
+    final: Judgement,
+    draws: int,
+    controlled: Controlled,
+) -> Control:
+    """The control of that name: the final judgement against every other one of the same examples.
+
+    Of a network without randomness no example may have been broken by a part and count as right in the end. Of a
+    random one no part's accuracy may be lower than noise explains. And where the controls broke examples that the
+    campaign had missed, those that they did not look at must have followed: else only they are known.
+
+    **Arguments**
+    - `naive`: failure rates of all examples under the standard attack; None where its adversary is another.
+    - `clean`, `final`: judgements of the images as they came and of the worst points, on `draws` fresh draws.
+    """
+    known = (
+        [Part("images as they came", clean.failure_rate, draws)]
+        if subject.threat.goal == "untargeted"
+        else []
+    )
+    # Under a limit on queries each control is an adversary of its own, who had the whole of it.
+    known += list(parts(controlled.examined)) if subject.queries is None else []
+    if subject.random:
+        worst = max(
+            ((_beyond_noise(part, final, draws, standing.draws, len(known)), part) for part in known),
+            key=lambda found: found[0],
+        )
+    else:
+        known += [Part("what the attacks found when they found it", standing.rate.clamp_min(0), 1)]
+        known += [Part("standard attack", naive, 1)] if naive is not None else []
+        usual = float(clean.margin.abs().median())
+        worst = max(
+            ((_missed(part, final, NEGLIGIBLE * usual), part) for part in known), key=lambda found: found[0]
+        )
+    value, part = worst
+    words = "Nothing that any part of the audit broke counts as right."
+    if value > 0:
+        k = len(part.rates)
+        left, kept = 1 - float(part.rates.mean()), 1 - float(final.failure_rate[:k].mean())
+        words = (
+            f"On the same {k} examples “{part.words}” leaves {left:.1%} and the campaign, which took in its points, "
+            f"{kept:.1%}: the network does not answer the same question twice in the same way."
+        )
+    elif controlled.ahead and (gap := _did_not_follow(controlled.few, final)) is not None:
+        value = gap
+        words = (
+            f"The controls broke what the campaign had left, but only of the {controlled.few} examples on which they "
+            f"ran: {gap:.1%} more of these are broken than of the others."
+        )
+    return Control(
+        name=NAME,
+        passed=value <= 0,
+        value=max(0.0, value),
+        expected=EXPECTED,
+        explanation=words,
+        decisive=True,
+        role="open" if value > 0 else None,
+    )
+
+
+def _missed(part: Part, final: Judgement, negligible: float) -> float:
+    """Share of a part's examples that it broke and that count as right, by more than rounding."""
+    k = len(part.rates)
+    right = (final.failure_rate[:k] < 0.5) & ~(final.margin[:k] > -negligible)
+    return float(((part.rates > 0.5) & right).double().mean())
+
+
+def _beyond_noise(part: Part, final: Judgement, draws: int, chosen_on: int, comparisons: int) -> float:
+    """Accuracy that a part takes off the campaign's, if draws do not explain it; else 0."""
+    k = len(part.rates)
+    seen, kept = part.rates.double(), final.failure_rate[:k].double()
+    pooled = (seen * part.draws + kept * draws + 1) / (part.draws + draws + 2)
+    # The campaign's point was chosen among several on a few draws, so that it may be a little less bad than the best.
+    variance = pooled * (1 - pooled) * (1 / part.draws + 1 / draws + 1 / chosen_on)
+    error = float(variance.sum().sqrt()) / k
+    gap = float((seen - kept).mean())
+    return gap if gap > norm.isf(ALARM / max(1, comparisons)) * error else 0.0
+
+
+def _did_not_follow(few: int, final: Judgement) -> float | None:
+    """How many more of the first `few` examples are broken than of the others, if chance does not explain it."""
+    broken = final.failure_rate > 0.5
+    first, rest = broken[:few], broken[few:]
+    if not len(rest):
+        return None
+    table = [[int(first.sum()), int((~first).sum())], [int(rest.sum()), int((~rest).sum())]]
+    test = fisher_exact(table, alternative="greater")
+    gap = float(first.double().mean() - rest.double().mean())
+    return gap if float(test.pvalue) < ALARM else None  # type: ignore[attr-defined]

@@ -1,0 +1,211 @@
+"""After the campaign come the controls, and what they find has consequences.
+
+Every point of theirs enters the standing. An attack of theirs that breaks what the campaign left runs on all that is
+left; a control that says the campaign followed a gradient that misleads makes it go on without one, and is asked again,
+this time about everything that the campaign found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..attacks import Attack, Square
+from ..attacks.base import Images, Labels
+from ..classifier import Classifier
+from ..diagnostics import (
+    BlackBox,
+    Diagnostic,
+    GradientCheck,
+    OneStep,
+    Planted,
+    RandomNoise,
+    Reading,
+    breaks_more,
+)
+from ..judge import judge
+from ..randomness import Streams
+from ..threat import ThreatModel
+from ..worst_case import WorstCase
+from .attack_runner import Campaign
+from .black_box import search_for_controls
+from .candidates import Candidate
+from .context import Subject
+from .controls import CURVE, Examined, run_controls, suite, suite_outside
+from .plan import Step
+from .records import AccuracyAtEpsilon
+from .standing import Standing
+
+# Queries of the search that a planted example is given when it is looked for again. Ours.
+PLANTED_QUERIES = 500
+
+
+@dataclass(frozen=True)
+class Controlled:
+    """What came of the controls.
+
+    **Fields**
+    - `examined`: all of them, in order.
+    - `ahead`: whether they broke more of their examples than the campaign had, beyond chance.
+    - `few`: on how many examples they ran, at most.
+    - `reopened`: whether the campaign went on.
+    """
+
+    examined: list[Examined]
+    ahead: bool
+    few: int
+    reopened: bool
+
+    @property
+    def curve(self) -> list[AccuracyAtEpsilon]:
+        """Accuracy of the controls' own attack against the radius, smaller and larger than the claimed one."""
+        readings = [e.reading for e in self.examined if e.reading and e.reading.curve and e.name == CURVE]
+        return [
+            AccuracyAtEpsilon(epsilon=epsilon, accuracy=accuracy, examples=len(reading.tried[0].x_adv))
+            for reading in readings
+            for epsilon, accuracy in reading.curve
+        ]
+
+
+def control(subject: Subject, standing: Standing, campaign: Campaign, winner: Candidate) -> Controlled:
+    """Runs the controls, takes in what they found, and goes on with the campaign where they ask for it."""
+    outside = subject.outside
+    if outside:
+        checks = suite_outside(search_for_controls(subject), targeted=subject.threat.goal == "targeted")
+    else:
+        checks = suite(winner.gradient, winner.objective, early_stop=not subject.random)
+    # Repairs do not travel from process to process, but readings do.
+    examined = subject.processes.first(lambda: run_controls(subject, standing, checks, "control"))
+    few = subject.everyone[: subject.budget.control_examples]
+    before = standing.rate[few] > 0.5
+    more = [] if _limited(subject) else _take_in(standing, examined, checks, "control")
+    ahead = breaks_more(standing.rate[few] > 0.5, before)
+    failed = {e.name: checks[e.name] for e in examined if e.reading and e.reading.passed is False}
+
+    def asked(looks: dict[str, Diagnostic]) -> dict[str, Reading | None]:
+        seen = subject.processes.first(lambda: run_controls(subject, standing, looks, "control again"))
+        if not _limited(subject):
+            _take_in(standing, seen, looks, "control again")
+        return {e.name: e.reading for e in seen}
+
+    again = {} if outside else asked(_along_the_winner(failed, winner))
+    misled = [name for name, reading in again.items() if not (reading and reading.passed)]
+    looks = _at_the_campaign(subject, standing, failed)
+    reopened = bool(more or misled or looks) and not outside and not campaign.decided()
+    if reopened:
+        campaign.go_on(more, search=bool(misled or looks))
+    again |= asked(_at_the_campaign(subject, standing, failed))  # at what stands now
+    return Controlled(
+        [replace(e, again=again.get(e.name)) for e in examined], ahead, len(few), reopened=reopened
+    )
+
+
+def _limited(subject: Subject) -> bool:
+    """Whether the adversary may ask only so often: a point of the controls may have cost more than was left."""
+    return subject.queries is not None
+
+
+def _take_in(
+    standing: Standing, examined: Sequence[Examined], checks: Mapping[str, Diagnostic], tag: str
+) -> list[Step]:
+    """Offers every point of the controls to the standing; returns the attacks that broke what nobody had."""
+    steps: list[Step] = []
+    for name, n, tried in (
+        (e.name, n, t) for e in examined if e.reading for n, t in enumerate(e.reading.tried)
+    ):
+        points = tried.x_adv.to(standing.x.device)
+        chosen = torch.arange(len(points), device=points.device)
+        words = f"{name}, its {tried.by}" if tried.by else name
+        standing.step(f"{tag} {name} {n}", f"control: {words}", lambda part, _, p=points: p[part], chosen)
+        if not standing.spent[-1].newly_broken:
+            standing.spent.pop()  # it proves nothing new and is listed among the controls
+        elif tried.by and tried.threat == standing.threat:
+            attack = getattr(checks[name], tried.by)
+            if not any(attack is step.attack for step in steps):
+                steps.append(
+                    Step(f"after {tag} {name} {tried.by}", f"on all, as the control: {words}", attack)
+                )
+    return steps
+
+
+def _along_the_winner(failed: Mapping[str, Diagnostic], winner: Candidate) -> dict[str, Diagnostic]:
+    """What failed of the exact gradient, asked of the one that the campaign has followed."""
+    return {
+        name: replace(check, gradient=winner.gradient)
+        for name, check in failed.items()
+        if isinstance(check, GradientCheck)
+    }
+
+
+def _at_the_campaign(
+    subject: Subject, standing: Standing, failed: Mapping[str, Diagnostic]
+) -> dict[str, Diagnostic]:
+    """What failed of one attack, asked of everything that the campaign has found, or of all that it can do."""
+    known = Known(points=standing.x_adv[: subject.budget.control_examples])
+    looks: dict[str, Diagnostic] = {}
+    for name, check in failed.items():
+        match check:
+            case BlackBox():
+                looks[name] = replace(check, white=known)
+            case RandomNoise():
+                looks[name] = replace(check, attack=known)
+            case OneStep():
+                looks[name] = replace(check, many=known)
+            case Planted():
+                search = Square(queries=PLANTED_QUERIES, early_stop=not subject.random)
+                looks[name] = replace(check, attack=WorstOf(attacks=(check.attack, search)))
+            case _:
+                pass
+    return looks
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Known(Attack):
+    """Points that somebody has found already, one for each of the examples, in their order.
+
+    **Cost**: nothing.
+    """
+
+    points: Tensor
+
+    def run(
+        self,
+        classifier: Classifier,
+        x: Images,
+        y: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator | Streams,
+    ) -> Images:
+        return self.points[: len(x)].clone()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WorstOf(Attack):
+    """Several attacks; of each example the worst of their points, as the judge sees them.
+
+    **Cost**: that of the attacks, and one judgement for each.
+    """
+
+    attacks: tuple[Attack, ...]
+
+    def run(
+        self,
+        classifier: Classifier,
+        x: Images,
+        y: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator | Streams,
+    ) -> Images:
+        streams, worst = Streams.of(generator, len(x)), WorstCase(x)
+        everyone = torch.arange(len(x), device=x.device)
+        for n, attack in enumerate(self.attacks):
+            own = streams.fork(f"attack {n}")
+            x_adv = attack.run(classifier, x, y, threat, generator=own)
+            seen = judge(classifier, x_adv, x, y, threat, generator=own.fork("judge"))
+            worst.offer(everyone, x_adv, seen.failure_rate, seen.margin)
+        return worst.x_adv

@@ -1,0 +1,108 @@
+"""The final judgement against every other measurement of the same audit."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from unmask.audit.consistency import consistency
+from unmask.audit.controls import Examined
+from unmask.audit.reopening import Controlled
+from unmask.diagnostics import Reading, Tried
+from unmask.judge import Judgement
+from unmask.threat import Linf
+
+N, K = 40, 16
+THREAT = Linf(epsilon=0.1)
+
+
+def judgement(rates, margins=None):
+    ones = torch.ones(len(rates), dtype=torch.bool)
+    rates = torch.as_tensor(rates, dtype=torch.float32)
+    margins = torch.where(rates > 0.5, 1.0, -1.0) if margins is None else margins
+    return Judgement(rates, ones, ones, margins, torch.zeros(len(rates), dtype=torch.long))
+
+
+def controlled(rates, *, ahead=False, draws=4):
+    point = Tried(
+        by="black", threat=THREAT, x_adv=torch.zeros(len(rates), 1), failure_rate=rates, draws=draws
+    )
+    reading = Reading(name="black_box", passed=True, value=0, expected="", explanation="", tried=(point,))
+    return Controlled([Examined("search", reading)], ahead, len(rates), reopened=False)
+
+
+def asked(final, found, *, random=False, rate=None, naive=None, clean=None, draws=1, **subject):
+    subject = SimpleNamespace(**{"random": random, "queries": None, "threat": THREAT} | subject)
+    standing = SimpleNamespace(rate=final.failure_rate.double() if rate is None else rate, draws=16)
+    clean = clean or judgement(torch.zeros(N), torch.full((N,), -1.0))
+    return consistency(subject, standing, naive, clean, final, draws, found)
+
+
+def some(count, of=N):
+    return (torch.arange(of) < count).float()
+
+
+def test_a_campaign_that_left_least_passes():
+    control = asked(judgement(some(10)), controlled(some(10, K)), naive=some(5))
+    assert control.passed
+    assert (control.value, control.role) == (0, None)
+
+
+@pytest.mark.parametrize(
+    "against",
+    [
+        {"found": controlled(some(11, K))},
+        {"naive": some(11)},
+        {"clean": judgement(some(11))},
+        {"rate": some(11).double()},
+    ],
+    ids=["a control", "the standard attack", "the images as they came", "its own journal"],
+)
+def test_one_example_that_any_part_broke_is_enough(against):
+    control = asked(judgement(some(10)), **{"found": controlled(some(10, K))} | against)
+    assert not control.passed
+    assert control.role == "open"
+    assert control.decisive
+
+
+def test_a_margin_that_rounds_to_either_side_is_no_contradiction():
+    margins = torch.full((N,), -1.0)
+    margins[10] = -1e-6
+    close = judgement(some(10), margins)
+    assert asked(close, controlled(some(11, K))).passed
+    margins[10] = -1e-2
+    assert not asked(judgement(some(10), margins), controlled(some(11, K))).passed
+
+
+def test_under_a_limit_on_queries_each_control_is_another_adversary():
+    assert asked(judgement(some(10)), controlled(some(11, K)), queries=100).passed
+
+
+def test_under_a_targeted_goal_being_wrong_is_not_being_there():
+    targeted = replace(THREAT, goal="targeted")
+    assert asked(
+        judgement(some(10)), controlled(some(10, K)), clean=judgement(some(20)), threat=targeted
+    ).passed
+
+
+def test_noise_of_a_random_network_raises_no_alarm_and_a_gap_does():
+    generator = torch.Generator().manual_seed(0)
+    alarms = 0
+    for _ in range(200):
+        true = torch.rand(N, generator=generator)
+        final = (torch.rand(64, N, generator=generator) < true).float().mean(0)
+        seen = (torch.rand(4, K, generator=generator) < true[:K]).float().mean(0)
+        alarms += not asked(judgement(final), controlled(seen), random=True, draws=64).passed
+    assert alarms <= 2
+    final = torch.full((N,), 0.2)
+    control = asked(judgement(final), controlled(torch.full((K,), 0.75)), random=True, draws=64)
+    assert control.role == "open"
+    assert control.value == pytest.approx(0.55)
+
+
+def test_what_the_controls_found_must_hold_elsewhere_too():
+    only_there, everywhere = judgement(some(14)), judgement((torch.arange(N) % 4 != 0).float())
+    assert not asked(only_there, controlled(some(14, K), ahead=True)).passed
+    assert asked(only_there, controlled(some(14, K), ahead=False)).passed  # the campaign found them itself
+    assert asked(everywhere, controlled(everywhere.failure_rate[:K], ahead=True)).passed
