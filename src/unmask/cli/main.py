@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Sequence
 
 from .. import __version__
-from ..cli import audit, bound, claim, demo, reproduce, train, verify
+from ..cli import audit, bound, claim, compare, demo, export, reproduce, train, verify
 from ..errors import UnmaskError, UnusableInput, first_line
 from ..foreign import failure, signals_heard, user_line, wants_to_stop
 from .allocator import keep_freed_memory
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"unmask {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    for command in (audit, bound, claim, verify, demo, train, reproduce):
+    for command in (audit, bound, claim, verify, export, compare, demo, train, reproduce):
         command.add_parser(commands)
     return top
 

@@ -1,0 +1,44 @@
+"""A report as Markdown, for a pull request or an issue."""
+
+from __future__ import annotations
+
+from ...audit.records import Report
+from ..words import HEADLINES, MECHANISMS, naive_sentence, percent, reproduce_commands, verdict_sentence
+
+
+def markdown(report: Report) -> str:
+    """Verdict, findings, attacks and controls; headings start at the second level."""
+    lines = [f"## {HEADLINES[report.verdict]}: {_code(report.target)}", "", verdict_sentence(report)]
+    lines += [naive_sentence(report), ""]
+    if report.masking:
+        lines += ["### Where the gradient is masked", ""]
+        for found in report.masking:
+            place = f" at {_code(f'{found.file}:{found.line}')}" if found.file else ""
+            lines.append(f"- **{MECHANISMS[found.mechanism]}**{place}: {_text(found.symptom)}")
+            lines += [f"  `{found.code.strip()}`"] if found.code and "`" not in found.code else []
+        lines.append("")
+    lines += [
+        f"### Attacks, of {report.examples} examples",
+        "",
+        "| attack | leaves | newly broken |",
+        "|---|---:|---:|",
+    ]
+    lines += [
+        f"| {_text(a.recipe)} | {percent(a.robust_accuracy)} | {a.newly_broken} |" for a in report.attacks
+    ]
+    lines += ["", "### Controls", "", "| control | outcome | value |", "|---|---|---|"]
+    outcome = {True: "passed", False: "**failed**", None: "does not apply"}
+    lines += [f"| {_text(c.name)} | {outcome[c.passed]} | {_text(str(c.value))} |" for c in report.controls]
+    lines += ["", "### Again", "", "```", *reproduce_commands(report), "```", ""]
+    return "\n".join(lines)
+
+
+def _text(text: str) -> str:
+    """Text that no table or page takes for its own signs."""
+    for sign in "\\|*_<>[]":
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.split())
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if "`" not in text else _text(text)
