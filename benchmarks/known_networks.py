@@ -15,6 +15,7 @@ import torch
 from other_networks import data_folder, load_network
 
 from unmask.audit.run import audit
+from unmask.claim.claim import claim_about
 from unmask.data import load
 from unmask.threat import Linf
 
@@ -66,7 +67,9 @@ def main():
         data = load(name.split("_")[0], examples=options.examples)
         began = time.perf_counter()
         with torch.random.fork_rng():
-            report = audit(load_network(name), data, Linf(epsilon=epsilon), budget=options.budget)
+            report = audit(
+                load_network(name), data, claim_about(Linf(epsilon=epsilon), budget=options.budget)
+            )
         seconds = time.perf_counter() - began
         named = ", ".join(sorted({f"{m.mechanism} ({m.operation})" for m in report.masking})) or "none"
         low, high = report.robust_accuracy_interval

@@ -114,7 +114,7 @@ def test_a_target_by_name_gets_the_command_that_repeats_it(tmp_path, monkeypatch
         ({"examples": 0}, "examples is 0"),
         ({"examples": 11}, "examples is 11; give a number from 1 to 10"),
         ({"data": (torch.zeros(2, 1, 8, 8), torch.zeros(3, dtype=torch.int64))}, "2 images but 3 labels"),
-        ({"budget": "huge"}, "the budget is 'huge'"),
+        ({"budget": "huge"}, "budget of the call is 'huge'"),
     ],
 )
 def test_unusable_input_is_no_failed_assertion(change, told, tmp_path, monkeypatch):

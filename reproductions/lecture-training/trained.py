@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from unmask.audit.run import audit
+from unmask.claim.claim import claim_about
 from unmask.data import Data
 from unmask.threat import ThreatModel
 from unmask.training import Loop, Trainer
@@ -77,7 +78,7 @@ class Trained(ABC):
     def audit(self, network: nn.Module) -> Row:
         """What `unmask audit --budget quick` says of a network."""
         data = self.test[: self.audit_images]
-        report = audit(network, data, self.threat, budget="quick", seed=self.seed)
+        report = audit(network, data, claim_about(self.threat, budget="quick", seed=self.seed))
         return {
             "robust": report.robust_accuracy,
             "naive": report.naive_robust_accuracy,

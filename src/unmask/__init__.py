@@ -9,8 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .audit import audit as audit
+    from .audit.verify import verify as verify
     from .classifier import Classifier as Classifier
     from .data import Data as Data
+    from .data import load as load
     from .errors import UnmaskError as UnmaskError
     from .testing import assert_claim as assert_claim
     from .threat import L1 as L1
@@ -29,6 +32,9 @@ _ROOMS = {
     "ThreatModel": "threat",
     "Classifier": "classifier",
     "Data": "data",
+    "audit": "audit",
+    "load": "data",
+    "verify": "audit.verify",
     "Outputs": "types",
     "Raising": "tracing.record.raising",
     "UnmaskError": "errors",

@@ -7,14 +7,15 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .attacks import Attack
-from .audit.records import Knowledge, Report
+from .audit.records import Report
 from .audit.run import audit
-from .claim.target_classes import Targets
+from .claim.claim import claim_about
 from .classifier import Classifier, Network
 from .data import Data, check, load
 from .errors import UnusableInput
@@ -32,17 +33,9 @@ def assert_claim(
     *,
     at_least: float,
     examples: int | None = None,
-    passes: int = 1,
-    budget: str = "standard",
-    exhaustive: bool = False,
-    seed: int = 0,
-    batch_size: int = 256,
-    device: torch.device | str | None = None,
     out: str | os.PathLike[str] | None = None,
     attacks: Sequence[Attack] = (),
-    targets: Targets | None = None,
-    knowledge: Knowledge = "white-box",
-    queries: int | None = None,
+    **options: Any,
 ) -> Report:
     """Audits and fails unless at least this share of the examples survives every attack tried.
 
@@ -57,7 +50,8 @@ def assert_claim(
     - `at_least`: accuracy under attack, in [0, 1].
     - `out`: folder for report and evidence. Without it they are written to a folder of their own, which is removed
       if the assertion holds and named in the message if it fails.
-    - the others: as for `unmask.audit.run.audit`; `attacks` run beside its own.
+    - `attacks`: of your own, run beside the audit's.
+    - `options`: the other fields of `unmask.claim.claim.Claim`, such as `passes`, `budget` or `seed`.
 
     **Raises** `AssertionError` with the verdict, the accuracy and its interval, the masked line, and how to
     reproduce it; `UnusableInput` or `ModelFailed` with one line where nothing can be audited.
@@ -65,27 +59,12 @@ def assert_claim(
     __tracebackhide__ = True  # pytest shows the caller's line, not ours
     if not 0 <= at_least <= 1:
         raise UnusableInput(f"at_least is {at_least}; give an accuracy between 0 and 1")
+    claim = claim_about(threat, claim=at_least, **options)
     target = load_target(model) if isinstance(model, str) else model
     chosen = _data(data, examples)
     folder = Path(tempfile.mkdtemp(prefix="unmask-") if out is None else out)
     try:
-        report = audit(
-            target,
-            chosen,
-            threat,
-            claim=at_least,
-            passes=passes,
-            budget=budget,
-            exhaustive=exhaustive,
-            seed=seed,
-            batch_size=batch_size,
-            device=device,
-            out=folder,
-            extra_attacks=attacks,
-            targets=targets,
-            knowledge=knowledge,
-            queries=queries,
-        )
+        report = audit(target, chosen, claim, out=folder, attacks=attacks)
     except BaseException:
         if out is None:
             shutil.rmtree(folder)

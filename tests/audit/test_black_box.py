@@ -8,6 +8,7 @@ from tests.fixtures.case import fixture
 
 from unmask.audit.run import audit
 from unmask.audit.verify import verify
+from unmask.claim.claim import claim_about
 from unmask.cli.main import main
 from unmask.data import load
 from unmask.errors import UnmaskError
@@ -28,7 +29,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def by_the_owner(network, data):
-    return audit(network, data, LINF, budget="quick")
+    return audit(network, data, claim_about(LINF, budget="quick"))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ def by_the_owner(network, data):
 def test_queries_break_less_than_gradients_and_keep_to_the_limit(
     network, data, by_the_owner, knowledge, queries, walk
 ):
-    report = audit(network, data, LINF, budget="quick", knowledge=knowledge, queries=queries)
+    report = audit(network, data, claim_about(LINF, budget="quick", knowledge=knowledge, queries=queries))
     assert by_the_owner.robust_accuracy <= report.robust_accuracy < report.clean_accuracy
     assert report.knowledge == knowledge
     assert report.queries.limit == queries
@@ -52,7 +53,7 @@ def test_queries_break_less_than_gradients_and_keep_to_the_limit(
 
 
 def test_without_a_limit_the_budget_decides(network, data):
-    report = audit(network, data, L2(epsilon=0.6), budget="quick", knowledge="scores")
+    report = audit(network, data, claim_about(L2(epsilon=0.6), budget="quick", knowledge="scores"))
     assert report.queries.limit is None
     assert report.queries.most == 21 + 300 + 300
     assert [attack.recipe.split("-")[0].split(",")[0] for attack in report.attacks] == [
@@ -64,7 +65,7 @@ def test_without_a_limit_the_budget_decides(network, data):
 
 def test_masking_is_named_although_it_does_not_matter(data):
     masked = fixture("bit_depth")
-    report = audit(masked.build(), data, LINF, budget="quick", knowledge="scores", queries=600)
+    report = audit(masked.build(), data, claim_about(LINF, budget="quick", knowledge="scores", queries=600))
     assert [finding.mechanism for finding in report.masking] == ["shattered"]
     assert report.naive_robust_accuracy > 0.8
     assert all("repair" not in attack.recipe for attack in report.attacks)
@@ -113,22 +114,22 @@ def test_a_claim_of_scores_end_to_end(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("threat", "options", "told"),
     [
-        (LINF, {"knowledge": "transfer"}, "choose white-box, scores or labels"),
+        (LINF, {"knowledge": "transfer"}, "an audit has no other network"),
         (LINF, {"queries": 5}, "who sees the network need not ask it"),
-        (LINF, {"knowledge": "scores", "queries": 0}, "give at least 1"),
-        (LINF, {"targets": "random"}, "a targeted goal, and no other, needs"),
-        (Linf(epsilon=0.1, goal="targeted"), {}, "a targeted goal, and no other, needs"),
+        (LINF, {"knowledge": "scores", "queries": 0}, "queries of the call is 0; give at least 1"),
+        (LINF, {"targets": "random"}, "the goal is untargeted"),
+        (Linf(epsilon=0.1, goal="targeted"), {}, "targets is not stated"),
         (
             Linf(epsilon=0.1, goal="targeted"),
             {"targets": 3, "knowledge": "labels"},
-            "no attack reaches a given class by labels alone",
+            "no attack that reaches a given class by labels alone",
         ),
         (Linf(epsilon=0.1, goal="targeted"), {"targets": 3}, "images are of that class already"),
     ],
 )
 def test_what_cannot_be_asked_for_is_one_line(network, data, threat, options, told):
     with pytest.raises(UnmaskError, match=told):
-        audit(network, data, threat, **options)
+        audit(network, data, claim_about(threat, **options))
 
 
 def test_a_random_network_is_asked_for_its_deployed_prediction(tmp_path):
@@ -136,11 +137,7 @@ def test_a_random_network_is_asked_for_its_deployed_prediction(tmp_path):
     report = audit(
         target.build(),
         load("digits", examples=16),
-        LINF,
-        passes=4,
-        budget="quick",
-        knowledge="scores",
-        queries=60,
+        claim_about(LINF, passes=4, budget="quick", knowledge="scores", queries=60),
     )
     assert report.stochastic
     assert report.queries.most <= 60

@@ -9,6 +9,7 @@ from torch import nn
 
 from unmask import Outputs
 from unmask.audit.run import audit
+from unmask.claim.claim import claim_about
 from unmask.data import load
 from unmask.threat import Linf
 
@@ -27,7 +28,7 @@ class Beside(nn.Module):
 
 def test_a_detector_that_misleads_the_standard_attack_is_named_with_its_line():
     case = CASES["reconstruction_detector"]
-    report = audit(case.build(), DATA, Linf(epsilon=case.epsilon), budget="quick")
+    report = audit(case.build(), DATA, claim_about(Linf(epsilon=case.epsilon), budget="quick"))
     (finding,) = report.masking
     assert finding.mechanism == "detector"
     assert (Path(finding.file), finding.line) in case.guilty
@@ -39,7 +40,7 @@ def test_a_detector_that_misleads_the_standard_attack_is_named_with_its_line():
 
 def test_a_detector_that_never_objects_is_no_finding():
     network = Beside(CASES["honest_plain"].build(), lambda x: x.flatten(1).mean(1) - 2)
-    report = audit(network, DATA, Linf(epsilon=0.1), budget="quick")
+    report = audit(network, DATA, claim_about(Linf(epsilon=0.1), budget="quick"))
     assert not report.masking
 
 
@@ -48,7 +49,7 @@ def test_a_detector_that_objects_to_every_change_is_robust_and_no_finding():
     network = Beside(
         CASES["honest_plain"].build(), lambda x: (x - (16 * x).round() / 16).abs().flatten(1).amax(1) - 1e-4
     )
-    report = audit(network, DATA, Linf(epsilon=0.03), budget="quick")
+    report = audit(network, DATA, claim_about(Linf(epsilon=0.03), budget="quick"))
     assert report.robust_accuracy == pytest.approx(report.clean_accuracy)
     assert not report.masking
 
@@ -68,7 +69,7 @@ class WithItsClass(nn.Module):
 
 
 def test_a_class_for_rejection_is_attacked_like_a_score():
-    report = audit(WithItsClass().eval(), DATA, Linf(epsilon=0.2), budget="quick")
+    report = audit(WithItsClass().eval(), DATA, claim_about(Linf(epsilon=0.2), budget="quick"))
     assert [finding.mechanism for finding in report.masking] == ["detector"]
     assert report.robust_accuracy < report.naive_robust_accuracy - 0.5
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from unmask.audit.run import audit
+from unmask.claim.claim import claim_about
 from unmask.classifier import Classifier
 from unmask.data import load
 from unmask.defenses.detectors import Detection, Mahalanobis
@@ -32,7 +33,9 @@ def guarded():
 
 def test_both_are_attacked_at_once_and_the_detector_is_named(guarded):
     report = audit(
-        guarded, load("digits", examples=40), Linf(epsilon=0.2), claim=0.9, budget="quick", exhaustive=True
+        guarded,
+        load("digits", examples=40),
+        claim_about(Linf(epsilon=0.2), claim=0.9, budget="quick", exhaustive=True),
     )
     assert report.verdict == "refuted"
     assert report.robust_accuracy <= 0.05

@@ -1,5 +1,7 @@
 """CLEVER in the audit: at the thorough budget only, and marked by what the audit itself found."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from unmask.audit.context import subject_of
 from unmask.audit.estimate import estimated
 from unmask.audit.records import CleverRecord, MaskingFinding
 from unmask.bounds.clever.counterexamples import Staircase
+from unmask.claim.claim import claim_about
 from unmask.data import Data
 from unmask.judge import judge
 from unmask.report import words
@@ -25,10 +28,9 @@ def asked(network, budget="thorough", epsilon=0.3, findings=(), attack=False):
     y = network(x).argmax(1)
     y[0] = (y[0] + 1) % 3
     data = Data(x, y, "random", "", torch.arange(20))
-    options = {"claim": None, "exhaustive": False, "seed": 0, "batch_size": 32, "budget_name": budget}
-    options |= {"passes": 1, "device": None, "out": None, "resume": False, "progress": None}
-    subject = subject_of(network, data, Linf(epsilon=epsilon), **options)
-    subject.classifier = subject.classifier.replace(deterministic=True)
+    claim = claim_about(Linf(epsilon=epsilon), budget=budget, batch_size=32)
+    subject = subject_of(network, data, claim)
+    subject = replace(subject, classifier=subject.classifier.replace(deterministic=True))
     x_adv = x
     if attack:
         weight = linear()[1].weight

@@ -8,6 +8,7 @@ from tests.fixtures.case import fixture
 
 from unmask.attacks import APGD, PGD, JointPGD
 from unmask.audit.run import audit
+from unmask.claim.claim import claim_about
 from unmask.classifier import Classifier
 from unmask.data import load
 from unmask.defenses.detectors import (
@@ -115,7 +116,7 @@ def test_told_nothing(name, bench):
     defence = Detection.at(RATE, detector, bench.held_out, generator=bench.generator())
     hand = hand_accuracy(defence, detector, bench, data)
     # What it returns is all that the audit is given: logits and the detector's score.
-    report = audit(defence.wrap(Classifier(bench.network)).network, data, THREAT)
+    report = audit(defence.wrap(Classifier(bench.network)).network, data, claim_about(THREAT))
     found = [(f.mechanism, Path(f.file or "").name, f.line, f.operation, f.repair) for f in report.masking]
     print(
         f"\n{name}: clean {report.clean_accuracy:.3f}, naive {report.naive_robust_accuracy:.3f}, "

@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from unmask.audit.run import audit
+from unmask.claim.claim import claim_about
 from unmask.data import load
 from unmask.threat import Linf
 
@@ -83,7 +84,7 @@ def exact_accuracy(network, x, y):
 
 def audited(network):
     data = load("digits", examples=64)
-    report = audit(network.eval(), data, Linf(epsilon=EPSILON), budget="quick")
+    report = audit(network.eval(), data, claim_about(Linf(epsilon=EPSILON), budget="quick"))
     return report, exact_accuracy(network, data.x, data.y)
 
 

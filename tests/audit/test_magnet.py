@@ -11,6 +11,7 @@ from torch import nn
 from unmask import Outputs
 from unmask.attacks import JointPGD
 from unmask.audit.run import audit
+from unmask.claim.claim import claim_about
 from unmask.classifier import Classifier
 from unmask.data import load
 from unmask.judge import judge
@@ -56,7 +57,7 @@ def test_told_nothing():
         x_adv = attack.run(guarded, data.x, data.y, THREAT, generator=generator)
         seen = judge(guarded, x_adv, data.x, data.y, THREAT, generator=generator)
         hand = torch.maximum(hand, seen.failure_rate)
-    report = audit(network, data, THREAT)
+    report = audit(network, data, claim_about(THREAT))
     found = [(f.mechanism, f.line, f.code) for f in report.masking]
     print(
         f"\nMagNet: clean {report.clean_accuracy:.3f}, naive {report.naive_robust_accuracy:.3f}, "

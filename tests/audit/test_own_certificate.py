@@ -1,5 +1,6 @@
 """Randomised smoothing, told by nothing but its own certificate, comes out certified; a claim above it does not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from unmask.audit.certificates import certified_share
 from unmask.audit.context import subject_of
 from unmask.audit.run import audit
+from unmask.claim.claim import claim_about
 from unmask.data import load
 from unmask.target.target import load_target
 from unmask.threat import L2
@@ -21,35 +23,24 @@ def smoothed():
 
 def report_on(smoothed, claim, passes):
     data = load("digits", examples=10)
-    return audit(smoothed, data, L2(epsilon=0.2), claim=claim, budget="quick", passes=passes)
+    return audit(smoothed, data, claim_about(L2(epsilon=0.2), claim=claim, budget="quick", passes=passes))
 
 
 def test_the_bound_of_an_audit_is_the_defences_own(smoothed):
     data = load("digits", examples=10)
-    options = {"claim": None, "budget_name": "quick", "exhaustive": False, "seed": 0, "batch_size": 64}
-    subject = subject_of(
-        smoothed,
-        data,
-        L2(epsilon=0.2),
-        passes=1,
-        device=None,
-        out=None,
-        resume=False,
-        progress=None,
-        **options,
-    )
+    subject = subject_of(smoothed, data, claim_about(L2(epsilon=0.2), budget="quick", batch_size=64))
     share, words = certified_share(subject, subject.everyone[:0])
     # 100 votes of the example's own `passes`; a smaller ball, a larger share.
     assert share is not None
     assert 0.7 < share <= 1
     assert words is not None
     assert "votes of 100" in words
-    subject.threat = L2(epsilon=0.4)
-    further, _ = certified_share(subject, subject.everyone)
+    wider = replace(subject, threat=L2(epsilon=0.4))
+    further, _ = certified_share(wider, subject.everyone)
     assert further is not None
     assert further < share
-    subject.classifier = subject.classifier.replace(certificate=None)
-    assert certified_share(subject, subject.everyone) == (None, None)
+    without = replace(subject, classifier=subject.classifier.replace(certificate=None))
+    assert certified_share(without, subject.everyone) == (None, None)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from tests.fixtures.digits_networks import trained, with_weights
 
 from unmask.attacks import Attack, MomentumPGD
 from unmask.audit.run import audit
+from unmask.claim.claim import claim_about
 from unmask.classifier import Classifier
 from unmask.data import load
 from unmask.defenses import (
@@ -114,7 +115,7 @@ def test_as_strong_as_one_who_knows_the_defence(name, passes):
     data, threat = load("digits", examples=64), Linf(epsilon=EPSILON)
     classifier = known.build(passes)
     hand = by_hand(known, classifier, data, threat)
-    report = audit(classifier, data, threat, passes=passes)
+    report = audit(classifier, data, claim_about(threat, passes=passes))
     assert report.robust_accuracy <= hand + TOLERANCE
     # One mechanism, at the line that draws, whatever is detached or cast on the way there.
     assert {finding.mechanism for finding in report.masking} == {"stochastic"}
@@ -133,7 +134,7 @@ def main() -> None:
         for passes in (1, 10):
             classifier = DEFENCES[name].build(passes)
             hand = by_hand(DEFENCES[name], classifier, data, threat)
-            report = audit(classifier, data, threat, passes=passes)
+            report = audit(classifier, data, claim_about(threat, passes=passes))
             print(
                 f"{name:18s} {passes:6d}  {report.clean_accuracy:.3f}  {report.naive_robust_accuracy:.3f}"
                 f"  {report.robust_accuracy:.3f}  {hand:.3f}  {sorted({f.mechanism for f in report.masking})}",

@@ -32,6 +32,13 @@ def test_report_has_every_stable_key(tmp_path):
     assert written["environment"].keys() >= {"versions", "device", "seed", "batch_size", "checkpoint_hash"}
 
 
+def test_its_repr_fits_a_screen(tmp_path):
+    shown = repr(refuted(tmp_path / "source.py"))
+    assert len(shown) < 24 * 80
+    for word in ("verdict='refuted'", "robust_accuracy=", "shattered", "source.py:"):
+        assert word in shown
+
+
 def test_report_survives_a_round_trip(tmp_path):
     report = refuted(tmp_path / "source.py")
     assert Report.model_validate_json(report.to_json()) == report

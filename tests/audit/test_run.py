@@ -17,6 +17,7 @@ from unmask.audit.records import MaskingFinding
 from unmask.audit.run import audit
 from unmask.audit.runtime.journal import Journal
 from unmask.audit.verify import verify
+from unmask.claim.claim import claim_about
 from unmask.classifier import Classifier
 from unmask.data import load
 from unmask.errors import UnusableInput
@@ -39,11 +40,12 @@ QUICK = (
 DATA = load("digits", examples=48)
 
 
-def audited(name, **options):
+def audited(name, attacks=(), **options):
     case = CASES[name]
     with construction_sites():
         network = case.build()
-    return case, audit(network, DATA, threat_model(case.norm, case.epsilon), passes=case.passes, **options)
+    claim = claim_about(threat_model(case.norm, case.epsilon), passes=case.passes, **options)
+    return case, audit(network, DATA, claim, attacks=attacks)
 
 
 def hand_accuracy(case):
@@ -104,7 +106,7 @@ def test_a_random_network_is_scored_as_it_is_deployed():
             return torch.where(wrong, logits.roll(1, 1), logits)
 
     data = load("digits", examples=100)
-    report = audit(MostlyRight(), data, Linf(epsilon=1e-9), budget="quick")
+    report = audit(MostlyRight(), data, claim_about(Linf(epsilon=1e-9), budget="quick"))
     low, high = report.robust_accuracy_interval
     assert low <= 0.91 <= high
     assert abs(report.robust_accuracy - 0.91) < 0.03
@@ -119,7 +121,7 @@ def test_evidence_is_verified_by_code_that_knows_no_attack(tmp_path, claim):
 
     case = CASES["bit_depth"]
     target = load_target(case.target)
-    report = audit(target, DATA, Linf(epsilon=case.epsilon), claim=claim, out=tmp_path)
+    report = audit(target, DATA, claim_about(Linf(epsilon=case.epsilon), claim=claim), out=tmp_path)
     write_json(tmp_path, report)
     assert report.verdict == ("refuted" if claim else "not_refuted")
     assert verify(tmp_path).holds
@@ -149,7 +151,7 @@ def test_leaves_the_users_network_as_it_was():
     modes = [m.training for m in network.modules()]
     before = {k: v.clone() for k, v in network.state_dict().items()}
     state = torch.get_rng_state()
-    audit(network, DATA, Linf(epsilon=0.1), budget="quick")
+    audit(network, DATA, claim_about(Linf(epsilon=0.1), budget="quick"))
     assert [m.training for m in network.modules()] == modes
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
@@ -157,7 +159,7 @@ def test_leaves_the_users_network_as_it_was():
 
 
 def test_an_attack_of_the_users_own_runs_too():
-    _, report = audited("honest_plain", budget="quick", extra_attacks=[PGD(steps=3)])
+    _, report = audited("honest_plain", budget="quick", attacks=[PGD(steps=3)])
     assert report.attacks[-1].recipe == "yours: PGD"
 
 
@@ -181,16 +183,16 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing():
         def note(self, text):
             notes.append(text)
 
-    report = audit(Small(), DATA, Linf(epsilon=0.1), budget="quick", progress=Listening())
+    report = audit(Small(), DATA, claim_about(Linf(epsilon=0.1), budget="quick"), progress=Listening())
     assert any("out of memory" in note for note in notes)
     assert report.robust_accuracy < 0.6
 
 
 def test_a_journal_of_other_settings_is_refused(tmp_path):
     network = CASES["honest_plain"].build()
-    audit(network, DATA, Linf(epsilon=0.1), budget="quick", out=tmp_path)
+    audit(network, DATA, claim_about(Linf(epsilon=0.1), budget="quick"), out=tmp_path)
     with pytest.raises(UnusableInput, match="epsilon"):
-        audit(network, DATA, Linf(epsilon=0.2), budget="quick", out=tmp_path, resume=True)
+        audit(network, DATA, claim_about(Linf(epsilon=0.2), budget="quick"), out=tmp_path, resume=True)
 
 
 def test_standing_keeps_the_worst_and_ranks_by_margin():

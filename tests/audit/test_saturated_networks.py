@@ -10,6 +10,7 @@ from torch import nn
 
 from unmask.attacks import FGSM
 from unmask.audit.run import audit
+from unmask.claim.claim import claim_about
 from unmask.classifier import Classifier
 from unmask.data import load
 from unmask.gradients import LogitScale, ReducedGain
@@ -45,7 +46,7 @@ def lines(mark):
 
 def examine(network, data, estimators, mark):
     network.eval()
-    report = audit(network, data, THREAT, budget="quick")
+    report = audit(network, data, claim_about(THREAT, budget="quick"))
     classifier = Classifier(network, deterministic=True)
     left = []
     for gradient in estimators:

@@ -8,6 +8,7 @@ from tests.fixtures.case import fixture
 
 from unmask.attacks import APGD, MomentumPGD
 from unmask.audit.run import audit
+from unmask.claim.claim import claim_about
 from unmask.classifier import Classifier
 from unmask.data import load
 from unmask.defenses import (
@@ -148,7 +149,7 @@ def test_told_nothing(name):
     defended = build().wrap(Classifier(base(), deterministic=True))
     hand = hand_accuracy(defended, data)
     # The network alone: the audit sees neither the surrogate nor whether it is random.
-    report = audit(defended.network, data, THREAT, passes=defended.passes)
+    report = audit(defended.network, data, claim_about(THREAT, passes=defended.passes))
     found = [(f.mechanism, Path(f.file).name, f.line, f.code, f.repair) for f in report.masking]
     print(
         f"\n{name}: clean {report.clean_accuracy:.3f}, naive {report.naive_robust_accuracy:.3f}, "

@@ -12,10 +12,13 @@ import torch
 from tests.audit.small_audit import EPSILON, EXAMPLES, small_audit, write_target
 
 from unmask.attacks.pgd import PGD
+from unmask.claim.claim import Claim
 from unmask.cli import options
 from unmask.cli.audit import free_folder
-from unmask.cli.main import main
+from unmask.cli.main import main, parser
 from unmask.errors import Interrupted, ModelFailed, UnusableInput
+
+LEAST = {"target": "a.py:f", "norm": "linf", "epsilon": 0.1}
 
 
 class Engine:
@@ -26,17 +29,15 @@ class Engine:
         self.change = {}
         self.raises = None
 
-    def __call__(self, target, data, threat, *, out, progress, claim, **rest):
-        self.calls.append(
-            SimpleNamespace(target=target, data=data, threat=threat, out=out, claim=claim, **rest)
-        )
+    def __call__(self, target, data, claim, *, out, progress, **rest):
+        self.calls.append(SimpleNamespace(target=target, data=data, claim=claim, out=out, **rest))
         progress.stage("trace")
         progress.note("the batch was halved to 8")
         progress.update(0.75, 3, 10)
         print("the user's network prints this")
         if self.raises is not None:
             raise self.raises
-        report = small_audit(out, target.spec, claim=claim, data=data)
+        report = small_audit(out, target.spec, claim=claim.claim, data=data)
         progress.finding(report.masking[0])
         return report.model_copy(update=self.change)
 
@@ -160,24 +161,25 @@ def test_all_options_reach_the_engine(engine, folder):
     ]  # fmt: skip
     main(argv)
     (call,) = engine.calls
-    assert call.threat.epsilon == EPSILON
-    assert call.threat.norm == "linf"
-    assert call.claim == 0.83
-    assert (call.batch_size, call.passes, call.budget, call.exhaustive, call.seed) == (
+    claim = call.claim
+    assert claim.epsilon == EPSILON
+    assert claim.norm == "linf"
+    assert claim.claim == 0.83
+    assert (claim.batch_size, claim.passes, claim.budget, claim.exhaustive, claim.seed) == (
         17,
         4,
         "thorough",
         True,
         5,
     )
-    assert (call.data.split, len(call.data), call.device, str(call.out)) == (
+    assert (call.data.split, len(call.data), claim.device, str(call.out)) == (
         "train",
         EXAMPLES,
         "cpu",
         "there",
     )
     assert call.resume is False
-    first, second = call.extra_attacks
+    first, second = call.attacks
     assert type(first).__name__ == "Mine"
     assert second == PGD(steps=3)
 
@@ -186,7 +188,8 @@ def test_defaults(engine, folder):
     main(AUDIT[:-2])
     (call,) = engine.calls
     assert len(call.data) == 500
-    assert (call.budget, call.exhaustive, call.seed, call.passes, call.claim) == (
+    claim = call.claim
+    assert (claim.budget, claim.exhaustive, claim.seed, claim.passes, claim.claim) == (
         "standard",
         False,
         0,
@@ -220,7 +223,8 @@ def test_a_claim_file(engine, folder):
     main(["audit", "claims/claim.toml", "--examples", "11"])
     (call,) = engine.calls
     assert call.target.source == folder / "claims" / "nearest_mean.py"
-    assert (call.threat.norm, call.threat.epsilon, call.claim, call.batch_size) == ("l2", 8 / 255, 0.9, 9)
+    claim = call.claim
+    assert (claim.norm, claim.epsilon, claim.claim, claim.batch_size) == ("l2", 8 / 255, 0.9, 9)
     assert len(call.data) == 11
 
 
@@ -317,9 +321,7 @@ def test_ctrl_c_says_how_to_go_on_and_resume_needs_nothing_else(engine, folder, 
     first, second = engine.calls
     assert second.resume is True
     assert str(second.out) == "here"
-    assert (second.seed, second.claim, second.threat, second.target.spec) == (
-        first.seed, first.claim, first.threat, first.target.spec,
-    )  # fmt: skip
+    assert (second.claim, second.target.spec) == (first.claim, first.target.spec)
 
 
 def test_resume_where_nothing_is(engine, folder, capsys):
@@ -334,7 +336,7 @@ def test_resume_where_nothing_is(engine, folder, capsys):
     ("argv", "told"),
     [
         (["audit"], "there is no target"),
-        (["audit", "a.py:f"], "--norm is missing; state the threat model, for instance --norm linf"),
+        (["audit", "a.py:f"], "--norm is missing; give for instance --norm linf"),
         (["audit", "a.py:f", "--norm", "linf"], "--epsilon is missing"),
         (["audit", "a.py:f", "--norm", "l7"], "argument --norm: invalid choice"),
         (
@@ -342,12 +344,12 @@ def test_resume_where_nothing_is(engine, folder, capsys):
             "'8/0' is no number; give one such as 0.3 or 8/255",
         ),
         (["audit", "a.py:f", "--norm", "linf", "--epsilon", "nan"], "'nan' is no number"),
-        (["audit", "a.py:f", "--norm", "linf", "--epsilon=-0.1"], "--epsilon is -0.1"),
-        ([*AUDIT, "--claim", "83"], "--claim is 83; give an accuracy between 0 and 1, for instance 0.83"),
+        (["audit", "a.py:f", "--norm", "linf", "--epsilon=-0.1"], "--epsilon is -0.1; give at least 0"),
+        ([*AUDIT, "--claim", "83"], "--claim is 83; give a share between 0 and 1, for instance 0.45"),
         ([*AUDIT, "--examples", "0"], "--examples is 0; give at least 1"),
         ([*AUDIT, "--batch-size", "0"], "--batch-size is 0"),
         ([*AUDIT, "--passes", "-1"], "--passes is -1"),
-        ([*AUDIT, "--examples", "many"], "invalid int value: 'many'"),
+        ([*AUDIT, "--examples", "many"], "--examples is many; it should be a valid integer"),
         ([*AUDIT, "--device", "abacus"], "--device abacus cannot be used"),
         ([*AUDIT, "--data", "absent.npz"], "there is no file absent.npz"),
         ([*AUDIT, "--split", "dev"], "--split is 'dev'"),
@@ -399,12 +401,25 @@ def test_help_and_version(capsys):
     assert main(["--help"]) == 0
     assert main(["audit", "--help"]) == 0
     out = capsys.readouterr().out
-    for name in options.DEFAULTS:
-        if name != "target":
-            assert f"--{name.replace('_', '-')}" in out
+    for name in options.OPTIONS:
+        assert f"--{name.replace('_', '-')}" in out
     for name in ("--out", "--resume", "--json", "--quiet"):
         assert name in out
     assert main(["--version"]) == 0
+
+
+def test_the_command_line_is_the_claims_record_but_for_what_only_a_file_may_promise():
+    argv = [*AUDIT, "--resume", "here"]
+    spelt = {name for name in vars(parser().parse_args(argv)) if name in Claim.model_fields}
+    assert spelt == set(Claim.model_fields) - set(options.PROMISES)
+    # Whatever an example of the record says can be typed, and comes out as the record has it.
+    for name in options.OPTIONS:
+        (example, *_) = Claim.model_fields[name].examples
+        spelt = f"--{name.replace('_', '-')}"
+        text = example[0] if isinstance(example, list) else str(example)
+        typed = ([spelt] if example else []) if isinstance(example, bool) else [spelt, text]
+        claim = options.gather(parser().parse_args(["audit", "a.py:f", *AUDIT[2:6], *typed]), None)
+        assert getattr(claim, name) == getattr(Claim.model_validate({**LEAST, name: example}), name), name
 
 
 @pytest.mark.parametrize(

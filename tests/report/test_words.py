@@ -16,12 +16,12 @@ def test_the_command_repeats_the_audit(tmp_path):
         audit, verify = reproduce_commands(report, "my folder")
         arguments = parser().parse_args(shlex.split(audit)[1:])
         given = options.gather(arguments, None)
-        assert given["target"] == report.target
-        assert given["epsilon"] == report.threat.epsilon
-        assert given["claim"] == report.claim
-        assert given["examples"] == report.examples
-        assert given["passes"] == report.passes
-        assert given["exhaustive"] == report.exhaustive
+        assert given.target == report.target
+        assert given.epsilon == report.threat.epsilon
+        assert given.claim == report.claim
+        assert given.examples == report.examples
+        assert given.passes == report.passes
+        assert given.exhaustive == report.exhaustive
         assert str(arguments.out) == "my folder"
         assert str(parser().parse_args(shlex.split(verify)[1:]).folder) == "my folder"
 
@@ -49,5 +49,5 @@ def test_another_adversary_is_named_and_given_to_the_command():
     assert "told scores by at most 300 queries" in verdict_sentence(report)
     assert "does not count here" in naive_sentence(report)
     given = options.gather(parser().parse_args(shlex.split(reproduce_commands(report)[0])[1:]), None)
-    assert (given["goal"], given["targets"]) == ("targeted", 3)
-    assert (given["knowledge"], given["queries"]) == ("scores", 300)
+    assert (given.goal, given.targets) == ("targeted", 3)
+    assert (given.knowledge, given.queries) == ("scores", 300)

@@ -13,6 +13,7 @@ from unmask.attacks import Attack
 from unmask.audit.own_attack import OwnAttack
 from unmask.audit.run import audit
 from unmask.audit.state import State
+from unmask.claim.claim import claim_about
 from unmask.classifier import Classifier
 from unmask.cli.main import main
 from unmask.data import load
@@ -335,17 +336,8 @@ def test_a_bug_in_the_attack_is_one_line(folder, capsys):
 def test_from_python_and_by_an_adversary_who_only_asks():
     data = load("digits", examples=8)
     net = nearest_mean()
-    report = audit(
-        net, data, Linf(epsilon=0.02), budget="quick", extra_attacks=[Own(first(lambda s: net.train()))]
-    )
-    assert any("the attack Own broke the contract" in w for w in report.warnings)
-    report = audit(
-        net,
-        data,
-        Linf(epsilon=0.02),
-        budget="quick",
-        knowledge="scores",
-        queries=100,
-        extra_attacks=[Own(first(lambda s: net.train()))],
-    )
-    assert any("the attack Own broke the contract" in w for w in report.warnings)
+    mine = [Own(first(lambda s: net.train()))]
+    for asks in ({}, {"knowledge": "scores", "queries": 100}):
+        claim = claim_about(Linf(epsilon=0.02), budget="quick", **asks)
+        report = audit(net, data, claim, attacks=mine)
+        assert any("the attack Own broke the contract" in w for w in report.warnings)

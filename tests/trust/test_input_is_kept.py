@@ -11,6 +11,7 @@ from unmask.attacks import APGD, FAB, PGD, MomentumPGD, Square
 from unmask.audit.context import subject_of
 from unmask.audit.run import audit
 from unmask.bounds import certify
+from unmask.claim.claim import claim_about
 from unmask.classifier import Classifier
 from unmask.data import Data, load
 from unmask.diagnostics import preflight
@@ -295,21 +296,7 @@ def test_answers_that_are_kept_stay_what_they_were(how, digits):
 def test_a_network_that_holds_the_callers_tensor_cannot_change_the_audited_images(digits):
     x, y = digits
     data = Data(x, y, "digits", "test", torch.arange(len(x)))
-    subject = subject_of(
-        lambda x: x.flatten(1)[:, :10],
-        data,
-        THREAT,
-        passes=1,
-        device=None,
-        out=None,
-        resume=False,
-        progress=None,
-        claim=None,
-        budget_name="quick",
-        exhaustive=False,
-        seed=0,
-        batch_size=256,
-    )
+    subject = subject_of(lambda x: x.flatten(1)[:, :10], data, claim_about(THREAT, budget="quick"))
     audited = subject.x.clone(), subject.y.clone()
     x.fill_(0.5), y.zero_()
     assert torch.equal(subject.x, audited[0])
@@ -319,6 +306,8 @@ def test_a_network_that_holds_the_callers_tensor_cannot_change_the_audited_image
 @pytest.mark.slow
 def test_levels_in_place_are_as_robust_as_out_of_place():
     data = Data(*digits_of(12), "digits", "test", torch.arange(12))
-    in_place, apart = (audit(Levels(how).eval(), data, THREAT, budget="quick") for how in (True, False))
+    in_place, apart = (
+        audit(Levels(how).eval(), data, claim_about(THREAT, budget="quick")) for how in (True, False)
+    )
     assert in_place.clean_accuracy == apart.clean_accuracy
     assert abs(in_place.robust_accuracy - apart.robust_accuracy) <= 1 / 12

@@ -10,6 +10,7 @@ from unmask.audit.consistency import NAME
 from unmask.audit.race import Race
 from unmask.audit.run import audit
 from unmask.audit.standing import Standing
+from unmask.claim.claim import claim_about
 from unmask.data import load
 from unmask.errors import UnusableInput
 from unmask.threat import Linf
@@ -19,7 +20,7 @@ DATA = load("digits", examples=EXAMPLES)
 
 
 def audited(network, claim=CLAIM, **options):
-    return audit(network, DATA, Linf(epsilon=EPSILON), claim=claim, budget="quick", **options)
+    return audit(network, DATA, claim_about(Linf(epsilon=EPSILON), claim=claim, budget="quick", **options))
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import torch
 from tests.audit.small_audit import write_target
 
 from unmask.audit.run import audit
+from unmask.claim.claim import claim_about
 from unmask.classifier import Classifier
 from unmask.cli.main import main
 from unmask.data import Data, load
@@ -56,7 +57,7 @@ def test_a_ball_within_the_box_is_not(threat):
 )
 def test_from_python(threat):
     with pytest.raises(UnusableInput, match=r"did you mean .*/255\?"):
-        audit(linear, DIGITS, threat)
+        audit(linear, DIGITS, claim_about(threat))
 
 
 @pytest.mark.parametrize("command", ["audit", "bound"])
@@ -108,6 +109,6 @@ def test_both_stand_in_the_report(tmp_path):
     np.savez(tmp_path / "few.npz", x=x.numpy(), y=y.numpy())
     data = load(tmp_path / "few.npz")
     assert isinstance(data, Data)
-    said = " ".join(audit(linear, data, Linf(epsilon=0.01), budget="quick").warnings)
+    said = " ".join(audit(linear, data, claim_about(Linf(epsilon=0.01), budget="quick")).warnings)
     assert "1 of 4 images repeat" in said
     assert "classes have no image" in said

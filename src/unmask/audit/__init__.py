@@ -1,1 +1,74 @@
-"""From a classifier and a claim to a verdict that a stranger can check."""
+"""The audit: from a network and a claim to a report.
+
+The room itself can be called, for `unmask.audit(network, x, y, norm="linf", epsilon="8/255")` is what people write
+first, and an import of any file in here puts the room under that very name.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:  # torch takes seconds to load, and most of this room needs none of the others
+    from torch import Tensor, nn
+
+    from ..attacks import Attack
+    from ..classifier import Classifier, Network
+    from .records import Report
+    from .runtime.progress import Progress
+
+
+def audit(
+    network: nn.Module | Classifier | Network,
+    x: Tensor,
+    y: Tensor,
+    *,
+    norm: Literal["linf", "l2", "l1"],
+    epsilon: float | str,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    attacks: Sequence[Attack] = (),
+    **options: Any,
+) -> Report:
+    """Audits a network on labelled images and returns the report.
+
+    **Arguments**
+    - `network`: input as `x`, output logits `[batch, classes]`.
+    - `x`: `[n, channels, height, width]`, float32 in [0, 1]; `y`: `[n]`, integers. NumPy arrays will do.
+    - `norm`, `epsilon`: the ball; the radius in units of the image range, as a number or a fraction.
+    - `out`: folder for the journal and `evidence.safetensors`; nothing is written without it.
+    - `resume`: go on with the audit in `out`.
+    - `progress`: is told what goes on; `attacks`: of your own, run beside the audit's.
+    - `options`: the other fields of `unmask.claim.claim.Claim`: `claim`, `budget`, `seed`, `passes`, ...
+
+    **Raises** `UnusableInput` or `ModelFailed` with one line: name, value, way out.
+
+    >>> import torch, unmask
+    >>> sign = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
+    >>> x = torch.rand(8, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    >>> report = unmask.audit(sign, x, sign(x).argmax(1), norm="linf", epsilon="1/255", budget="quick")
+    >>> report.verdict, report.clean_accuracy
+    ('not_refuted', 1.0)
+    """
+    import torch
+
+    from ..claim.claim import parse_claim
+    from ..data import Data
+    from ..data.loading import check
+    from .run import audit as run
+
+    claim = parse_claim({"norm": norm, "epsilon": epsilon, **options}, "the call")
+    images, labels, notes = check(x, y, name="the data")
+    data = Data(images, labels, "tensors", "", torch.arange(len(images)), notes=notes)
+    return run(network, data, claim, out=out, resume=resume, progress=progress, attacks=attacks)
+
+
+class _Room(ModuleType):
+    __call__ = staticmethod(audit)
+
+
+sys.modules[__name__].__class__ = _Room

@@ -202,8 +202,8 @@ class Campaign:
 
     def _stop_if_decided(self) -> None:
         """Stops once the interval refutes the claim; for random networks on fresh draws, as it will be scored."""
-        claim, n = self.subject.claim, len(self.subject)
-        if claim is None or self.subject.exhaustive:
+        claim, n = self.subject.claim.claim, len(self.subject)
+        if claim is None or self.subject.claim.exhaustive:
             return
         if clopper_pearson(min(n, self.standing.robust_accuracy * n), n)[1] >= claim:
             return

@@ -27,18 +27,18 @@ def outside_steps(subject: Subject, *, detector: bool) -> Iterator[Step]:
     Under a limit they share it: no example is asked about more often. Without one, each takes the budget's queries.
     """
     patient = subject.random
-    each = subject.queries or subject.budget.black_box_queries
+    each = subject.claim.queries or subject.budget.black_box_queries
     left = each
     if left >= LEAST:
         yield _step(subject, "substitute", replace(SUBSTITUTE, early_stop=not patient), LEARNING)
-        left -= LEARNING if subject.queries else 0
-    if subject.knowledge == "scores":
+        left -= LEARNING if subject.claim.queries else 0
+    if subject.claim.knowledge == "scores":
         aims = subject.threat.goal == "targeted"
-        share = left if subject.queries is None or aims or left < LEAST else round(SEARCH * left)
+        share = left if subject.claim.queries is None or aims or left < LEAST else round(SEARCH * left)
         objective = Undetected(margin) if detector else margin
         search = Square(queries=share, objective=objective, early_stop=not patient)
         yield _step(subject, f"Square-{share}", search, share)
-        left -= share if subject.queries else 0
+        left -= share if subject.claim.queries else 0
     if subject.threat.goal == "targeted" or left < 1:
         return  # walks from labels start at a random image, which is hardly ever of a given class
     walk = RayS(queries=left) if isinstance(subject.threat, Linf) else HopSkipJump(queries=left)
@@ -52,9 +52,9 @@ def _step(subject: Subject, recipe: str, attack: Attack, queries: int) -> Step:
 
 def search_for_controls(subject: Subject) -> Attack:
     """What the controls look at: the adversary's own search, on a few queries."""
-    queries = min(200, subject.queries or 200)
+    queries = min(200, subject.claim.queries or 200)
     search: Attack = Square(queries=queries, early_stop=not subject.random)
-    if subject.knowledge == "labels":
+    if subject.claim.knowledge == "labels":
         search = RayS(queries=queries) if isinstance(subject.threat, Linf) else HopSkipJump(queries=queries)
     return Queried(inner=search, answers=subject.answers, queries=queries)
 
@@ -64,4 +64,4 @@ def queries_spent(subject: Subject, standing: Standing, steps: list[Step]) -> Qu
     ran = steps[: len(standing.spent)]
     asked = sum(spent.meter.forwards for spent in standing.spent) / subject.classifier.passes
     most = sum(step.attack.queries or 0 for step in ran if isinstance(step.attack, Queried))
-    return QueriesRecord(limit=subject.queries, most=most, mean=asked / len(subject))
+    return QueriesRecord(limit=subject.claim.queries, most=most, mean=asked / len(subject))

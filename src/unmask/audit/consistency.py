@@ -79,7 +79,7 @@ def consistency(
         else []
     )
     # Under a limit on queries each control is an adversary of its own, who had the whole of it.
-    known += list(parts(controlled.examined)) if subject.queries is None else []
+    known += list(parts(controlled.examined)) if subject.claim.queries is None else []
     if subject.random:
         worst = max(
             ((_beyond_noise(part, final, draws, standing.draws, len(known)), part) for part in known),

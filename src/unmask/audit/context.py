@@ -11,28 +11,34 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..claim.target_classes import Targets
+from ..claim.claim import Claim
+from ..claim.stated import check_scope
 from ..classifier import Classifier, Meter, Network
 from ..data import Data
-from ..errors import UnmaskError, UnusableInput
+from ..errors import UnusableInput
 from ..randomness import Streams
 from ..target.target import Target, checkpoint_hash
-from ..threat import ThreatModel
+from ..threat import ThreatModel, threat_model
 from .evidence import hash_images
 from .plan import Budget, budget_named
-from .records import Knowledge, ThreatRecord
+from .records import ThreatRecord
 from .runtime.journal import Journal
 from .runtime.processes import Processes
 from .runtime.progress import Progress, Silent
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Subject:
-    """One audit's network, examples and options; as `unmask.audit.run.audit` was given them, checked and on the device.
+    """One audit's network, examples and claim, checked and on the device.
 
-    **Fields** beside the arguments of `audit`:
+    Nothing changes it: a step of the audit that learns something returns a record, and `dataclasses.replace` makes
+    the next subject from it.
+
+    **Fields**
+    - `claim`: every option; `threat` is its geometry.
     - `x`, `y`, `index`: the examples, on the device.
     - `aim`: what attacks and judge are given for labels: `y`, or under a targeted goal the classes to reach.
+    - `batch_size`: examples in a batch, as far as is known by now: the claim's, or what fits.
     - `spec`, `checkpoint_hash`: how the target was named, and a hash of its parameters.
     - `processes`: which share the examples; `out`, `journal` and `progress` are those of the first one.
     - `journal`: None where nothing is written.
@@ -41,10 +47,11 @@ class Subject:
     classifier: Classifier
     data: Data
     threat: ThreatModel
-    claim: float | None
-    budget_name: str
-    exhaustive: bool
-    seed: int
+    claim: Claim
+    x: Tensor
+    y: Tensor
+    index: Tensor
+    aim: Tensor
     batch_size: int
     device: torch.device
     out: Path | None
@@ -52,36 +59,8 @@ class Subject:
     spec: str
     checkpoint_hash: str
     processes: Processes
-    targets: Targets | None = None
-    knowledge: Knowledge = "white-box"
-    queries: int | None = None
     journal: Journal | None = None
-    warnings: list[str] = field(
-        default_factory=list
-    )  # what the report says beside preflight's own; see `warn`
-
-    def __post_init__(self) -> None:
-        if self.claim is not None and not 0 <= self.claim <= 1:
-            raise UnmaskError(f"the claim is {self.claim}; give an accuracy between 0 and 1")
-        if (self.threat.goal == "targeted") != (self.targets is not None):
-            raise UnmaskError(
-                f"the goal is {self.threat.goal} and targets is {self.targets}; a targeted goal, and no other, needs "
-                'targets: "random", "least-likely" or a class'
-            )
-        if self.knowledge not in ("white-box", "scores", "labels"):
-            raise UnmaskError(f"knowledge is {self.knowledge!r}; choose white-box, scores or labels")
-        if self.knowledge == "labels" and self.targets is not None:
-            raise UnmaskError("no attack reaches a given class by labels alone; give knowledge='scores'")
-        if self.queries is not None and not (self.outside and self.queries >= 1):
-            raise UnmaskError(
-                f"queries is {self.queries} and knowledge {self.knowledge}; give at least 1, and knowledge='scores' "
-                "or 'labels': who sees the network need not ask it"
-            )
-        self.budget: Budget = budget_named(self.budget_name)
-        self.x, self.y, self.index = (
-            t.to(self.device, copy=True) for t in (self.data.x, self.data.y, self.data.index)
-        )  # our own: a network may hold the tensors that the caller gave
-        self.aim = self.y
+    warnings: list[str] = field(default_factory=list)  # beside preflight's own: a log that `warn` adds to
 
     def __len__(self) -> int:
         return len(self.x)
@@ -93,6 +72,16 @@ class Subject:
             self.progress.note(text)
 
     @property
+    def seed(self) -> int:
+        """Of all randomness."""
+        return self.claim.seed
+
+    @property
+    def budget(self) -> Budget:
+        """How much is tried."""
+        return budget_named(self.claim.budget)
+
+    @property
     def random(self) -> bool:
         """Whether equal inputs may give different outputs; known after preflight."""
         return not self.classifier.deterministic
@@ -100,13 +89,14 @@ class Subject:
     @property
     def outside(self) -> bool:
         """Whether the adversary sees answers only."""
-        return self.knowledge != "white-box"
+        return self.claim.knowledge != "white-box"
 
     @property
     def answers(self) -> Literal["scores", "labels"]:
         """What an adversary outside the network is told."""
-        assert self.knowledge != "white-box"
-        return self.knowledge
+        knowledge = self.claim.knowledge
+        assert knowledge in ("scores", "labels")
+        return knowledge
 
     @property
     def misclassification(self) -> ThreatModel:
@@ -131,71 +121,87 @@ class Subject:
     def settings(self) -> dict[str, Any]:
         """Everything that decides the result: a journal of other settings is not resumed."""
         return {
+            **self.claim.model_dump(mode="json", exclude=_FOUND_OUT),
             "target": self.spec,
             "checkpoint": self.checkpoint_hash,
             "data": self.data.name,
             "split": self.data.split,
             "examples": len(self.data),
-            "norm": self.threat.norm,
-            "epsilon": self.threat.epsilon,
-            "goal": self.threat.goal,
-            "targets": self.targets,
-            "knowledge": self.knowledge,
-            "queries": self.queries,
-            "claim": self.claim,
             "passes": self.classifier.passes,
-            "budget": self.budget_name,
-            "exhaustive": self.exhaustive,
-            "seed": self.seed,
-            "batch_size": self.batch_size,
             "version": __version__,
         }
+
+
+# Fields of a claim that say where something is: what was found there goes into the settings instead.
+_FOUND_OUT = {
+    "target",
+    "checkpoint_hash",
+    "data",
+    "split",
+    "examples",
+    "allow_pickle",
+    "passes",
+    "attack",
+    "device",
+}
 
 
 def subject_of(
     target: Target | Classifier | nn.Module | Network,
     data: Data,
-    threat: ThreatModel,
+    claim: Claim,
     *,
-    passes: int,
-    device: torch.device | str | None,
-    out: str | os.PathLike[str] | None,
-    resume: bool,
-    progress: Progress | None,
-    **options: Any,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
 ) -> Subject:
-    """Puts the network on the device, behind a classifier with a meter of its own, and opens the journal."""
+    """Puts the network on the device, behind a classifier with a meter of its own, and opens the journal.
+
+    **Raises** `UnusableInput` where the claim contradicts itself, or `out` holds another audit.
+    """
+    check_scope(claim)
+    threat = threat_model(claim.norm, claim.epsilon, goal=claim.goal)
     threat.check_radius(data.x[0].numel())
     network = target.network if isinstance(target, Target) else target
     classifier = network if isinstance(network, Classifier) else Classifier(network)
-    if passes != 1 or not isinstance(network, Classifier):
-        classifier = classifier.replace(passes=passes)
-    if device is not None and isinstance(classifier.network, nn.Module):
-        classifier.network.to(device)
+    if claim.passes != 1 or not isinstance(network, Classifier):
+        classifier = classifier.replace(passes=claim.passes)
+    if claim.device is not None and isinstance(classifier.network, nn.Module):
+        classifier.network.to(claim.device)
+    device = torch.device(claim.device) if claim.device is not None else classifier.device
     loaded = isinstance(target, Target)
     processes = Processes.current()
     if processes.rank > 0:
         out, progress = None, None
+    # Our own copies: a network may hold the tensors that the caller gave.
+    x, y, index = (t.to(device, copy=True) for t in (data.x, data.y, data.index))
     subject = Subject(
         classifier=classifier.replace(meter=Meter()),
         data=data,
         threat=threat,
-        device=torch.device(device) if device is not None else classifier.device,
+        claim=claim,
+        x=x,
+        y=y,
+        index=index,
+        aim=y,
+        batch_size=claim.batch_size,
+        device=device,
         out=Path(out) if out is not None else None,
         progress=progress or Silent(),
         processes=processes,
         spec=target.spec if loaded else type(classifier.network).__name__,
         checkpoint_hash=target.checkpoint_hash if loaded else checkpoint_hash(classifier.network),
-        **options,
     )
     _refuse_other_subjects(subject)
 
+    journal: list[Journal] = []  # the first process's own: it does not travel
+
     def opened() -> None:
         if subject.out is not None:
-            subject.journal = Journal(subject.out / "journal", subject.settings(), resume=resume)
+            journal.append(Journal(subject.out / "journal", subject.settings(), resume=resume))
 
     processes.first(opened)
-    return subject
+    return replace(subject, journal=journal[0] if journal else None)
 
 
 def _refuse_other_subjects(subject: Subject) -> None:

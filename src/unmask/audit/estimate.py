@@ -28,7 +28,7 @@ def estimated(
     None unless the budget is thorough, and for networks without a fixed decision boundary. A score of epsilon says
     that CLEVER calls the whole ball safe.
     """
-    if subject.budget_name != BUDGET or subject.random or subject.classifier.passes > 1:
+    if subject.claim.budget != BUDGET or subject.random or subject.classifier.passes > 1:
         return None
     if subject.threat.epsilon == 0:
         return None

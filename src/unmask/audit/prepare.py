@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -20,8 +22,8 @@ from .runtime.batch_size import BatchSize
 POOL = 256
 
 
-def look_over(subject: Subject) -> Preflight:
-    """The preflight, with smaller batches where memory runs out."""
+def look_over(subject: Subject) -> tuple[Preflight, int]:
+    """The preflight, with smaller batches where memory runs out; and the batch size that fits."""
 
     def with_batches_of(size: int) -> Preflight:
         return preflight(
@@ -29,16 +31,25 @@ def look_over(subject: Subject) -> Preflight:
             subject.x,
             subject.y,
             # Who errs without an attack may still be hard to lead to a given class.
-            claim=subject.claim if subject.threat.goal == "untargeted" else None,
+            claim=subject.claim.claim if subject.threat.goal == "untargeted" else None,
             box=subject.threat.box,
             batch_size=size,
             generator=subject.streams("preflight"),
         )
 
     memory = BatchSize(subject.batch_size, "preflight", subject.journal, subject.progress)
-    facts = memory.fitting(with_batches_of, len(subject), subject.classifier.meter)
-    subject.batch_size = memory.size
-    return facts
+    return memory.fitting(with_batches_of, len(subject), subject.classifier.meter), memory.size
+
+
+def looked_over(subject: Subject, facts: Preflight, batch_size: int) -> Subject:
+    """The subject as the preflight found it, and under a targeted goal with the classes to reach."""
+    classifier = subject.classifier.replace(
+        deterministic=facts.deterministic and facts.seedable, probabilities=facts.probabilities
+    )
+    # One at a time for every pass where batches matter: the standing's, the report's and so the verifier's.
+    size = 1 if facts.batch_dependent else batch_size
+    subject = replace(subject, classifier=classifier, batch_size=size)
+    return subject if subject.claim.targets is None else replace(subject, aim=find_targets(subject))
 
 
 def trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState]:
@@ -86,12 +97,13 @@ def trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState]:
 
 def find_targets(subject: Subject) -> Tensor:
     """The classes to reach, by the claim's rule."""
-    assert subject.targets is not None
-    if subject.targets == "least-likely" and subject.random:
+    rule = subject.claim.targets
+    assert rule is not None
+    if rule == "least-likely" and subject.random:
         raise UnusableInput(
             'targets is "least-likely", which for a random network changes from draw to draw; give "random" or a class'
         )
     parts = subject.everyone.split(subject.batch_size)
     streams = subject.streams("targets")
     logits = torch.cat([subject.classifier.predict(subject.x[p], generator=streams[p]).logits for p in parts])
-    return choose(subject.targets, subject.y, subject.index, seed=subject.seed, logits=logits)
+    return choose(rule, subject.y, subject.index, seed=subject.seed, logits=logits)

@@ -5,6 +5,7 @@ The keys of `schema: 1` are stable: none is renamed or removed, new ones are opt
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -207,6 +208,20 @@ class QueriesRecord(Record):
     mean: float
 
 
+# Of a report, what its `repr` shows.
+_SCREEN = (
+    "verdict",
+    "claim",
+    "threat",
+    "examples",
+    "clean_accuracy",
+    "robust_accuracy",
+    "robust_accuracy_interval",
+    "naive_robust_accuracy",
+    "certified_accuracy",
+)
+
+
 class Report(Record):
     """`report.json`. The first block are the keys that SPEC fixes; the second is for the reader's eyes."""
 
@@ -246,6 +261,14 @@ class Report(Record):
     targets: Literal["random", "least-likely"] | int | None = None
     knowledge: Knowledge = "white-box"
     queries: QueriesRecord | None = None
+
+    def __repr_args__(self) -> Iterator[tuple[str, object]]:
+        """What fits a screen: numbers and findings, without pictures and curves."""
+        for name in _SCREEN:
+            yield name, getattr(self, name)
+        for finding in self.masking:
+            yield finding.mechanism, f"{finding.operation} at {finding.file}:{finding.line}"
+        yield "failed controls", [control.name for control in self.controls if control.passed is False]
 
     @property
     def exit_status(self) -> int:

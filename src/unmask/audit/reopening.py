@@ -105,7 +105,7 @@ def control(subject: Subject, standing: Standing, campaign: Campaign, winner: Ca
 
 def _limited(subject: Subject) -> bool:
     """Whether the adversary may ask only so often: a point of the controls may have cost more than was left."""
-    return subject.queries is not None
+    return subject.claim.queries is not None
 
 
 def _take_in(

@@ -75,7 +75,7 @@ class Outcome:
         report = Report(
             schema=1,
             verdict="inconclusive",  # until the numbers below have had their say
-            claim=subject.claim,
+            claim=subject.claim.claim,
             threat=subject.threat_record(),
             examples=n,
             clean_accuracy=1 - float(self.clean.failure_rate.mean()),
@@ -92,8 +92,8 @@ class Outcome:
             data=subject.data.name,
             split=subject.data.split,
             passes=subject.classifier.passes,
-            budget=subject.budget_name,
-            exhaustive=subject.exhaustive,
+            budget=subject.claim.budget,
+            exhaustive=subject.claim.exhaustive,
             stochastic=subject.random,
             warnings=[*self.facts.warnings, *subject.warnings],
             certificate=certificate,
@@ -102,8 +102,8 @@ class Outcome:
             gradient_histogram=_histogram(self.state.elements),
             images=self._images(),
             clever=clever,
-            targets=subject.targets,
-            knowledge=subject.knowledge,
+            targets=subject.claim.targets,
+            knowledge=subject.answers if subject.outside else "white-box",
             queries=self.queries,
         )
         return report.model_copy(update={"verdict": verdict_of(report)})
@@ -130,7 +130,7 @@ class Outcome:
                 checkpoint_hash=subject.checkpoint_hash,
                 passes=subject.classifier.passes,
                 draws=self.draws,
-                targets=None if subject.targets is None else subject.aim[found],
+                targets=None if subject.claim.targets is None else subject.aim[found],
             ),
         )
 

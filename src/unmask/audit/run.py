@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 
-import torch
 from torch import nn
 
 from ..attacks import Attack
 from ..attacks.queried import Queried
-from ..claim.target_classes import Targets
-from ..classifier import Classifier, Network
+from ..claim.claim import Claim
+from ..classifier import Classifier, Meter, Network
 from ..data import Data
 from ..target.target import Target
-from ..threat import ThreatModel
 from ..tracing.analyse import Analysis
 from .attack_runner import Campaign
 from .black_box import outside_steps, queries_spent
@@ -26,9 +26,9 @@ from .controls import as_control
 from .detector import count_rejections, detector_finding
 from .findings import GradientState, confirmed, describe, unlocated
 from .plan import Step
-from .prepare import find_targets, look_over, trace
+from .prepare import look_over, looked_over, trace
 from .race import Race, run_race
-from .records import Knowledge, MaskingFinding, Report
+from .records import MaskingFinding, Report
 from .reopening import control
 from .report_builder import Outcome
 from .runtime.progress import Progress, Silent
@@ -38,75 +38,38 @@ from .standing import Standing
 def audit(
     target: Target | Classifier | nn.Module | Network,
     data: Data,
-    threat: ThreatModel,
+    claim: Claim,
     *,
-    claim: float | None = None,
-    passes: int = 1,
-    budget: str = "standard",
-    exhaustive: bool = False,
-    seed: int = 0,
-    batch_size: int = 256,
-    device: torch.device | str | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
-    extra_attacks: Sequence[Attack] = (),
-    targets: Targets | None = None,
-    knowledge: Knowledge = "white-box",
-    queries: int | None = None,
+    attacks: Sequence[Attack] = (),
 ) -> Report:
     """Audits a classifier on some examples and returns the report.
 
     **Arguments**
     - `target`: a loaded `Target`, a `Classifier`, or a network: input `[0, 1]` NCHW float32, output logits.
     - `data`: the examples to attack.
-    - `claim`: accuracy under attack that somebody claims, in [0, 1]. The audit stops once it is refuted, unless
-      `exhaustive`.
-    - `passes`: a deployed prediction is the mean of the logits over this many forward passes.
+    - `claim`: the threat model, the claimed accuracy if there is one, and every option: `unmask.claim.claim.Claim`
+      says what each does. Its `device` is by default the network's own.
     - `out`: folder for the journal and `evidence.safetensors`; nothing is written without it.
     - `resume`: go on with the journal in `out`.
-    - `extra_attacks`: run after the plan's own, on everything not yet broken.
-    - `targets`: under a targeted goal, which class each example is to be taken for
-      (`unmask.claim.target_classes.choose`). Robust accuracy is then the share
-      that no attack brought there, wrong without an attack or not.
-    - `knowledge`: `white-box`, or what the adversary is told of a query's answer: `scores` or `labels`. Then masking is
-      looked for all the same, by an auditor who sees the network; nothing found that way counts against the claim.
-    - `queries`: how often such an adversary may ask about one example.
+    - `progress`: is told what goes on.
+    - `attacks`: of your own, run after the plan's, on everything not yet broken.
+
+    Under a targeted goal robust accuracy is the share that no attack brought to its target, wrong without an attack
+    or not. Where the adversary only learns `scores` or `labels`, masking is looked for all the same, by an auditor who
+    sees the network; nothing found that way counts against the claim.
 
     **Raises** `UnusableInput` or `ModelFailed` with one line: name, value, way out.
     """
-    subject = subject_of(
-        target,
-        data,
-        threat,
-        passes=passes,
-        device=device,
-        out=out,
-        resume=resume,
-        progress=progress,
-        claim=claim,
-        budget_name=budget,
-        exhaustive=exhaustive,
-        seed=seed,
-        batch_size=batch_size,
-        targets=targets,
-        knowledge=knowledge,
-        queries=queries,
-    )
+    subject = subject_of(target, data, claim, out=out, resume=resume, progress=progress)
     began = time.perf_counter()
     progress = subject.progress
 
     progress.stage("preflight")
-    facts = subject.processes.first(lambda: look_over(subject))
-    subject.batch_size = subject.processes.first(lambda: subject.batch_size)
-    subject.classifier = subject.classifier.replace(
-        deterministic=facts.deterministic and facts.seedable,
-        probabilities=facts.probabilities,
-    )
-    if facts.batch_dependent:
-        subject.batch_size = 1  # for every pass: the standing's, the report's and so the verifier's
-    if subject.targets is not None:
-        subject.aim = find_targets(subject)
+    facts, size = subject.processes.first(partial(look_over, subject))
+    subject = looked_over(subject, facts, size)
     progress.stage("trace")
     analysis, state = trace(subject, facts)
 
@@ -119,7 +82,7 @@ def audit(
     naive = campaign.naive(clean_rates)
     entrants = candidates(
         analysis,
-        threat,
+        subject.threat,
         deterministic=not subject.random,
         detector=facts.has_detector,
         draws=subject.budget.draws,
@@ -133,11 +96,11 @@ def audit(
     if subject.outside:
         race = run_race(subject, inside, entrants)
         asking = list(outside_steps(subject, detector=facts.has_detector))
-        asked = [Queried(inner=attack, answers=subject.answers) for attack in extra_attacks]
+        asked = [Queried(inner=attack, answers=subject.answers) for attack in attacks]
         campaign = Campaign(subject, standing, facts)
         campaign.run_outside(asking, asked)
     else:
-        race = campaign.run(entrants, suspicious, extra_attacks)
+        race = campaign.run(entrants, suspicious, attacks)
 
     spent = queries_spent(subject, standing, asking) if subject.outside else None
     counted = None
@@ -189,13 +152,13 @@ def _inside(subject: Subject, standing: Standing) -> Standing:
     """The standing of attacks that see the network: the audit's own, unless the adversary may not."""
     if not subject.outside:
         return standing
-    inside = _standing(subject)
-    inside.progress, inside.elsewhere = Silent(), standing.elsewhere
+    # Both spend, and what is spent is counted once.
+    inside = _standing(replace(subject, progress=Silent()), elsewhere=standing.elsewhere)
     inside.step("clean inside", "", lambda part, _: subject.x[part], subject.everyone)
     return inside
 
 
-def _standing(subject: Subject) -> Standing:
+def _standing(subject: Subject, elsewhere: Meter | None = None) -> Standing:
     return Standing(
         subject.classifier,
         subject.x,
@@ -208,6 +171,7 @@ def _standing(subject: Subject) -> Standing:
         journal=subject.journal,
         progress=subject.progress,
         processes=subject.processes,
+        elsewhere=elsewhere,
     )
 
 

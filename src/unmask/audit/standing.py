@@ -46,6 +46,7 @@ class Standing:
     - `draws`: fresh predictions per proposal while choosing; 1 if deterministic. The final score draws again.
     - `seed`, `index`: name each example's random streams, so that neither batch size nor order matters.
     - `processes`: share the examples of every step; all of them know the whole standing.
+    - `elsewhere`: counts what an interrupted run and other processes spent; a meter of its own by default.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Standing:
         journal: Journal | None,
         progress: Progress,
         processes: Processes | None = None,
+        elsewhere: Meter | None = None,
     ):
         self.classifier, self.x, self.y, self.threat = classifier, x, y, threat
         self.seed, self.index, self.draws = seed, index, draws
@@ -72,7 +74,7 @@ class Standing:
         self.seen = torch.zeros(len(x), device=x.device)  # draws behind each rate
         self.spent: list[Spent] = []
         self.track: list[tuple[int, int, float]] = []
-        self.elsewhere = Meter()  # spent by an interrupted run and by other processes
+        self.elsewhere = Meter() if elsewhere is None else elsewhere
 
     # --- what is known ---------------------------------------------------------------------------------------------
 

@@ -8,12 +8,15 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import wrap
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic_core import ErrorDetails
 
 from ..errors import UnusableInput, first_line
+
+if TYPE_CHECKING:  # a wrong option is told before torch is loaded
+    from ..threat import ThreatModel
 
 
 def parse_number(text: str) -> float:
@@ -52,14 +55,23 @@ Share = Annotated[
 
 
 class Claim(BaseModel):
-    """What a defence's author claims. Keys are those of the command line; every one is honoured or refused.
+    """What a defence's author claims, and how it is audited: the one record of options of this package.
 
-    The descriptions of the fields are the comments of `unmask claim new` and the text of the published schema.
+    Command line, claim file, `--resume` and Python all end in it, and the audit reads nothing else, so that a new
+    option is a field here and the place that honours it. The descriptions of the fields are the help of `unmask
+    audit`, the comments of `unmask claim new` and the text of the published schema.
+
+    From Python the network and the data are given themselves, and `target`, `data`, `split`, `examples` and
+    `allow_pickle` say nothing.
+
+    >>> Claim(norm="linf", epsilon=0.1, claim=0.9).budget
+    'standard'
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, title="claim.toml")
 
     target: str = Field(
+        "",
         description="The network: file.py:callable or package.module:callable, called without arguments. "
         "Input [0, 1] NCHW float32, output logits.",
         examples=["my_defence.py:network"],
@@ -156,6 +168,9 @@ class Claim(BaseModel):
     )
 
 
+# Without these, neither file nor command line says what is claimed.
+REQUIRED = ("target", "norm", "epsilon")
+
 SECTIONS: dict[str, tuple[str, ...]] = {
     "The model": ("target", "checkpoint_hash", "passes", "false_positive_rate"),
     "The data": ("data", "split", "examples", "allow_pickle"),
@@ -167,7 +182,16 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 
 def schema() -> dict[str, Any]:
     """The JSON schema that `docs/claim.schema.json` publishes."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Claim.model_json_schema()}
+    whole = Claim.model_json_schema()
+    whole["properties"]["target"].pop(
+        "default"
+    )  # from Python the network itself is given; a file must name it
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **whole,
+        "description": "What a defence's author claims. Every key is honoured or refused.",
+        "required": list(REQUIRED),
+    }
 
 
 def read_claim(path: Path) -> Claim:
@@ -189,6 +213,8 @@ def read_claim(path: Path) -> Claim:
             raise UnusableInput(f"{path} states {name} twice, with a dash and without; keep one")
         values[name] = value
     claim = parse_claim(values, str(path))
+    if not claim.target:
+        raise UnusableInput(_missing("target", str(path)))
 
     def beside(spec: str) -> str:
         file, separator, rest = spec.partition(":")
@@ -202,8 +228,11 @@ def read_claim(path: Path) -> Claim:
     return claim.model_copy(update={k: v for k, v in places.items() if k in stated})
 
 
-def parse_claim(values: Mapping[str, Any], where: str) -> Claim:
-    """Validates what stands in `where`. **Raises** `UnusableInput` with one line for the first defect."""
+def parse_claim(values: Mapping[str, Any], where: str | None) -> Claim:
+    """Validates what stands in `where`; None is the command line, whose keys are spelt as its options.
+
+    **Raises** `UnusableInput` with one line for the first defect.
+    """
     try:
         return Claim.model_validate(dict(values))
     except ValidationError as error:
@@ -212,23 +241,44 @@ def parse_claim(values: Mapping[str, Any], where: str) -> Claim:
         raise UnusableInput(_line(first, where)) from error
 
 
-def _line(error: ErrorDetails, where: str) -> str:
-    name, problem = str(error["loc"][0]), error["msg"]
-    if error["type"] == "extra_forbidden":
+def claim_about(threat: ThreatModel, **options: Any) -> Claim:
+    """The claim about a threat model, with the other fields of `Claim` by name.
+
+    **Raises** `UnusableInput` with one line for the first option that cannot be.
+    """
+    ball = {"norm": threat.norm, "epsilon": threat.epsilon, "goal": threat.goal}
+    return parse_claim({**ball, **options}, "the call")
+
+
+def _line(error: ErrorDetails, where: str | None) -> str:
+    name, problem, kind = str(error["loc"][0]), error["msg"], error["type"]
+    if kind == "extra_forbidden":
         keys = ", ".join(Claim.model_fields)
         return f"{where} has the unknown key {name!r}; the keys are {keys}"
+    if kind == "missing":
+        return _missing(name, where)
     example = _example(name)
-    if error["type"] == "missing":
-        return f"there is no {name} in {where}; add for instance {name} = {example}"
-    value = f"{name} of {where} is {error['input']!r}"
-    if error["type"] == "value_error":  # ours, with its own way out
-        return f"{name} of {where}: {problem.removeprefix('Value error, ')}"
+    named, value = f"{name} of {where}", f"{name} of {where} is {error['input']!r}"
+    if where is None:
+        named, example = f"--{name.replace('_', '-')}", example.strip('"')
+        value = f"{named} is {error['input']}"
+    if kind == "value_error":  # ours, with its own way out
+        return f"{named}: {problem.removeprefix('Value error, ')}"
     if name == "checkpoint_hash":
         return f"{value}; give the 64 hexadecimal digits that report.json and unmask claim new write"
     if name in ("clean_accuracy", "claim", "false_positive_rate"):
         return f"{value}; give a share between 0 and 1, for instance {example}"
+    if kind == "greater_than_equal":
+        return f"{value}; give at least {(error.get('ctx') or {})['ge']}, for instance {example}"
     problem = problem[0].lower() + problem[1:].replace(" after validation", "")
     return f"{value}; {problem.replace('input', 'it', 1)}, for instance {example}"
+
+
+def _missing(name: str, where: str | None) -> str:
+    if where is None:
+        example = _example(name).strip('"')
+        return f"--{name} is missing; give for instance --{name} {example}"
+    return f"there is no {name} in {where}; add for instance {name} = {_example(name)}"
 
 
 def _example(name: str) -> str:

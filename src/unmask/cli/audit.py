@@ -56,7 +56,7 @@ def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
     """Audits and writes the folder. Sets `arguments.resumable` once there is something to resume."""
     if arguments.resume is not None and arguments.out not in (None, arguments.resume):
         raise UnusableInput(f"--resume {arguments.resume} and --out {arguments.out} differ; leave --out out")
-    options = opt.gather(arguments, arguments.resume)
+    claim = opt.gather(arguments, arguments.resume)
 
     # Here, so that a wrong option is told before torch is loaded.
     import torch
@@ -66,50 +66,37 @@ def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
     from ..claim.stated import check_checkpoint, check_clean, check_scope
     from ..claim.target_classes import load_for
     from ..target.target import load_target
-    from ..threat import threat_model
     from .terminal import TerminalProgress
 
-    threat = threat_model(options["norm"], options["epsilon"], goal=options["goal"])
-    device = choose_device(options["device"], torch.cuda.is_available())
-    claim = opt.as_claim(options)
+    device = choose_device(claim.device, torch.cuda.is_available())
     check_scope(claim)
-    attacks = [_attack(spec) for spec in options["attack"]]
-    target = load_target(options["target"])
+    attacks = [_attack(spec) for spec in claim.attack]
+    target = load_target(claim.target)
     check_checkpoint(claim.checkpoint_hash, target.checkpoint_hash, target.spec)
     data = load_for(
-        options["targets"],
-        options["data"],
-        split=options["split"],
-        examples=options["examples"],
-        allow_pickle=options["allow_pickle"],
+        claim.targets,
+        claim.data,
+        split=claim.split,
+        examples=claim.examples,
+        allow_pickle=claim.allow_pickle,
     )
     check_clean(claim, target.network, data, device=device)
-    bare = options["target"].partition(" + ")[0]  # without defences, whose brackets no folder wants
+    bare = claim.target.partition(" + ")[0]  # without defences, whose brackets no folder wants
     out = arguments.resume or arguments.out or free_folder(f"unmask-{bare.rpartition(':')[2]}")
     resuming = arguments.resume is not None
     if _rank() == 0 and not resuming:
         _refuse_used(out)
-        opt.store(out, options)
+        opt.store(out, claim)
     arguments.resumable = out
     with of_torchrun(), TerminalProgress(quiet=arguments.quiet or _rank() > 0) as progress:
         report = audit(
             target,
             data,
-            threat,
-            claim=options["claim"],
-            passes=options["passes"],
-            budget=options["budget"],
-            exhaustive=options["exhaustive"],
-            seed=options["seed"],
-            batch_size=options["batch_size"],
-            device=device,
+            claim.model_copy(update={"device": device}),
             out=out,
             resume=resuming,
             progress=progress,
-            extra_attacks=attacks,
-            targets=options["targets"],
-            knowledge=options["knowledge"],
-            queries=options["queries"],
+            attacks=attacks,
         )
     return report, _write(report, out) if _rank() == 0 else []
 

@@ -79,8 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measures and returns what `--json` prints: radii in the norm's own units, null where there is none."""
-    options = opt.gather(arguments, None)
-    batches, samples = BUDGETS[options["budget"]]
+    claim = opt.gather(arguments, None)
+    batches, samples = BUDGETS[claim.budget]
     batches = batches if arguments.batches is None else arguments.batches
     samples = samples if arguments.samples is None else arguments.samples
 
@@ -98,43 +98,39 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     from .audit import choose_device
     from .terminal import TerminalProgress
 
-    if not options["epsilon"] > 0:
+    if not claim.epsilon > 0:
         raise UnusableInput("--epsilon is 0; give the radius in which CLEVER samples, for instance 0.3")
     goal = "targeted" if arguments.targeted else "untargeted"
-    threat = threat_model(options["norm"], options["epsilon"], goal=goal)
+    threat = threat_model(claim.norm, claim.epsilon, goal=goal)
     bracketing = Bracketing(
         clever=Clever(batches=batches, samples=samples, half=arguments.half),
         methods=CERTIFICATES[arguments.certify],  # pyright: ignore[reportArgumentType]
     )
-    device = choose_device(options["device"], torch.cuda.is_available())
-    claim = opt.as_claim(options)
+    device = choose_device(claim.device, torch.cuda.is_available())
     check_scope(claim)
     if claim.goal == "targeted" or claim.knowledge != "white-box":
         raise UnusableInput(
             f"the claim's goal is {claim.goal} and its knowledge {claim.knowledge}; a distance is measured by one who "
             "sees the network, to any wrong class or to that of --targeted: leave goal and knowledge out"
         )
-    target = load_target(options["target"])
+    target = load_target(claim.target)
     check_checkpoint(claim.checkpoint_hash, target.checkpoint_hash, target.spec)
-    wanted = {name: options[name] for name in ("split", "examples", "allow_pickle")}
-    data = load(options["data"], **wanted)
+    data = load(claim.data, split=claim.split, examples=claim.examples, allow_pickle=claim.allow_pickle)
     threat.check_radius(data.x[0].numel())
     check_clean(claim, target.network, data, device=device)
-    chosen = slice(None if options["examples"] else EXAMPLES)
+    chosen = slice(None if claim.examples else EXAMPLES)
     x, y, index = (t[chosen].to(device) for t in (data.x, data.y, data.index))
     network = target.network
     classifier = network if isinstance(network, Classifier) else Classifier(network)
     if isinstance(classifier.network, torch.nn.Module):
         classifier.network.to(device)
-    streams = Streams.seeded(options["seed"], index, "bound")
+    streams = Streams.seeded(claim.seed, index, "bound")
     with TerminalProgress(quiet=arguments.quiet) as progress:
         progress.stage("preflight")
-        facts = preflight(
-            classifier, x, y, batch_size=options["batch_size"], generator=streams.fork("preflight")
-        )
+        facts = preflight(classifier, x, y, batch_size=claim.batch_size, generator=streams.fork("preflight"))
         if not facts.deterministic or not facts.seedable or classifier.passes > 1:
             raise UnusableInput(
-                f"{options['target']} is random, so that no example has a fixed distance; use unmask audit, which "
+                f"{claim.target} is random, so that no example has a fixed distance; use unmask audit, which "
                 "judges it on fresh draws"
             )
         for warning in facts.warnings:
@@ -151,11 +147,11 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
         found = bracketing.run(classifier, x, aims, threat, generator=streams, progress=told)
     certified, clever, attack = found.medians()
     return {
-        "target": options["target"],
+        "target": claim.target,
         "data": data.name,
         "split": data.split,
         "threat": {"norm": threat.norm, "epsilon": threat.epsilon, "goal": goal},
-        "seed": options["seed"],
+        "seed": claim.seed,
         "clever": {"batches": batches, "samples": samples, "half": arguments.half},
         "masking": found.masking,
         "uncertified": found.uncertified,

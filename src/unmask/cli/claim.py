@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ..claim.checklist import Item, check
-from ..claim.claim import SECTIONS, Claim, parse_claim, read_claim, to_toml, toml_value
+from ..claim.claim import REQUIRED, SECTIONS, Claim, parse_claim, read_claim, to_toml, toml_value
 from ..errors import UnusableInput
 from .pipes import readers_may_leave
 
-REQUIRED = [name for name, field in Claim.model_fields.items() if field.is_required()]
 # Defaults that a question starts from are the author's to confirm; these only steer the audit.
 UNASKED = ("checkpoint_hash", "allow_pickle", *SECTIONS["The audit"])
 STATED = ("box", "goal", "knowledge", "adaptive")
@@ -99,7 +98,7 @@ def ask(values: Mapping[str, Any]) -> dict[str, Any]:
         if name == "targets" and answers.get("goal") != "targeted":
             continue
         print(f"\n{field.description}")
-        default = "" if field.is_required() or field.default is None else f" [{toml_value(field.default)}]"
+        default = "" if name in REQUIRED or field.default is None else f" [{toml_value(field.default)}]"
         while name not in answers:
             try:
                 text = input(f"{name}{default}: ").strip()
@@ -108,7 +107,7 @@ def ask(values: Mapping[str, Any]) -> dict[str, Any]:
                     f"the input ended before {name}; give --{name.replace('_', '-')}"
                 ) from error
             if not text:
-                if field.is_required():
+                if name in REQUIRED:
                     print("this one is needed")
                     continue
                 if field.default is not None:

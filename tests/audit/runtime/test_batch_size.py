@@ -11,6 +11,7 @@ from unmask.audit.run import audit
 from unmask.audit.runtime.batch_size import BatchSize
 from unmask.audit.runtime.journal import Journal
 from unmask.audit.runtime.progress import Silent
+from unmask.claim.claim import claim_about
 from unmask.classifier import Meter
 from unmask.data import load
 from unmask.threat import Linf
@@ -53,12 +54,16 @@ def essence(report):
 def test_a_resumed_audit_knows_how_much_fits(tmp_path):
     whole, cut, resumed = Narrow(8), Narrow(8), Narrow(8)
     options = {"budget": "quick", "batch_size": 24}
-    undisturbed = audit(whole, DATA, Linf(epsilon=0.1), out=tmp_path / "whole", **options)
+    undisturbed = audit(whole, DATA, claim_about(Linf(epsilon=0.1), **options), out=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         audit(
-            cut, DATA, Linf(epsilon=0.1), out=tmp_path / "cut", progress=StopsAt("final judgement"), **options
+            cut,
+            DATA,
+            claim_about(Linf(epsilon=0.1), **options),
+            out=tmp_path / "cut",
+            progress=StopsAt("final judgement"),
         )
-    again = audit(resumed, DATA, Linf(epsilon=0.1), out=tmp_path / "cut", resume=True, **options)
+    again = audit(resumed, DATA, claim_about(Linf(epsilon=0.1), **options), out=tmp_path / "cut", resume=True)
     assert whole.refused[:2] == cut.refused[:2] == [24, 12]  # without a gradient, and with one
     assert not {24, 12} & set(resumed.refused)
     assert undisturbed.environment.batch_size == 6
