@@ -82,8 +82,7 @@ class APGD(GradientAttack):
             est = self.gradient.estimate(classifier, batch.objective, x_adv, batch.y, generator=batch.streams)
             grad = est.grad
             if step == 0:
-                value_best, value_mark = torch.full_like(est.value, -torch.inf).expand(2, -1).clone()
-                values = [value_mark]
+                value_best, value_mark = est.value.new_full((len(batch),), -torch.inf), est.value.clone()
             overwrite(est.value > value_best, (x_best, x_adv), (grad_best, grad), (value_best, est.value))
             values.append(est.value)
 
