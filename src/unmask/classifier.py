@@ -212,7 +212,7 @@ class Classifier:
 
     def _checked(self, x: Tensor) -> Outputs:
         try:
-            outputs = self.network(_lent(x))
+            outputs = self.network(lent(x))
         except (UnmaskError, torch.OutOfMemoryError):
             raise
         except BaseException as error:
@@ -231,7 +231,7 @@ class Classifier:
         return Outputs(read.logits.clone(), None if score is None else score.clone())
 
 
-def _lent(x: Tensor) -> Tensor:
+def lent(x: Tensor) -> Tensor:
     """A copy for the network to do with as it likes; under autograd no leaf, but one that gets its `.grad`."""
     x = x.clone()
     if x.requires_grad and not x.is_leaf:

@@ -32,3 +32,8 @@ class Interrupted(KeyboardInterrupt):
 def first_line(error: BaseException) -> str:
     """First line of an exception's message, else its type."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether it says that memory ran out, which torch raises as a plain `RuntimeError` on the CPU."""
+    return "out of memory" in str(error) or "can't allocate memory" in str(error)

@@ -70,15 +70,16 @@ def trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState]:
             generator=subject.streams("trace", some),
         )
         pool = slice(min(POOL, len(subject)))
-        analysis = learn_stand_in(
-            analysis,
-            subject.classifier,
-            subject.x[pool],
-            subject.threat,
-            seed=subject.seed,
-            batch_size=min(32, size),
-            generator=subject.streams("stand-in", pool),
-        )
+        if not analysis.warning:
+            analysis = learn_stand_in(
+                analysis,
+                subject.classifier,
+                subject.x[pool],
+                subject.threat,
+                seed=subject.seed,
+                batch_size=min(32, size),
+                generator=subject.streams("stand-in", pool),
+            )
         if facts.has_detector:
             analysis = with_detector(subject, analysis, some)
         more = right[: min(32, size)] if len(right) >= 4 else some

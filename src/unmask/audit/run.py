@@ -72,6 +72,8 @@ def audit(
     subject = looked_over(subject, facts, size)
     progress.stage("trace")
     analysis, state = trace(subject, facts)
+    if analysis.warning:
+        facts = replace(facts, warnings=(*facts.warnings, analysis.warning))
 
     standing = _standing(subject)
     progress.stage("clean")

@@ -9,11 +9,13 @@ each look for one kind of harm.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..classifier import Classifier, seeded
+from ..errors import first_line, out_of_memory
 from ..objectives import margin
 from ..randomness import Streams
 from ..threat import Linf, ThreatModel
@@ -24,12 +26,22 @@ from .detect.misleading import misleading
 from .detect.origins import random_origins
 from .detect.sampling import beside_the_way, drawn
 from .detect.vanishing import explained, vanishing_and_exploding
+from .record import recorder
 from .record.compare import EXCHANGED, SCALES, same, twins_of
-from .record.recorder import record
+from .record.fidelity import checked, plain_pass
+from .record.values import Trace
 from .suspect import Analysis, Suspect
 
 # Runs of a random network over which its operations' results are averaged. Ours.
 DRAWS = 8
+AS_WRITTEN = (
+    "the tracer could not look behind what the network cuts from the gradient, as a pass with these cuts undone is "
+    "another one ({}): operations behind a cut are not examined, and cuts are not repaired"
+)
+UNTRACED = (
+    "no operation of the network could be examined, as a recorded pass is another one ({}): nothing is said about "
+    "where its gradients mislead"
+)
 
 
 def analyse(
@@ -43,19 +55,45 @@ def analyse(
 ) -> Analysis:
     """Traces a small batch `[batch, channels, height, width]` and names the suspects.
 
-    **Cost**: nine recorded forwards per example (six more for a random network), one more per place that loses the
-    gradient, and local backward passes through single operations (not metered: none is a pass through the network).
+    A trace that cannot be taken is said in the analysis's `warning`, and never ends an audit.
+
+    **Cost**: one plain and nine recorded forwards per example (six more for a random network), one more per place that
+    loses the gradient, and local backward passes through single operations (not metered: none is a pass through the
+    network).
     """
-    with seeded(
-        seed, x.device
-    ):  # probes of single operations draw their cotangents from the global generator
-        return _analyse(classifier, x, y, threat, seed, Streams.of(generator, len(x)))
+    streams = Streams.of(generator, len(x))
+    plain = plain_pass(classifier, x, seed=seed)
+    reason = ""
+    for uncut, warning in ((True, ""), (False, AS_WRITTEN)):
+        try:
+            with seeded(seed, x.device):  # probes of single operations draw from the global generator
+                base, difference = checked(classifier, x, plain, seed=seed, uncut=uncut)
+                if not difference:
+                    found = _analyse(classifier, base, plain.memory, uncut, x, y, threat, seed, streams)
+                    return replace(found, warning=warning.format(reason))
+            reason = reason or difference
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:  # anybody's code, run with somebody looking: it may raise anything
+            if out_of_memory(error):
+                raise torch.OutOfMemoryError(str(error)) from error
+            reason = reason or f"{type(error).__name__}: {first_line(error)}"
+    empty = Trace([], plain.logits, x, [])
+    return Analysis((), empty, {}, True, True, (), warning=UNTRACED.format(reason))
 
 
 def _analyse(
-    classifier: Classifier, x: Tensor, y: Tensor, threat: ThreatModel, seed: int, streams: Streams
+    classifier: Classifier,
+    base: Trace,
+    written: frozenset[int],
+    uncut: bool,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    seed: int,
+    streams: Streams,
 ) -> Analysis:
-    base = record(classifier, x, seed=seed)
+    record = partial(recorder.record, uncut=uncut, written=written)
     again = record(classifier, x, seed=seed)
     other = record(classifier, x, seed=seed + 1)
     controlled = same(base.logits, again.logits)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .detect.origins import Origin
-from .record.recorder import Record, Trace
 from .record.sites import Site
+from .record.values import Record, Trace
 from .repair.rules import Bridge
 
 Group = tuple[str, str, int]
@@ -40,6 +40,7 @@ class Analysis:
 
     `stand_in` is a learned bridge and the cosine between its slopes and the changes seen, where one was learned.
     `draws` are runs on the same input under different seeds, for a random network.
+    `warning`: what could not be examined, or "".
     """
 
     suspects: tuple[Suspect, ...]
@@ -50,6 +51,7 @@ class Analysis:
     origins: tuple[Origin, ...]
     draws: tuple[Trace, ...] = ()
     stand_in: tuple[Bridge, float] | None = None
+    warning: str = ""
 
     def where(self, *symptoms: str) -> list[Suspect]:
         """The suspects of some symptoms."""

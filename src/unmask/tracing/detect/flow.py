@@ -10,7 +10,7 @@ from torch.autograd.graph import GradientEdge
 
 from ...objectives import Labels, Objective
 from ...types import Outputs
-from ..record.recorder import Record, Trace, Value, held
+from ..record.values import Record, Trace, Value, held
 
 # Below this a gradient is as good as zero: float32 loses precision under 1e-38. Ours.
 DEAD = 1e-30
@@ -95,7 +95,10 @@ def _arriving(trace: Trace, at_logits: Tensor) -> dict[GradientEdge, Tensor | No
 
 
 def _pull(logits: Tensor, cotangent: Tensor, places: list) -> list[Tensor | None]:
-    return list(torch.autograd.grad(logits, places, cotangent, retain_graph=True, allow_unused=True))
+    try:
+        return list(torch.autograd.grad(logits, places, cotangent, retain_graph=True, allow_unused=True))
+    except Exception:  # the user's own backward, or a hook of theirs: where it raises, nothing arrives
+        return [None] * len(places)
 
 
 def _largest(grad: Tensor, batch: int) -> Tensor:
@@ -115,7 +118,7 @@ def _passage(record: Record, output: Value, cotangent: Tensor, batch: int) -> Pa
         return None
     try:
         grads = torch.autograd.grad(output.edge, edges, cotangent, retain_graph=True, allow_unused=True)  # pyright: ignore
-    except RuntimeError:
+    except Exception:  # the user's own backward, or a hook of theirs: it may raise anything
         return None
     sizes = [_largest(g, batch) for g in grads if g is not None]
     if any(len(size) != batch for size in sizes):

@@ -15,7 +15,8 @@ import torch
 from ...classifier import Classifier
 from ..record.compare import SCALES, Twins, changed, same, twins_of
 from ..record.freeze import share_through
-from ..record.recorder import COPIES, CUTS, EXITS, Record, Trace
+from ..record.operations import COPIES, CUTS, EXITS
+from ..record.values import Record, Trace
 from ..repair.stand_ins import SATURATING
 from ..suspect import Group, Suspect, base_name, title
 from .slopes import WRAPPING, zero_everywhere
@@ -42,7 +43,7 @@ def lost_gradients(
     for r in base.records:
         if (
             r.index in noisy
-            or r.kind == "hook"
+            or (r.kind == "hook" and not _raises(r))
             or not any(changed(r, twins[scale].get(r.key)) for scale in moved)
         ):
             continue
@@ -169,11 +170,18 @@ def _loses(r: Record, classifier: Classifier) -> str:
     leaving = [v for v in r.outputs if v.edge is not None]
     if not leaving:
         if any(v.data.is_floating_point() for v in r.outputs):
-            return "opaque" if r.kind == "opaque" else "cut" if r.name in COPIES else "zero"
+            return (
+                "opaque" if r.kind == "opaque" else "cut" if r.name in COPIES or r.kind == "hook" else "zero"
+            )
         return "discrete" if r.outputs else ""
     if len(leaving) < len(r.outputs) and any(v.edge is None for v in r.outputs):
         return "discrete"  # indices beside values
     return "zero" if zero_everywhere(r) else ""
+
+
+def _raises(r: Record) -> bool:
+    """Whether backward hooks raise where a gradient comes back, so that none does."""
+    return bool(r.outputs) and all(v.edge is None for v in r.outputs)
 
 
 def _jump(base: Trace, moved: dict[float, Trace]) -> float:
@@ -208,7 +216,14 @@ def _share(
         change = (trace.logits - base.logits).detach().abs().max()
         if not change > 1e-6 * base.logits.detach().abs().max():
             continue
-        share = share_through(classifier, base, trace.x.detach(), trace.logits.detach(), records, seed=seed)
+        try:
+            share = share_through(
+                classifier, base, trace.x.detach(), trace.logits.detach(), records, seed=seed
+            )
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception:  # the user's code, given something held still that it did not expect
+            continue
         if share == share:
             break
     return share

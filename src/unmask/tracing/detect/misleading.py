@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...objectives import margin
 from ..record.compare import SCALES, twins_of
-from ..record.recorder import Record, Trace
+from ..record.values import Record, Trace
 from ..repair.stand_ins import SATURATING
 from ..suspect import Group, Suspect, base_name, title
 from .flow import arriving

@@ -9,8 +9,9 @@ from torch import Tensor
 from ...classifier import Classifier
 from ..record.compare import inputs_differ, same
 from ..record.freeze import logits_with
-from ..record.recorder import EXITS, Record, Trace
+from ..record.operations import EXITS
 from ..record.sites import Frame, Site
+from ..record.values import Record, Trace
 from .drawing import drawing_line
 
 # They hand out memory as it is: what it happens to hold is no draw.
@@ -90,6 +91,11 @@ def random_origins(
         origins.setdefault(
             (first.site.file, first.site.line), Origin(operation, first.site, group, False, effect)
         )
+    if not origins and found:  # each says what the others do, as where one draw seeds the next
+        first = next(iter(found.values()))
+        effect = float((other.logits - base.logits).detach().abs().max())
+        operation = f"torch.{first.name}" if first.kind == "torch" else first.name
+        return [Origin(operation, first.site, first.group, False, effect)]
     return list(origins.values())
 
 

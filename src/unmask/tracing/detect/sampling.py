@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..record.compare import Twins, changed, same
-from ..record.recorder import EXITS, Record, Trace
+from ..record.operations import EXITS
+from ..record.values import Record, Trace
 from ..suspect import Group
 from .slopes import zero_everywhere
 

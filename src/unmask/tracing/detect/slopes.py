@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from ..record.compare import same
-from ..record.recorder import Record, Value, held
+from ..record.values import Record, Value, held
 from ..suspect import base_name
 
 # Sawtooth functions, and all that come back to where they were.
@@ -37,7 +37,7 @@ def local_vjp(output: Value, inputs: list[Value], cotangent: Tensor) -> list[Ten
             retain_graph=True,
             allow_unused=True,  # pyright: ignore[reportArgumentType]
         )
-    except RuntimeError:
+    except Exception:  # the user's own backward, or a hook of theirs: it may raise anything
         return None
     carrying = [v for v in inputs if v.edge is not None]
     return [torch.zeros_like(v.data) if g is None else held(g) for v, g in zip(carrying, found, strict=True)]

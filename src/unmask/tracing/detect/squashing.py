@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ...classifier import LEAST, Classifier
-from ..record.recorder import Record, Trace, record
+from ..record.recorder import record
 from ..record.sites import Site
+from ..record.values import Record, Trace
 from ..suspect import base_name
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ...objectives import cross_entropy, margin
 from ..record.compare import same, twins_of
-from ..record.recorder import Record, Trace
 from ..record.sites import Site
+from ..record.values import Record, Trace
 from ..suspect import Group, Suspect, title
 from .flow import Passage, follow
 from .slopes import zero_everywhere

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .recorder import Record, Trace
+from .values import Record, Trace
 
 # Fractions of epsilon at which the network is moved. Ours: an attack's steps are between a sixteenth and a quarter.
 SCALES = (1.0, 0.25, 0.0625)

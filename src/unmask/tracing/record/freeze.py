@@ -11,8 +11,10 @@ from torch import Tensor
 from ...classifier import Classifier, seeded
 from ...types import Outputs
 from .intercept import Interceptor
-from .recorder import WRITES, Record, Trace, group_of, run_network, tensors_in
+from .operations import WRITES, tensors_in
+from .recorder import group_of, run_network
 from .sites import module_names, site, stack
+from .values import Record, Trace
 
 Key = tuple[str, str, int, int]
 
@@ -55,8 +57,28 @@ class Freezer(Interceptor):
                 with torch.no_grad():
                     tensor.copy_(value.data)
             else:
-                replaced[id(tensor)] = value.data.clone()
+                replaced[id(tensor)] = _holding(tensor, value.data)
         return _exchange(result, replaced) if replaced else result
+
+
+def _holding(tensor: Tensor, data: Tensor) -> Tensor:
+    """Other numbers in a tensor that stays a leaf, or in its graph: the user's code may go back from it."""
+    if not tensor.requires_grad:
+        return data.clone()
+    if not tensor.is_leaf:
+        return _Held.apply(tensor, data)
+    tensor.data = data.clone()
+    return tensor
+
+
+class _Held(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, data: Tensor) -> Tensor:
+        return data.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return grad, None
 
 
 def _exchange(result: Any, replaced: dict[int, Tensor]) -> Any:

@@ -8,17 +8,17 @@ seen too), `torch.from_numpy`, and scripted or compiled callables, which come as
 from __future__ import annotations
 
 import types
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch._C._functorch import peek_interpreter_stack
-from torch._functorch import apis
+from torch._functorch import apis, eager_transforms
 from torch.autograd import function as autograd_function
 from torch.overrides import TorchFunctionMode
-from torch.utils.hooks import RemovableHandle
+
+from .operations import SET_DATA
 
 _APPLY = autograd_function.Function.__dict__["apply"].__func__
 _ORIGINAL_APPLY = types.FunctionType(
@@ -40,8 +40,13 @@ def op_name(func: Callable[..., Any]) -> str:
     """Short name of what was called: `round`, `__setitem__`, `data`."""
     name = getattr(func, "__name__", type(func).__name__)
     if name in ("__get__", "__set__"):
-        name = getattr(getattr(func, "__self__", None), "__name__", name)
+        what = getattr(getattr(func, "__self__", None), "__name__", name)
+        return _SETTERS.get(what, what) if name == "__set__" else what
     return name
+
+
+# Set by assignment, as in `d.data = value` and `z.requires_grad = True`.
+_SETTERS = {"data": SET_DATA, "requires_grad": "requires_grad_"}
 
 
 # Questions about a tensor, not operations on its values.
@@ -51,7 +56,7 @@ QUESTIONS = frozenset(
     __len__ __hash__ __repr__ __format__ __dir__ _version is_inference is_nested is_meta is_mps untyped_storage
     data_ptr get_device retain_grad has_names nelement is_tensor is_storage is_same_size storage
     set_default_dtype get_default_dtype is_grad_enabled compute_should_use_set_data is_cpu _backward_hooks is_mkldnn
-    is_conj is_neg backward _is_view""".split()
+    is_conj is_neg _is_view _record_function_enter_new _record_function_exit._RecordFunction""".split()
 )
 
 
@@ -63,29 +68,34 @@ class Interceptor(TorchFunctionMode):
     inside it). `call()` runs the operation on the arguments it was given.
     """
 
+    keeps_inference_mode = False  # else it is `no_grad`: equal values, that a backward pass can take part in
+
     def on_call(
         self, kind: str, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Runs the operation, or something in its place, and returns its result."""
         raise NotImplementedError
 
-    def on_hook(self, tensor: torch.Tensor, hook: Callable[..., Any]) -> None:
-        """Stands for `tensor.register_hook(hook)`, which changes gradients and nothing else: left out."""
+    def on_hook(self, tensor: torch.Tensor, hook: Callable[..., Any]) -> Any:
+        """Stands for `tensor.register_hook(hook)`: the hook acts while the network runs, for gradients of its own.
+
+        Afterwards it is left out: what it would change is the gradient and nothing else.
+        """
+        return tensor.register_hook(lambda grad: None if self.over else hook(grad))
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name = op_name(func)
-        if (
-            name in QUESTIONS or peek_interpreter_stack() is not None
-        ):  # inside a function transform: no plain tensors
+        # Inside a function transform there are no plain tensors.
+        if self._busy or name in QUESTIONS or peek_interpreter_stack() is not None:
             return func(*args, **(kwargs or {}))
         if name == "register_hook":
-            self.on_hook(*args, **(kwargs or {}))
-            return RemovableHandle(OrderedDict())
+            return self.on_hook(*args, **(kwargs or {}))
         return self.on_call("torch", name, func, args, kwargs or {})
 
     def __enter__(self) -> Interceptor:
         self._inside = 0
-        self._opaque: list[tuple[nn.Module, tuple[Any, ...]]] = []
+        self._busy = 0
+        self.over = False
         self._outer_apply = _APPLY.__globals__.get("_unmask_apply")
         _APPLY.__globals__["_unmask_apply"] = self._on_apply
         self._apply_code = _APPLY.__code__
@@ -96,17 +106,26 @@ class Interceptor(TorchFunctionMode):
         torch.jit.ScriptFunction.__call__ = lambda f, *a, **k: self._on_script(f, a, k)  # pyright: ignore
         self._vmap = apis.vmap_impl  # pyright: ignore
         apis.vmap_impl = self._on_vmap  # pyright: ignore
+        self._grad_impl = eager_transforms.grad_impl
+        eager_transforms.grad_impl = self._on_transformed  # pyright: ignore
+        self._new_parameter = nn.Parameter.__dict__["__new__"]
+        nn.Parameter.__new__ = self._on_parameter  # type: ignore[method-assign]
         self._inference_enter = torch.inference_mode.__enter__
         self._inference_exit = torch.inference_mode.__exit__
 
         def enter(mode: torch.inference_mode) -> None:
             # Inference tensors cannot take part in a backward pass; no_grad gives the same values.
             mode._unmask_before = torch.is_grad_enabled()  # type: ignore[attr-defined]
-            if mode.mode:
+            if self.keeps_inference_mode:
+                self._inference_enter(mode)
+            elif mode.mode:
                 torch._C._set_grad_enabled(False)
 
         def leave(mode: torch.inference_mode, *_: object) -> None:
-            torch._C._set_grad_enabled(mode._unmask_before)  # type: ignore[attr-defined]
+            if self.keeps_inference_mode:
+                self._inference_exit(mode, None, None, None)
+            else:
+                torch._C._set_grad_enabled(mode._unmask_before)  # type: ignore[attr-defined]
 
         torch.inference_mode.__enter__ = enter  # type: ignore[method-assign]
         torch.inference_mode.__exit__ = leave  # type: ignore[method-assign]
@@ -117,9 +136,12 @@ class Interceptor(TorchFunctionMode):
 
     def __exit__(self, *exc: Any) -> None:
         super().__exit__(*exc)
+        self.over = True
         nn.Module.__call__ = self._module_call  # type: ignore[method-assign]
+        nn.Parameter.__new__ = self._new_parameter  # type: ignore[method-assign]
         torch.inference_mode.__enter__ = self._inference_enter  # type: ignore[method-assign]
         torch.inference_mode.__exit__ = self._inference_exit  # type: ignore[method-assign]
+        eager_transforms.grad_impl = self._grad_impl  # pyright: ignore
         apis.vmap_impl = self._vmap  # pyright: ignore
         torch.jit.ScriptFunction.__call__ = self._script_call
         torch.from_numpy = self._from_numpy
@@ -130,9 +152,16 @@ class Interceptor(TorchFunctionMode):
             _APPLY.__globals__["_unmask_apply"] = self._outer_apply
 
     def _unseen(self, *call: Any) -> Any:
-        # A mode is switched off while it handles a call; what we patched ourselves has to do the same.
-        with torch._C.DisableTorchFunction():
+        # Kind, name, what to call, and its arguments, as of `on_call`.
+        # A mode is switched off while it handles a call; what we patched ourselves has to do the same. Subclasses of
+        # `Tensor` go on to handle theirs.
+        if self._busy:
+            return call[2](*call[3], **call[4])
+        self._busy += 1
+        try:
             return self.on_call(*call)
+        finally:
+            self._busy -= 1
 
     def _on_apply(self, cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._inside:
@@ -141,8 +170,7 @@ class Interceptor(TorchFunctionMode):
         def apply(*args: Any, **kwargs: Any) -> Any:
             self._inside += 1
             try:
-                with torch._C.DisableTorchFunction():
-                    return _ORIGINAL_APPLY(cls, *args, **kwargs)
+                return _ORIGINAL_APPLY(cls, *args, **kwargs)
             finally:
                 self._inside -= 1
 
@@ -151,6 +179,14 @@ class Interceptor(TorchFunctionMode):
 
     def _on_from_numpy(self, array: Any) -> Any:
         return self._unseen("source", "from_numpy", self._from_numpy, (array,), {})
+
+    def _on_parameter(self, cls: type, data: Any = None, requires_grad: bool = True) -> Any:
+        def new(data: Any = None, requires_grad: bool = True) -> Any:
+            return self._new_parameter.__func__(cls, data, requires_grad)
+
+        if not isinstance(data, torch.Tensor):
+            return new(data, requires_grad)
+        return self._unseen("torch", "Parameter", new, (data, requires_grad), {})
 
     def _on_script(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -162,10 +198,17 @@ class Interceptor(TorchFunctionMode):
         self, func: Any, in_dims: Any, out_dims: Any, mode: str, chunks: Any, *args: Any, **kwargs: Any
     ) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
-            with torch._C.DisableTorchFunction():
-                return self._vmap(func, in_dims, out_dims, mode, chunks, *args, **kwargs)
+            return self._vmap(func, in_dims, out_dims, mode, chunks, *args, **kwargs)
 
         return self._unseen("opaque", f"vmap of {getattr(func, '__name__', 'function')}", call, args, kwargs)
+
+    def _on_transformed(
+        self, func: Any, argnums: Any, has_aux: bool, given: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        def call(*given: Any, **kwargs: Any) -> Any:
+            return self._grad_impl(func, argnums, has_aux, given, kwargs)
+
+        return self._unseen("opaque", f"grad of {getattr(func, '__name__', 'function')}", call, given, kwargs)
 
     def _on_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if module._backward_hooks or module._backward_pre_hooks:
@@ -188,8 +231,7 @@ class Interceptor(TorchFunctionMode):
             return self._module_call(module, *args, **kwargs)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            with torch._C.DisableTorchFunction():
-                return self._module_call(module, *args, **kwargs)
+            return self._module_call(module, *args, **kwargs)
 
         name = f"{'compiled' if compiled else 'scripted'} {getattr(module, 'original_name', type(module).__name__)}"
         return self._unseen("opaque", name, call, args, kwargs)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from ..record.recorder import COPIES, EXITS, Record, Trace, Value
+from ..record.operations import COPIES, EXITS
+from ..record.values import Record, Trace, Value
 from ..suspect import Analysis, Suspect
 from .rules import INPUT, Bridge, Group, fitted
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ...classifier import Classifier, seeded
 from ...randomness import Streams
 from ...threat import ThreatModel
-from ..record.recorder import Trace, record
+from ..record.recorder import record
+from ..record.values import Trace
 from ..suspect import Analysis
 from .bridges import ALIKE, Crossing, dependents, exit_crossing
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import torch
 
 from ..detect.squashing import last_soft_max
-from ..record.recorder import EXITS, Record
+from ..record.operations import EXITS
+from ..record.values import Record
 from ..suspect import Analysis, Suspect
 from .bridges import best_end, bridges_across, dependents, main_input, source_of
 from .rules import (
@@ -105,7 +106,7 @@ def _rules(guilty: list[Suspect]) -> tuple[dict[Group, Rule], dict[Group, str]]:
 
 def _rule(s: Suspect) -> tuple[Rule | None, str]:
     name = s.group[0] if s.group[0].startswith("__") else s.group[0].rstrip("_")
-    if s.symptom == "cut":
+    if s.symptom == "cut" and s.kind != "hook":
         return None, "the gradient goes on behind the cut"
     if s.kind == "function":
         return Redifferentiate(), "its own forward is differentiated instead of the backward it declares"

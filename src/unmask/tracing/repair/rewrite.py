@@ -16,8 +16,11 @@ from torch import Tensor, nn
 from ...classifier import LEAST
 from ...types import Outputs
 from ..record.intercept import Interceptor
-from ..record.recorder import EXITS, WRITES, group_of, tensors_in, uncut
+from ..record.operations import EXITS, WRITES, tensors_in
+from ..record.recorder import group_of
+from ..record.shadows import Shadows
 from ..record.sites import module_names, site, stack
+from ..record.uncut import uncut
 from .rules import (
     INPUT,
     Bridge,
@@ -49,11 +52,12 @@ class Rewritten:
         if not torch.is_grad_enabled():
             return self.network(x)
         x = x.clone()  # not a leaf, so that a network may write into it
-        with _Rewriter(self.rewrite, self._names, x):
+        rewriter = _Rewriter(self.rewrite, self._names, x)
+        with rewriter:
             returned = self.network(x)
             if not isinstance(returned, Tensor | Outputs):  # read inside: arrays come back to torch here
                 returned = Outputs.of(returned) or returned
-            return returned
+            return rewriter.whole(returned)
 
 
 class _Rewriter(Interceptor):
@@ -68,6 +72,20 @@ class _Rewriter(Interceptor):
         self._held: dict[tuple[Group, int], list[Tensor]] = {(INPUT, 0): [x]}
         self._ordinals: dict[Group, int] = {}
         self._shadows: dict[int, tuple[Tensor, Shadow]] = {}
+        # Where cuts are healed, the user's code runs as it is, and what is rewritten runs beside it.
+        self._beside = Shadows(x, uncut=rewrite.heal_cuts, carries=self._carries)
+
+    def _carries(self, tensor: Tensor) -> bool:
+        return tensor.requires_grad or id(tensor) in self._shadows
+
+    def whole(self, outputs: Tensor | Outputs) -> Tensor | Outputs:
+        """The network's outputs, with the graph that was kept beside them."""
+        if isinstance(outputs, Tensor):
+            beside = self._beside.of(outputs)
+            return outputs if beside is outputs else Substitute.apply(outputs.detach(), beside)
+        if not isinstance(outputs, Outputs) or outputs.detector_score is None:
+            return Outputs(self.whole(outputs.logits)) if isinstance(outputs, Outputs) else outputs  # pyright: ignore
+        return Outputs(self.whole(outputs.logits), self.whole(outputs.detector_score))  # pyright: ignore
 
     def _shadow_of(self, item: Any) -> Shadow | None:
         found = self._shadows.get(id(item)) if isinstance(item, Tensor) else None
@@ -77,8 +95,30 @@ class _Rewriter(Interceptor):
         self, kind: str, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """As `Interceptor.on_call`."""
+        if name == "_set_grad_enabled" or not self._uncut:
+            return self._rewritten(kind, name, func, args, kwargs)
+        if name in EXITS and name in self._hot:
+            self._hold_exit(name, self._beside.of(args[0]))
+
+        def beside(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return self._rewritten(kind, name, func, args, kwargs)
+
+        wanted = name in self._hot and name not in EXITS
+        return self._beside.call(kind, name, func, args, kwargs, beside=beside, wanted=wanted)
+
+    def _hold_exit(self, name: str, leaving: Any) -> None:
+        """Keeps what leaves torch, for a bridge from there."""
+        group = group_of(name, site(stack(), self._names))
+        ordinal = self._ordinals[group] = self._ordinals.get(group, -1) + 1
+        if group in self._sources:
+            self._held[group, ordinal] = [leaving]
+
+    def _rewritten(
+        self, kind: str, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The operation's own result, with the backward pass that it is to have."""
         if name == "_set_grad_enabled":
-            return None if self._uncut else func(*args, **kwargs)
+            return func(*args, **kwargs)
         shadowed = bool(self._shadows) and any(id(t) in self._shadows for t in tensors_in((args, kwargs)))
         if name not in self._hot:
             return (

@@ -1,0 +1,35 @@
+"""Operations run so that the user's code cuts nothing: for a backward pass that is to be followed, not recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .operations import APPLIED, CUTS, EXITS, SET_DATA
+
+
+def uncut(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Runs an operation so that autograd's graph goes on where the user's code would have cut it."""
+    if name in (SET_DATA, "Parameter"):
+        return func(*args, **kwargs)
+    if name in CUTS and args and isinstance(args[0], Tensor) and args[0].requires_grad:
+        if name == "__deepcopy__":
+            return args[0].clone()
+        return args[0].view_as(args[0]) if name in ("detach", "data") else args[0]
+    if name in EXITS:
+        return func(*(a.detach() if isinstance(a, Tensor) else a for a in args), **kwargs)
+    if name in APPLIED:  # number by number, in Python
+        made = func(
+            args[0].detach(), *(a.detach() if isinstance(a, Tensor) else a for a in args[1:]), **kwargs
+        )
+        args[0].detach_()
+        return args[0] if made.shape == args[0].shape else made
+    try:
+        return func(*args, **kwargs)
+    except RuntimeError:
+        # Not differentiable as called (`out=`, a write into a leaf): then as the user's code would run it.
+        with torch.no_grad():
+            return func(*args, **kwargs)
