@@ -42,6 +42,22 @@ class Head(nn.Module):
         return 2 - self.out(x.mean((2, 3)).view(x.size(0), -1))
 
 
+class Joined(nn.Module):
+    """Two branches side by side, one of them twice, by every name that joins."""
+
+    def __init__(self, act: type[nn.Module]):
+        super().__init__()
+        self.left, self.right, self.act = nn.Linear(72, 4), nn.Linear(72, 4), act()
+        self.out = nn.Linear(24, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        a, b = self.left(x), self.act(self.right(x))
+        c = torch.stack([a, b], dim=-1).flatten(1)  # interleaved
+        joined = torch.cat([torch.hstack((a, b)), self.act(c), torch.concat([b, b], -1)], dim=1)
+        return self.out(joined)
+
+
 def mlp(act: type[nn.Module]) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(72, 8), act(), nn.Linear(8, 6), act(), nn.Linear(6, 3))
 
@@ -62,6 +78,8 @@ BUILDERS = {
     "cnn_relu_max": lambda: cnn(nn.ReLU, nn.MaxPool2d(2)),
     "cnn_tanh_overlapping_max": lambda: cnn(nn.Tanh, nn.MaxPool2d(3, 1, 1)),
     "residual_relu": lambda: residual(nn.ReLU, True),
+    "joined_relu": lambda: Joined(nn.ReLU),
+    "joined_tanh": lambda: Joined(nn.Tanh),
     "residual_sigmoid": lambda: residual(nn.Sigmoid, False),
 }
 

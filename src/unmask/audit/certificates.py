@@ -27,7 +27,7 @@ def certified_share(subject: Subject, left: Tensor) -> tuple[float | None, str |
             streams = subject.streams("certificate")
             # Who keeps every image in its class keeps it out of the target's.
             threat = subject.misclassification
-            proof = own(subject.classifier, subject.x, subject.y, threat, generator=streams)
+            proof = own(subject.classifier, subject.x.clone(), subject.y.clone(), threat, generator=streams)
         except UnmaskError as error:
             subject.progress.note(f"the defence's own certificate does not apply: {error}")
             return None, None

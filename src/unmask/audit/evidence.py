@@ -15,10 +15,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import UnusableInput
-from .records import ThreatRecord
+from .records import Report, ThreatRecord
 from .runtime.journal import write_atomically
 
-FILE = "evidence.safetensors"
+FILE, REPORT = "evidence.safetensors", "report.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +83,16 @@ def write_evidence(folder: str | os.PathLike[str], evidence: Evidence) -> Path:
     path = Path(folder, FILE)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, save(tensors, {"unmask": json.dumps(facts)}))
+    return path
+
+
+def write_report(folder: str | os.PathLike[str] | None, report: Report) -> Path | None:
+    """Writes `report.json` into `folder`, whole or not at all; nowhere where there is none."""
+    if folder is None:
+        return None
+    path = Path(folder, REPORT)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, report.to_json().encode())
     return path
 
 

@@ -19,6 +19,7 @@ from .context import Subject
 from .estimate import estimated
 from .evidence import Evidence, hash_images, write_evidence
 from .findings import GradientState
+from .optional import tried
 from .records import (
     AccuracyAtCost,
     AccuracyAtEpsilon,
@@ -66,12 +67,10 @@ class Outcome:
     queries: QueriesRecord | None = None
 
     def report(self) -> Report:
-        """The report; proves what can be proved on the way."""
+        """The report without what is optional: bounds and estimates."""
         subject, n = self.subject, len(self.subject)
         right = min(float(n), float((1 - self.final.failure_rate.double()).sum()))
         interval = clopper_pearson(right, n)
-        certified, certificate = certified_share(subject, (self.final.failure_rate == 0).nonzero()[:, 0])
-        clever = estimated(subject, self.standing.x_adv, self.final, self.findings)
         report = Report(
             schema=1,
             verdict="inconclusive",  # until the numbers below have had their say
@@ -82,7 +81,6 @@ class Outcome:
             robust_accuracy=right / n,
             robust_accuracy_interval=interval,
             naive_robust_accuracy=self.naive,
-            certified_accuracy=certified,
             masking=self.findings,
             attacks=self._attacks(),
             controls=self.controls,
@@ -96,15 +94,36 @@ class Outcome:
             exhaustive=subject.claim.exhaustive,
             stochastic=subject.random,
             warnings=[*self.facts.warnings, *subject.warnings],
-            certificate=certificate,
             accuracy_against_epsilon=self.curve,
             accuracy_against_cost=self._track(),
             gradient_histogram=_histogram(self.state.elements),
             images=self._images(),
-            clever=clever,
             targets=subject.claim.targets,
             knowledge=subject.answers if subject.outside else "white-box",
             queries=self.queries,
+        )
+        return report.model_copy(update={"verdict": verdict_of(report)})
+
+    def with_bounds(self, report: Report) -> Report:
+        """The report, and what can be proved or estimated beside it; what fails there is a warning and no more."""
+        subject, unbroken = self.subject, (self.final.failure_rate == 0).nonzero()[:, 0]
+        certified, certificate = tried(
+            subject, "bounds", lambda: certified_share(subject, unbroken), (None, None)
+        )
+        clever = tried(
+            subject,
+            "CLEVER",
+            lambda: estimated(subject, self.standing.x_adv.clone(), self.final, self.findings),
+            None,
+        )
+        report = report.model_copy(
+            update={
+                "certified_accuracy": certified,
+                "certificate": certificate,
+                "clever": clever,
+                "cost": self._cost(),
+                "warnings": [*self.facts.warnings, *subject.warnings],
+            }
         )
         return report.model_copy(update={"verdict": verdict_of(report)})
 

@@ -24,6 +24,7 @@ from .consistency import consistency
 from .context import Subject, subject_of
 from .controls import as_control
 from .detector import count_rejections, detector_finding
+from .evidence import write_report
 from .findings import GradientState, confirmed, describe, unlocated
 from .plan import Step
 from .prepare import look_over, looked_over, trace
@@ -52,7 +53,7 @@ def audit(
     - `data`: the examples to attack.
     - `claim`: the threat model, the claimed accuracy if there is one, and every option: `unmask.claim.claim.Claim`
       says what each does. Its `device` is by default the network's own.
-    - `out`: folder for the journal and `evidence.safetensors`; nothing is written without it.
+    - `out`: folder for the journal, `report.json` and `evidence.safetensors`; nothing is written without it.
     - `resume`: go on with the journal in `out`.
     - `progress`: is told what goes on.
     - `attacks`: of your own, run after the plan's, on everything not yet broken.
@@ -145,6 +146,10 @@ def audit(
         )
         report = outcome.report()
         outcome.write_evidence()
+        # Before what is optional, and again behind it: nothing that fails there may cost the verdict.
+        write_report(subject.out, report)
+        report = outcome.with_bounds(report)
+        write_report(subject.out, report)
         return report
 
     return subject.processes.first(conclude)

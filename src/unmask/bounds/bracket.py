@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..classifier import Classifier
 from ..errors import Unsupported
+from ..foreign import failure
 from ..randomness import Streams
 from ..threat import ThreatModel
 from .certified import Method, certified_radius
@@ -149,3 +150,5 @@ class Bracketing:
             return certified_radius(network, x, y, threat, methods=methods, halvings=self.halvings), ""
         except Unsupported as error:
             return None, str(error)
+        except Exception as error:  # somebody's network, followed where it was not written for
+            return None, f"the certificate raised {failure(error)}"

@@ -13,6 +13,7 @@ from typing import Any
 from ..audit.records import Report
 from ..cli import options as opt
 from ..errors import UnusableInput
+from ..foreign import failure
 from .pipes import readers_may_leave
 
 
@@ -122,7 +123,14 @@ def _write(report: Report, out: Path) -> list[Path]:
     from ..report.html import write_html
     from ..report.json import write_json
 
-    files = [write_html(out, report), write_json(out, report), out / FILE]
+    files = [write_json(out, report), out / FILE]
+    try:
+        files.insert(0, write_html(out, report))
+    except Exception as error:  # for the eyes only: the verdict stands without it
+        warning = f"report.html could not be written: {failure(error)}"
+        write_json(out, report.model_copy(update={"warnings": [*report.warnings, warning]}))
+        with readers_may_leave(sys.stderr):
+            print(f"unmask: {warning}", file=sys.stderr)
     return [file for file in files if file.exists()]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,8 +14,10 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate, map_arg
 
 from ...errors import Unsupported
+from ...foreign import failure, wants_to_stop
 from .operations import Operation
 from .translate import FACTORIES, REARRANGEMENTS, RESHAPES, Symbol, of_module, rearrangement
+from .trial import answer, trace
 
 _FACTS = frozenset({"size", "dim", "numel", "getattr"})
 
@@ -52,20 +56,21 @@ def read_graph(network: Any, x: Tensor) -> Graph:
     """
     if not isinstance(network, nn.Module):
         raise Unsupported(f"bounds need a torch.nn.Module; this network is a {type(network).__name__}")
-    try:
-        traced = copy.deepcopy(fx.symbolic_trace(network)).double()
-    except Exception as error:  # the traced code runs on proxies and may raise anything
-        reason = (str(error).splitlines() or [""])[0]
-        raise Unsupported(
-            f"bounds need a network whose path does not depend on the data; tracing it raised "
-            f"{type(error).__name__}: {reason}"
-        ) from error
     own = next(
         (t.dtype for t in (*network.parameters(), *network.buffers()) if t.is_floating_point()), x.dtype
     )
     sample = torch.cat([x[:1], x[:1] / 2]).to(own)
-    graph = _walk(traced, sample.double())
-    expected, whole, alone = network(sample.clone()), graph(sample), graph(sample[1:])
+    with _refusals("running the network for a bound"):
+        # In train mode a pass would move the batch statistics.
+        training = any(module.training for module in network.modules())
+        expected = answer(copy.deepcopy(network) if training else network, sample.clone())
+    if not isinstance(expected, Tensor):
+        raise Unsupported(f"bounds need logits; this network returns a {type(expected).__name__}")
+    with _refusals("bounds need a network whose path does not depend on the data; tracing it"):
+        traced = copy.deepcopy(trace(network)).double()
+    with _refusals("following the network's operations for a bound"):
+        graph = _walk(traced, sample.double())
+        whole, alone = graph(sample), graph(sample[1:])
     same = expected.shape == whole.shape and torch.allclose(expected.double(), whole, rtol=1e-3, atol=1e-3)
     if not same or not torch.allclose(whole[1:], alone):
         raise Unsupported(
@@ -73,6 +78,19 @@ def read_graph(network: Any, x: Tensor) -> Graph:
             "eval mode whose logits do not depend on the rest of the batch"
         )
     return graph
+
+
+@contextmanager
+def _refusals(what: str) -> Iterator[None]:
+    """Whatever is raised in the block says that there is no bound: code runs here on what it was not written for."""
+    try:
+        yield
+    except (Unsupported, torch.OutOfMemoryError):
+        raise
+    except BaseException as error:
+        if wants_to_stop(error):
+            raise
+        raise Unsupported(f"{what} raised {failure(error)}") from error
 
 
 def _walk(traced: fx.GraphModule, sample: Tensor) -> Graph:
@@ -83,7 +101,7 @@ def _walk(traced: fx.GraphModule, sample: Tensor) -> Graph:
     for node in traced.graph.nodes:
         args = map_arg(node.args, lambda n: known[n])
         kwargs = map_arg(node.kwargs, lambda n: known[n])
-        symbols = [a for a in (*args, *kwargs.values()) if isinstance(a, Symbol)]
+        symbols = _symbols((args, kwargs))
         if node.op == "placeholder":
             if nodes:
                 raise Unsupported(f"bounds need a network of one input; this one also takes {node.target!r}")
@@ -113,6 +131,13 @@ def _walk(traced: fx.GraphModule, sample: Tensor) -> Graph:
             known[node] = Symbol(len(nodes), tuple(out.shape[1:]))
             nodes.append(Node(operation, parents, tuple(out.shape[1:])))
     raise AssertionError("a traced graph ends in an output")
+
+
+def _symbols(arguments: Any) -> list[Symbol]:
+    """Those among the arguments, in lists too, in their order."""
+    found: list[Symbol] = []
+    map_aggregate(arguments, lambda a: found.append(a) if isinstance(a, Symbol) else None)
+    return found
 
 
 def _name(node: fx.Node) -> str:

@@ -194,3 +194,30 @@ class Sum(Operation):
 
     def pull(self, rows: Tensor, inputs: list[Interval], slope: Tensor | None) -> tuple[list[Tensor], Tensor]:
         return [rows, self.sign * rows], rows.new_zeros(rows.shape[:2])
+
+
+@dataclass(frozen=True, eq=False)
+class Concatenation(Operation):
+    """Tensors side by side (`cat`), or along an axis of its own (`stack`).
+
+    **Fields**
+    - `dim`: the axis, counted with the batch's, so 1 or larger.
+    - `sizes`: how long each tensor is there; 1 each for `stack`.
+    - `new_axis`: whether the axis is made, as `stack` does.
+    """
+
+    dim: int
+    sizes: tuple[int, ...]
+    new_axis: bool = False
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return torch.stack(inputs, self.dim) if self.new_axis else torch.cat(inputs, self.dim)
+
+    def interval(self, *inputs: Interval) -> Interval:
+        return Interval(self.forward(*(i.lower for i in inputs)), self.forward(*(i.upper for i in inputs)))
+
+    def pull(self, rows: Tensor, inputs: list[Interval], slope: Tensor | None) -> tuple[list[Tensor], Tensor]:
+        parts = rows.split(self.sizes, self.dim + 1)  # behind the axis of specs
+        if self.new_axis:
+            parts = [part.squeeze(self.dim + 1) for part in parts]
+        return list(parts), rows.new_zeros(rows.shape[:2])

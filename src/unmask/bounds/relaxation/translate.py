@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.grad import conv2d_input
 
 from ...errors import Unsupported
-from .operations import RELU, SIGMOID, TANH, Affine, MaxPool, Operation, Sum
+from .operations import RELU, SIGMOID, TANH, Affine, Concatenation, MaxPool, Operation, Sum
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,36 @@ def neg(x: Symbol) -> Operation:
     return mul(x, -1.0)
 
 
+def cat(tensors: Any, dim: int = 0) -> Operation:
+    """As `torch.cat`, of data-dependent tensors alone and not along the batch."""
+    symbols = _all_symbols(tensors)
+    place = _axis(dim, 1 + len(symbols[0].shape))
+    return Concatenation(place, tuple(s.shape[place - 1] for s in symbols))
+
+
+def stack(tensors: Any, dim: int = 0) -> Operation:
+    """As `torch.stack`, under the same conditions."""
+    symbols = _all_symbols(tensors)
+    return Concatenation(_axis(dim, 2 + len(symbols[0].shape)), (1,) * len(symbols), new_axis=True)
+
+
+def hstack(tensors: Any) -> Operation:
+    """As `torch.hstack`."""
+    return cat(tensors, 1)
+
+
+def _all_symbols(tensors: Any) -> list[Symbol]:
+    if not isinstance(tensors, tuple | list) or not all(isinstance(t, Symbol) for t in tensors):
+        raise Unsupported("joining a tensor that does not depend on the data has no bound here")
+    return list(tensors)
+
+
+def _axis(dim: int, dims: int) -> int:
+    if dim % dims == 0:
+        raise Unsupported("joining along the batch has no bound here: each example is bounded by itself")
+    return dim % dims
+
+
 def _constant(value: Any) -> Tensor:
     return torch.as_tensor(value, dtype=torch.float64)
 
@@ -204,6 +234,9 @@ FACTORIES: dict[str, Callable[..., Operation]] = {
     **dict.fromkeys(("mul", "imul"), mul),
     **dict.fromkeys(("truediv", "div", "itruediv"), truediv),
     "neg": neg,
+    **dict.fromkeys(("cat", "concat", "concatenate"), cat),
+    "stack": stack,
+    **dict.fromkeys(("hstack", "column_stack"), hstack),
 }
 
 # Linear without negative coefficients whatever their arguments; run as they stand in the trace.

@@ -1,0 +1,25 @@
+"""Stages without which a verdict stands: they may fail, and the audit does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..foreign import failure, wants_to_stop
+from .context import Subject
+
+T = TypeVar("T")
+
+
+def tried(subject: Subject, stage: str, call: Callable[[], T], otherwise: T) -> T:
+    """What the stage finds; `otherwise`, with a warning in the report, where anything is raised in it.
+
+    Somebody's network is asked there in ways for which it was not written. Ctrl-C still ends the audit.
+    """
+    try:
+        return call()
+    except BaseException as error:
+        if wants_to_stop(error):
+            raise
+        subject.warn(f"{stage}: none, for finding them raised {failure(error)}")
+        return otherwise

@@ -1,0 +1,116 @@
+"""Whether somebody's network survives symbolic tracing, found out where a crash does no harm.
+
+Tracing hands the network placeholders instead of tensors. Python answers those with an exception; native code that a
+network reaches outside torch may take them for memory and end the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import time
+import warnings
+import weakref
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
+
+from ...errors import Unsupported
+
+# Ways by which values leave torch for code that sees memory. Numbers (`item`) and lists cannot crash anybody.
+_WAYS_OUT = frozenset(
+    "numpy __array__ data_ptr __dlpack__ storage untyped_storage __cuda_array_interface__".split()
+)
+# Tracing takes milliseconds to a few seconds; who needs longer has no bounds worth waiting for. Ours.
+PATIENCE = 60.0
+
+_survivors: dict[int, weakref.ref[nn.Module]] = {}
+
+
+class _Exits(TorchFunctionMode):
+    """Notes the first way by which values leave torch."""
+
+    way: str | None = None
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        if name == "__get__":
+            name = getattr(getattr(func, "__self__", None), "__name__", name)
+        if name in _WAYS_OUT and self.way is None:
+            self.way = name
+        return func(*args, **(kwargs or {}))
+
+
+def answer(network: nn.Module, sample: Tensor) -> Tensor:
+    """The network's output. **Raises** `Unsupported` if values leave torch on the way to it."""
+    with _Exits() as exits:
+        found = network(sample)
+    if exits.way is not None:
+        raise Unsupported(
+            f"the network leaves torch (by `{exits.way}`), and no bound follows it there; it gets no certificate"
+        )
+    return found
+
+
+def trace(network: nn.Module) -> fx.GraphModule:
+    """`torch.fx.symbolic_trace`, tried in a child process first where the system has `fork`.
+
+    **Raises** `Unsupported` where the child crashes or does not come back; what tracing itself raises else.
+    """
+    known = _survivors.get(id(network))
+    if (known is None or known() is not network) and hasattr(os, "fork"):
+        end = _child(lambda: fx.symbolic_trace(network))
+        if end:
+            raise Unsupported(f"symbolic tracing of the network {end}; it gets no certificate")
+        key = id(network)
+        _survivors[key] = weakref.ref(network, lambda _: _survivors.pop(key, None))
+    return fx.symbolic_trace(network)
+
+
+def _child(call: Callable[[], object]) -> str:
+    """How a child process ended that made this call; empty where it survived, whatever Python raised in it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore"
+        )  # newer Pythons warn of threads: the child starts none and takes no lock
+        child = os.fork()
+    if child == 0:
+        _run_and_leave(call)
+    deadline, pause = time.monotonic() + PATIENCE, 1e-3
+    try:
+        while time.monotonic() < deadline:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                child = 0
+                crash = os.waitstatus_to_exitcode(status)
+                return f"crashes the process ({signal.Signals(-crash).name})" if crash < 0 else ""
+            time.sleep(pause)
+            pause = min(2 * pause, 0.05)
+        return f"did not end within {PATIENCE:.0f} s"
+    finally:
+        if child:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def _run_and_leave(call: Callable[[], object]) -> None:
+    """In the child: silent, single-threaded (a forked pool of threads hangs), without a core dump, never back."""
+    try:
+        with contextlib.suppress(Exception):
+            import resource
+
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nowhere, stream)
+        faulthandler.disable()  # the parent says what happened
+        torch.set_num_threads(1)
+        call()
+    except BaseException:
+        pass  # an exception is an answer: only a crash is none
+    finally:
+        os._exit(0)

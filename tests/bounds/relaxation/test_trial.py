@@ -1,0 +1,129 @@
+"""Networks that cannot be followed: a refusal in one line, whatever they do, and never the end of the process."""
+
+import ctypes
+import gc
+import os
+import time
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from unmask.bounds import certify
+from unmask.bounds.relaxation import trial
+from unmask.bounds.relaxation.graph import read_graph
+from unmask.errors import Unsupported
+from unmask.threat import Linf
+
+X = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Net(nn.Module):
+    """A linear layer, and what a test does behind it."""
+
+    def __init__(self, behind):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.behind = nn.Linear(64, 10), behind
+
+    def forward(self, x):
+        return self.behind(self.linear(x.flatten(1)))
+
+
+def native(z):
+    """What a native session does with a placeholder."""
+    if not isinstance(z, torch.Tensor):
+        ctypes.string_at(0)
+    return z
+
+
+def slow(z):
+    if not isinstance(z, torch.Tensor):
+        time.sleep(30)
+    return z
+
+
+def leaves(z):
+    if not isinstance(z, torch.Tensor):
+        os._exit(0)  # the child does not even raise
+    return z
+
+
+def raises(error):
+    def behind(z):
+        if isinstance(z, torch.Tensor):
+            return z
+        raise error
+
+    return behind
+
+
+WAYS_OUT = {
+    "numpy": lambda z: torch.from_numpy(z.detach().numpy() * 2),
+    "asarray": lambda z: torch.from_numpy(np.asarray(z.detach()) * 2),
+    "pointer": lambda z: z * float(z.data_ptr() > 0),
+    "dlpack": lambda z: torch.from_numpy(np.from_dlpack(z.detach()).copy()),
+}
+REFUSED = {
+    "batch joined": lambda z: torch.cat([z, z])[: len(z)],
+    "vstack": lambda z: torch.vstack([z, z])[: len(z)],
+    "stacked along the batch": lambda z: torch.stack([z, z]).mean(0),
+    "a constant joined": lambda z: torch.cat([z, torch.zeros(2, 1)], 1)[:, :10],
+    "padding with ones": lambda z: F.pad(z, (0, 1), value=1.0)[:, :10],
+    "einsum": lambda z: torch.einsum("bi,ij->bj", z, torch.eye(10)),
+    "sparse": lambda z: torch.sparse.mm(torch.eye(10).to_sparse(), z.T).T,
+    "a decision": lambda z: z if z.sum() > 0 else -z,
+    "a loop": lambda z: sum(v for v in z.T).unsqueeze(1).expand(-1, 10),
+    "a dictionary": lambda z: {"logits": z},
+    "ValueError": raises(ValueError("not on proxies")),
+    "RuntimeError": raises(RuntimeError("no")),
+    "SystemExit": raises(SystemExit(0)),
+    "KeyError": raises(KeyError("no")),
+}
+
+
+@pytest.mark.parametrize("name", WAYS_OUT)
+def test_who_leaves_torch_is_not_traced(name, monkeypatch):
+    monkeypatch.setattr(trial, "trace", lambda network: pytest.fail("it was traced"))
+    with pytest.raises(Unsupported, match="leaves torch"):
+        read_graph(Net(WAYS_OUT[name]).eval(), X)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_followed_is_refused(name):
+    with pytest.raises(Unsupported):
+        read_graph(Net(REFUSED[name]).eval(), X)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_frozen_scripts_and_sparse_parameters_are_refused():
+    scripted = torch.jit.freeze(torch.jit.trace(Net(torch.relu).eval(), X))
+    with pytest.raises(Unsupported):
+        read_graph(scripted, X)
+    sparse = Net(torch.relu).eval()
+    sparse.linear.weight = nn.Parameter(sparse.linear.weight.detach().to_sparse())
+    with pytest.raises(Unsupported):
+        certify(sparse, X, torch.zeros(2, dtype=torch.int64), Linf(epsilon=0.1))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_crash_of_native_code_ends_a_child_and_no_audit(monkeypatch):
+    with pytest.raises(Unsupported, match=r"crashes the process \(SIG"):
+        read_graph(Net(native).eval(), X)
+    monkeypatch.setattr(trial, "PATIENCE", 0.3)
+    with pytest.raises(Unsupported, match="did not end within"):
+        read_graph(Net(slow).eval(), X)
+    with pytest.raises(ChildProcessError):  # nobody is left behind
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_who_survived_once_is_not_tried_again(monkeypatch):
+    network = Net(torch.relu).eval()
+    read_graph(network, X)
+    monkeypatch.setattr(trial, "_child", lambda call: pytest.fail("tried again"))
+    read_graph(network, X)
+    del network
+    gc.collect()
+    assert not any(known() is None for known in trial._survivors.values())
