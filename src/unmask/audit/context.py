@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,15 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
+from ..attacks import Attack
 from ..claim.claim import Claim
 from ..claim.stated import check_scope
 from ..classifier import Classifier, Meter, Network
 from ..data import Data
 from ..errors import UnusableInput
 from ..randomness import Streams
+from ..target.source_files import classes_of, description
 from ..target.target import Target, checkpoint_hash
 from ..threat import ThreatModel, threat_model
-from .evidence import hash_images
+from .evidence import hash_images, hash_labels
 from .plan import Budget, budget_named
 from .records import ThreatRecord
 from .runtime.journal import Journal
@@ -64,6 +68,15 @@ class Subject:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Afterwards others may write where this audit did."""
+        try:
+            yield
+        finally:
+            if self.journal is not None:
+                self.journal.close()
 
     def warn(self, text: str) -> None:
         """Tells whoever watches, and whoever reads the report, what did not go as it should."""
@@ -118,8 +131,11 @@ class Subject:
             {"norm": self.threat.norm, "epsilon": self.threat.epsilon, "goal": self.threat.goal}
         )
 
-    def settings(self) -> dict[str, Any]:
-        """Everything that decides the result: a journal of other settings is not resumed."""
+    def settings(self, sources: Mapping[str, str]) -> dict[str, Any]:
+        """Everything that decides the result: a journal of other settings is not resumed.
+
+        `sources` are hashes of the code behind target and attacks, by what it is.
+        """
         return {
             **self.claim.model_dump(mode="json", exclude=_FOUND_OUT),
             "target": self.spec,
@@ -128,7 +144,11 @@ class Subject:
             "split": self.data.split,
             "examples": len(self.data),
             "passes": self.classifier.passes,
+            "images": hash_images(self.data.x),
+            "labels": hash_labels(self.data),
+            **sources,
             "version": __version__,
+            "torch": torch.__version__,
         }
 
 
@@ -154,6 +174,7 @@ def subject_of(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    attacks: Sequence[Attack] = (),
 ) -> Subject:
     """Puts the network on the device, behind a classifier with a meter of its own, and opens the journal.
 
@@ -194,14 +215,25 @@ def subject_of(
     )
     _refuse_other_subjects(subject)
 
+    sources = _sources(target, attacks)
     journal: list[Journal] = []  # the first process's own: it does not travel
 
     def opened() -> None:
         if subject.out is not None:
-            journal.append(Journal(subject.out / "journal", subject.settings(), resume=resume))
+            journal.append(Journal(subject.out / "journal", subject.settings(sources), resume=resume))
 
     processes.first(opened)
     return replace(subject, journal=journal[0] if journal else None)
+
+
+def _sources(target: object, attacks: Sequence[Attack]) -> dict[str, str]:
+    """Hashes of the code that is audited and that attacks, by what it is."""
+    if isinstance(target, Target):
+        found = {f"source {name}": digest for name, digest in target.files.items()}
+    else:
+        network = target.network if isinstance(target, Classifier) else target
+        found = {"source of the network": classes_of(network)}
+    return found | {f"attack {type(a).__name__}": description(a) for a in attacks}
 
 
 def _refuse_other_subjects(subject: Subject) -> None:

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ..data import Data
 from ..errors import UnusableInput
 from .records import Report, ThreatRecord
 from .runtime.journal import write_atomically
@@ -63,6 +64,12 @@ TENSORS = ("x_adv", "index", "label", "prediction", "failure_rate")
 def hash_images(x: Tensor) -> str:
     """SHA-256 of the images' float32 bytes."""
     return hashlib.sha256(x.detach().cpu().to(torch.float32).contiguous().numpy().tobytes()).hexdigest()
+
+
+def hash_labels(data: Data) -> str:
+    """SHA-256 of labels and places in the split, which name each example's random numbers."""
+    both = torch.stack([data.y.cpu().long(), data.index.cpu().long()])
+    return hashlib.sha256(both.contiguous().numpy().tobytes()).hexdigest()
 
 
 def write_evidence(folder: str | os.PathLike[str], evidence: Evidence) -> Path:

@@ -64,7 +64,13 @@ def audit(
 
     **Raises** `UnusableInput` or `ModelFailed` with one line: name, value, way out.
     """
-    subject = subject_of(target, data, claim, out=out, resume=resume, progress=progress)
+    subject = subject_of(target, data, claim, out=out, resume=resume, progress=progress, attacks=attacks)
+    with subject.writing():
+        return _audited(subject, attacks)
+
+
+def _audited(subject: Subject, attacks: Sequence[Attack]) -> Report:
+    """The plan, step by step."""
     began = time.perf_counter()
     progress = subject.progress
 

@@ -87,11 +87,21 @@ def called(spec: str, wanted: type = nn.Module) -> tuple[Any, Path | None]:
 
 
 def checkpoint_hash(network: object) -> str:
-    """SHA-256 over names, types, shapes and bytes of parameters and buffers; empty for other callables."""
+    """SHA-256 over names, types, shapes and bytes of what a checkpoint holds; empty for other callables.
+
+    That is parameters and buffers without those that the network declares not to be part of its state: scratch space
+    that a forward pass fills is no difference between two networks.
+    """
     if not isinstance(network, nn.Module):
         return ""
     digest = hashlib.sha256()
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    scratch = {
+        f"{prefix}.{name}".removeprefix(".")
+        for prefix, module in network.named_modules()
+        for name in getattr(module, "_non_persistent_buffers_set", ())
+    }
+    kept = {name: buffer for name, buffer in network.named_buffers() if name not in scratch}
+    tensors = {**dict(network.named_parameters()), **kept}
     for name, tensor in sorted(tensors.items()):
         if isinstance(tensor, nn.UninitializedParameter | nn.UninitializedBuffer):
             digest.update(f"{name} uninitialized\n".encode())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
@@ -11,6 +12,7 @@ from ..classifier import Classifier
 from ..errors import UnusableInput
 from ..tracing.record.construction import construction_sites
 from .load import build, checkpoint_hash
+from .source_files import files_behind
 
 
 @dataclass(frozen=True)
@@ -21,13 +23,15 @@ class Target:
     - `network`: what the user's callable returned.
     - `spec`: how it was named, `file.py:callable` or `package.module:callable`.
     - `source`: the file that holds the callable, if it has one.
-    - `checkpoint_hash`: SHA-256 over all parameters and buffers; empty where there are none to see.
+    - `checkpoint_hash`: SHA-256 over all parameters and persistent buffers; empty where there are none to see.
+    - `files`: SHA-256 of the user's own Python files that were loaded with it, by their path from its folder.
     """
 
     network: nn.Module | Classifier
     spec: str
     source: Path | None
     checkpoint_hash: str
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_target(spec: str) -> Target:
@@ -43,4 +47,5 @@ def load_target(spec: str) -> Target:
             f"{spec} returned a {type(built).__name__}; return a torch.nn.Module or an unmask Classifier"
         )
     network = built.network if isinstance(built, Classifier) else built
-    return Target(built, spec, source, checkpoint_hash(network))
+    files = {} if source is None or source.suffix != ".py" else files_behind(source)
+    return Target(built, spec, source, checkpoint_hash(network), files)

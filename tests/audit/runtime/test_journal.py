@@ -21,6 +21,7 @@ def test_what_is_put_comes_back_in_another_process(tmp_path):
         "broken": torch.tensor([True, False] * 2),
     }
     journal.put("race/pgd", {"robust_accuracy": 0.25, "who": "π"}, tensors)
+    journal.close()
     entry = Journal(tmp_path / "journal", SETTINGS, resume=True).get("race/pgd")
     assert entry is not None
     assert entry.record == {"robust_accuracy": 0.25, "who": "π"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from ...errors import UnusableInput
 
-SETTINGS = "settings.json"
+SETTINGS, LOCK = "settings.json", ".lock"
 _DIGEST = 32  # bytes of SHA-256 in front of each entry
 
 
@@ -41,12 +43,26 @@ class Journal:
     - `settings`: everything that decides the result (options, checkpoint hash, versions), JSON values only.
     - `resume`: go on with what is there, if anything. Without it, a folder that holds an audit is refused.
 
-    **Raises** `UnusableInput` where the folder holds an audit already, or one begun with other settings.
+    While it is open nobody else can open it: the lock is the system's, and goes with the process that holds it.
+
+    **Raises** `UnusableInput` where the folder holds an audit already, one begun with other settings, entries without
+    settings, or one that is being written.
     """
+
+    _lock: int | None = None
 
     def __init__(self, folder: str | os.PathLike[str], settings: Mapping[str, Any], *, resume: bool = False):
         self.folder = Path(folder)
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
+        self.digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+        self._lock = _locked(self.folder)
+        try:
+            self._begin(resume)
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self, resume: bool) -> None:
         stored = read_settings(self.folder)
         if not resume and stored is not None:
             raise UnusableInput(
@@ -54,12 +70,24 @@ class Journal:
             )
         if stored is not None:
             _refuse_other_settings(self.folder, stored, self.settings)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if stored is None:
+        elif (self.folder / SETTINGS).exists() or any(self.folder.glob("*.entry")):
+            raise UnusableInput(
+                f"{self.folder} holds steps of an audit, but its {SETTINGS} is missing or damaged, so that nobody can "
+                "say of which; begin again with another --out"
+            )
+        else:
             write_atomically(self.folder / SETTINGS, json.dumps(self.settings, indent=2).encode())
 
+    def close(self) -> None:
+        """Lets others write."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    __del__ = close
+
     def get(self, key: str) -> Entry | None:
-        """The entry of that key, or None if it was never finished or is damaged."""
+        """The entry of that key; None if it was never finished, is damaged, or belongs to another step or audit."""
         path = self._path(key)
         try:
             content = path.read_bytes()
@@ -67,17 +95,21 @@ class Journal:
             return None
         body = content[_DIGEST:]
         if hashlib.sha256(body).digest() != content[:_DIGEST]:
-            warnings.warn(
-                f"the journal's entry {key!r} in {path} is damaged; its step runs again", stacklevel=2
-            )
-            path.unlink(missing_ok=True)
-            return None
+            return self._dropped(key, path, "is damaged")
         size = int.from_bytes(body[:8], "little")
-        return Entry(json.loads(body[8 : 8 + size])["record"], parse_tensors(body[8 + size :]))
+        found = json.loads(body[8 : 8 + size])
+        if (found.get("key"), found.get("settings")) != (key, self.digest):
+            return self._dropped(key, path, "is of another step or audit")
+        return Entry(found["record"], parse_tensors(body[8 + size :]))
+
+    @staticmethod
+    def _dropped(key: str, path: Path, why: str) -> None:
+        warnings.warn(f"the journal's entry {key!r} in {path} {why}; its step runs again", stacklevel=3)
+        path.unlink(missing_ok=True)
 
     def put(self, key: str, record: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
         """Keeps a finished step; returns once it is on the disk. A second `put` of a key replaces it."""
-        text = json.dumps({"key": key, "record": record}).encode()
+        text = json.dumps({"key": key, "settings": self.digest, "record": record}).encode()
         plain = {name: t.detach().cpu().contiguous() for name, t in (tensors or {}).items()}
         body = len(text).to_bytes(8, "little") + text + serialize_tensors(plain)
         write_atomically(self._path(key), hashlib.sha256(body).digest() + body)
@@ -92,9 +124,10 @@ class Journal:
 def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The settings with which the audit in `folder` was begun, or None if none was."""
     try:
-        return json.loads(Path(folder, SETTINGS).read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+        found = json.loads(Path(folder, SETTINGS).read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -117,6 +150,29 @@ def _refuse_other_settings(folder: Path, stored: dict[str, Any], given: dict[str
         before, now = stored.get(name), given.get(name)
         if before != now:
             raise UnusableInput(
-                f"{folder} was begun with {name} = {before}, not {now}; resume with the same settings, "
+                f"{folder} was begun with {name} = {_short(before)}, not {_short(now)}; resume with the same settings, "
                 "or give another --out"
             )
+
+
+def _short(value: Any) -> str:
+    """A hash by its first digits, as people compare them."""
+    text = str(value)
+    return f"{text[:12]}…" if re.fullmatch(r"[0-9a-f]{64}", text) else text
+
+
+def _locked(folder: Path) -> int | None:
+    """Holds `folder` for this process, until the descriptor is closed; None where the file system has no locks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise UnusableInput(
+            f"another audit is writing in {folder}; wait for it to end, or give another --out"
+        ) from error
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
