@@ -11,7 +11,7 @@ from ..attacks import APGD, Attack
 from ..diagnostics import Preflight
 from ..errors import GradientFailed
 from ..objectives import cross_entropy
-from ..statistics import clopper_pearson
+from ..statistics import mean_interval
 from .candidates import Candidate
 from .context import Subject
 from .own_attack import OwnAttack, own_name
@@ -202,13 +202,13 @@ class Campaign:
 
     def _stop_if_decided(self) -> None:
         """Stops once the interval refutes the claim; for random networks on fresh draws, as it will be scored."""
-        claim, n = self.subject.claim.claim, len(self.subject)
+        claim = self.subject.claim.claim
         if claim is None or self.subject.claim.exhaustive:
             return
-        if clopper_pearson(min(n, self.standing.robust_accuracy * n), n)[1] >= claim:
+        if mean_interval((1 - self.standing.rate.clamp_min(0)).tolist())[1] >= claim:
             return
         if self.subject.random:
             fresh = self.standing.judged(self.standing.x_adv, "decided?", 4).failure_rate
-            if clopper_pearson(min(n, float((1 - fresh).sum())), n)[1] >= claim:
+            if mean_interval((1 - fresh).tolist())[1] >= claim:
                 return
         raise _Decided

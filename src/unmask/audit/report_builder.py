@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import __version__
 from ..diagnostics import Preflight
 from ..judge import Judgement
-from ..statistics import clopper_pearson
+from ..statistics import mean_interval
 from .certificates import certified_share
 from .context import Subject
 from .estimate import estimated
@@ -69,8 +69,8 @@ class Outcome:
     def report(self) -> Report:
         """The report without what is optional: bounds and estimates."""
         subject, n = self.subject, len(self.subject)
-        right = min(float(n), float((1 - self.final.failure_rate.double()).sum()))
-        interval = clopper_pearson(right, n)
+        right = 1 - self.final.failure_rate.double()
+        interval = mean_interval(right.tolist())
         report = Report(
             schema=1,
             verdict="inconclusive",  # until the numbers below have had their say
@@ -78,7 +78,7 @@ class Outcome:
             threat=subject.threat_record(),
             examples=n,
             clean_accuracy=1 - float(self.clean.failure_rate.mean()),
-            robust_accuracy=right / n,
+            robust_accuracy=float(right.mean()),
             robust_accuracy_interval=interval,
             naive_robust_accuracy=self.naive,
             masking=self.findings,
