@@ -20,7 +20,7 @@ DATA = load("digits", examples=EXAMPLES)
 
 
 def audited(network, claim=CLAIM, **options):
-    return audit(network, DATA, claim_about(Linf(epsilon=EPSILON), claim=claim, budget="quick", **options))
+    return audit(network, DATA, claim_about(Linf(epsilon=EPSILON), claim=claim, budget="quick"), **options)
 
 
 @pytest.fixture(scope="module")
