@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from tests.attacks.curved import curved, follows, project, value_and_slope
+from tests.attacks.test_apgd import margin_of
 from torch import nn
 
 from unmask.attacks import PGD, MomentumPGD
@@ -11,7 +13,7 @@ from unmask.errors import UnusableInput
 from unmask.gradients import EOT, Exact
 from unmask.objectives import margin
 from unmask.randomness import Streams
-from unmask.threat import Linf
+from unmask.threat import Linf, threat_model
 
 DIMS, N = 64, 40
 
@@ -61,6 +63,30 @@ def test_one_draw_a_step_beats_many_draws_at_few_points(sigma):
     right = torch.distributions.Normal(0.0, 1.0).cdf(network.w.detach().abs() * 60**0.5 / sigma)
     ideal = float(((2 * right - 1) * network.w.detach().abs()).sum() / network.w.detach().abs().sum())
     assert ours > ideal - 0.35
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.2), ("l2", 0.8), ("l1", 2.0)])
+def test_every_step_follows_a_running_mean_by_steps_that_shrink(norm, epsilon):
+    net, steps = curved(seed=2), 12
+    attack = MomentumPGD(steps=steps, objective=margin, early_stop=False)
+    threat = threat_model(norm, epsilon)
+    found = attack.run(net.classifier(), net.x, net.y, threat, generator=net.streams())
+    for n in range(len(net.x)):
+        point, mean, path = net.asked[0][n], torch.zeros_like(net.x[n]), []
+        for step in range(steps):
+            path.append(point)
+            _, slope = value_and_slope(margin_of(net, int(net.y[n])), point)
+            mean = 0.9 * mean + 0.1 * slope
+            if norm == "linf":
+                direction = mean.sign()
+            elif norm == "l2":
+                direction = mean / mean.norm()
+            else:
+                direction = torch.where(mean.abs() == mean.abs().max(), mean.sign(), 0.0)
+            length = 0.25 * epsilon * (steps - step) / steps
+            point = project(point + length * direction, net.x[n], norm, epsilon)
+        follows(net.asked, n, path)
+        torch.testing.assert_close(found[n], point, rtol=0, atol=1e-6)  # the last, not the best
 
 
 def test_flipped_is_the_share_of_the_slope_with_another_sign():
