@@ -61,6 +61,11 @@ class Shadows:
         self._of[id(tensor)] = tensor, shadow
         return shadow
 
+    def lead(self, tensor: Tensor, shadow: Tensor) -> None:
+        """Makes a tensor, where it comes back to torch with a graph beside it, the end of that graph."""
+        if shadow is not tensor:
+            self._of[id(tensor)] = tensor, shadow
+
     def call(
         self,
         kind: str,

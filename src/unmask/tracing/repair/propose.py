@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
-
 from ..detect.squashing import last_soft_max
 from ..record.operations import EXITS
-from ..record.values import Record
 from ..suspect import Analysis, Suspect
 from .bridges import best_end, bridges_across, dependents, main_input, source_of
 from .rules import (
@@ -16,6 +13,7 @@ from .rules import (
     Gain,
     Group,
     Keep,
+    Measure,
     PassThrough,
     Probabilities,
     Redifferentiate,
@@ -23,10 +21,11 @@ from .rules import (
     Rule,
     Smooth,
 )
-from .stand_ins import SATURATING, SMOOTH
+from .stand_ins import SATURATING, SMOOTH, base_name, typical_width
 
 # Largest typical input of a saturating function that still has a useful derivative. Ours.
 LIVELY = 2.0
+OWN = "its own forward is differentiated instead of the backward it declares"
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def propose(analysis: Analysis) -> list[Repair]:
     Smooth stand-ins at each guilty operation, identity across each guilty region, and, for randomness that scales or
     drops neurons, the undefended pass.
     """
-    guilty = [s for s in analysis.suspects if s.symptom not in ("random", "underflow", "effect")]
+    guilty = [s for s in analysis.suspects if s.symptom not in ("random", "underflow", "effect", "declared")]
     heal = any(s.symptom == "cut" for s in guilty)
     rules, words = _rules(guilty)
     squashing = last_soft_max(analysis.base)
@@ -56,12 +55,13 @@ def propose(analysis: Analysis) -> list[Repair]:
     exits = tuple(b for b in bridges if b.source[0] in EXITS)
     if rules or heal:
         crossing = {b.target: f"bridge, correlation {w:.2f}" for b, w in bridged.items() if b in exits}
-        repairs.append(Repair("smooth", Rewrite(rules, exits, heal), {**words, **crossing}))
-        if any(isinstance(r, Smooth) and r.width > 0 for r in rules.values()):
-            wide = {g: Smooth(r.width * 4) if isinstance(r, Smooth) else r for g, r in rules.items()}
-            narrow = {g: Smooth(r.width / 4) if isinstance(r, Smooth) else r for g, r in rules.items()}
-            repairs.append(Repair("smooth, wide", Rewrite(wide, exits, heal), words))
-            repairs.append(Repair("smooth, narrow", Rewrite(narrow, exits, heal), words))
+        repairs.append(
+            Repair("smooth", Rewrite(rules, exits, heal, 1.0 if heal else None), {**words, **crossing})
+        )
+        if heal or any(isinstance(r, Smooth | Redifferentiate) for r in rules.values()):
+            for name, times in (("smooth, wide", 4.0), ("smooth, narrow", 0.25)):
+                other = {g: _wider(r, times) for g, r in rules.items()}
+                repairs.append(Repair(name, Rewrite(other, exits, heal, times if heal else None), words))
     if bridges:
         at = {
             **words,
@@ -74,6 +74,7 @@ def propose(analysis: Analysis) -> list[Repair]:
         at = {**words, **{s.group: word for s in guilty if s.symptom in ("cut", "opaque", "zero")}}
         others = {g: rule for g, rule in rules.items() if g != bridge.target}
         repairs.append(Repair("learned", Rewrite(others, (bridge,), heal), at))
+    repairs += _own_forwards(analysis, rules, exits, heal, words)
     undefended, straight = _undefended(analysis)
     if undefended or straight:
         both = {**rules, **straight}
@@ -92,6 +93,38 @@ def propose(analysis: Analysis) -> list[Repair]:
     return repairs
 
 
+def _wider(rule: Rule, times: float) -> Rule:
+    if isinstance(rule, Smooth):
+        return Smooth(rule.width * times)
+    return Redifferentiate(rule.soften * times) if isinstance(rule, Redifferentiate) else rule
+
+
+def _own_forwards(
+    analysis: Analysis,
+    rules: dict[Group, Rule],
+    exits: tuple[Bridge, ...],
+    heal: bool,
+    words: dict[Group, str],
+) -> list[Repair]:
+    """What custom functions compute, in the place of the backward that they declare, where nothing else suspects it."""
+    declared = {s.group for s in analysis.where("declared")} - set(rules)
+    word = dict.fromkeys(declared, OWN)
+    return [
+        Repair(
+            name,
+            Rewrite(
+                {**rules, **{g: Redifferentiate(soften) for g in declared}},
+                exits,
+                heal,
+                1.0 if heal else None,
+            ),
+            {**words, **word},
+        )
+        for name, soften in (("own forward", 1.0), ("own forward, narrow", 0.25))
+        if declared
+    ]
+
+
 def _rules(guilty: list[Suspect]) -> tuple[dict[Group, Rule], dict[Group, str]]:
     rules: dict[Group, Rule] = {}
     words: dict[Group, str] = {}
@@ -105,14 +138,14 @@ def _rules(guilty: list[Suspect]) -> tuple[dict[Group, Rule], dict[Group, str]]:
 
 
 def _rule(s: Suspect) -> tuple[Rule | None, str]:
-    name = s.group[0] if s.group[0].startswith("__") else s.group[0].rstrip("_")
+    name = base_name(s.group[0])
     if s.symptom == "cut" and s.kind != "hook":
         return None, "the gradient goes on behind the cut"
     if s.kind == "function":
-        return Redifferentiate(), "its own forward is differentiated instead of the backward it declares"
+        return Redifferentiate(), OWN
     if s.kind == "hook":
         return Keep(), "its backward hooks are left out"
-    if s.kind == "opaque":
+    if s.kind == "opaque" and not _changes_shape(s):
         return PassThrough(), "straight through the whole opaque part"
     if s.symptom == "non_finite":
         return Keep(), "non-finite gradients are kept finite"
@@ -122,20 +155,18 @@ def _rule(s: Suspect) -> tuple[Rule | None, str]:
             return Gain(gain), f"gain reduced to {gain:.2g} in the backward pass"
         return None, ""
     if name in SMOOTH:
-        width = _width(s.records[0])
+        width = typical_width(name, [v.data for v in s.records[0].inputs if v.data.is_floating_point()])
         return Smooth(width), f"smooth stand-in of width {width:.2g}"
+    if _changes_shape(s):
+        return Measure(), "a slope measured on this operation alone"
     return PassThrough(), "straight through"
 
 
-def _width(record: Record) -> float:
-    values = [v.data for v in record.inputs if v.data.is_floating_point()]
-    name = record.name.strip("_")
-    if len(values) > 1 and name in ("gt", "ge", "lt", "le", "eq", "ne", "greater", "less"):
-        values = [values[0] - values[1]]
-    # A single number has no spread.
-    spread = values[0].std() if values and values[0].numel() > 1 else torch.tensor(1.0)
-    width = float(spread) / 4
-    return width if width > 0 and width == width else 0.1
+def _changes_shape(s: Suspect) -> bool:
+    """Whether the identity cannot stand in for an operation's first result."""
+    value = main_input(s.records[0])
+    made = s.records[0].outputs
+    return value is None or not made or made[0].data.shape != value.data.shape
 
 
 def _gain(s: Suspect) -> float:

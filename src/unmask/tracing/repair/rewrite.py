@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,17 +17,21 @@ from torch import Tensor, nn
 from ...classifier import LEAST
 from ...types import Outputs
 from ..record.intercept import Interceptor
-from ..record.operations import EXITS, WRITES, tensors_in
+from ..record.operations import COPIES, EXITS, WRITES, tensors_in
 from ..record.recorder import group_of
 from ..record.shadows import Shadows
 from ..record.sites import module_names, site, stack
 from ..record.uncut import uncut
+from .arrays import arrived, bare, follow, following
+from .measured import linear_map, secant
+from .own_forward import own_forward
 from .rules import (
     INPUT,
     Bridge,
     Gain,
     Group,
     Keep,
+    Measure,
     PassThrough,
     Probabilities,
     Redifferentiate,
@@ -35,7 +40,7 @@ from .rules import (
     Smooth,
     fitted,
 )
-from .stand_ins import SATURATING, SMOOTH, Shadow, through
+from .stand_ins import SATURATING, SMOOTH, Made, Shadow, base_name, through, typical_width
 from .substitute import Finite, Substitute
 
 
@@ -53,7 +58,7 @@ class Rewritten:
             return self.network(x)
         x = x.clone()  # not a leaf, so that a network may write into it
         rewriter = _Rewriter(self.rewrite, self._names, x)
-        with rewriter:
+        with rewriter, following(rewriter.trail) if self.rewrite.heal_cuts else nullcontext():
             returned = self.network(x)
             if not isinstance(returned, Tensor | Outputs):  # read inside: arrays come back to torch here
                 returned = Outputs.of(returned) or returned
@@ -65,6 +70,7 @@ class _Rewriter(Interceptor):
         super().__init__()
         self._rules = rewrite.rules
         self._uncut = rewrite.heal_cuts
+        self._soften = rewrite.soften
         self._names = names
         self._bridges = {b.target: b for b in rewrite.bridges}
         self._sources = {b.source for b in rewrite.bridges}
@@ -72,6 +78,7 @@ class _Rewriter(Interceptor):
         self._held: dict[tuple[Group, int], list[Tensor]] = {(INPUT, 0): [x]}
         self._ordinals: dict[Group, int] = {}
         self._shadows: dict[int, tuple[Tensor, Shadow]] = {}
+
         # Where cuts are healed, the user's code runs as it is, and what is rewritten runs beside it.
         self._beside = Shadows(x, uncut=rewrite.heal_cuts, carries=self._carries)
 
@@ -87,7 +94,19 @@ class _Rewriter(Interceptor):
             return Outputs(self.whole(outputs.logits)) if isinstance(outputs, Outputs) else outputs  # pyright: ignore
         return Outputs(self.whole(outputs.logits), self.whole(outputs.detector_score))  # pyright: ignore
 
-    def _shadow_of(self, item: Any) -> Shadow | None:
+    def led(self, tensor: Tensor) -> Tensor | Shadow:
+        """What leads on for one of the user's tensors: the one beside it, or a shadow."""
+        beside = self._beside.of(tensor)
+        return self.shadow_of(beside) or beside
+
+    def trail(self, tensor: Tensor) -> Tensor | None:
+        """The same for a tensor that leaves torch as an array."""
+        led = self.led(tensor)
+        led = led.value if isinstance(led, Shadow) else led
+        return led if led.is_floating_point() and led.requires_grad else None
+
+    def shadow_of(self, item: Any) -> Shadow | None:
+        """What travels beside an integer or boolean tensor."""
         found = self._shadows.get(id(item)) if isinstance(item, Tensor) else None
         return None if found is None else found[1]
 
@@ -103,8 +122,14 @@ class _Rewriter(Interceptor):
         def beside(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return self._rewritten(kind, name, func, args, kwargs)
 
-        wanted = name in self._hot and name not in EXITS
-        return self._beside.call(kind, name, func, args, kwargs, beside=beside, wanted=wanted)
+        softened = self._soften is not None and _steps(name, kwargs)
+        wanted = softened or (name in self._hot and name not in EXITS)
+        source = args[0] if args and (kind == "source" or name in COPIES) else None
+        plain = args if source is None else (bare(source), *args[1:])
+        made = self._beside.call(kind, name, func, plain, kwargs, beside=beside, wanted=wanted)
+        if source is not None and isinstance(made, Tensor):
+            self._beside.lead(made, arrived(made, source))
+        return follow(made, self.trail(args[0])) if name in ("numpy", "__array__") else made
 
     def _hold_exit(self, name: str, leaving: Any) -> None:
         """Keeps what leaves torch, for a bridge from there."""
@@ -119,11 +144,8 @@ class _Rewriter(Interceptor):
         """The operation's own result, with the backward pass that it is to have."""
         if name == "_set_grad_enabled":
             return func(*args, **kwargs)
-        shadowed = bool(self._shadows) and any(id(t) in self._shadows for t in tensors_in((args, kwargs)))
         if name not in self._hot:
-            return (
-                self._follow(name, func, args, kwargs) if shadowed else self._plain(name, func, args, kwargs)
-            )
+            return self._unruled(name, func, args, kwargs)
         group = group_of(name, site(stack(), self._names))
         ordinal = self._ordinals[group] = self._ordinals.get(group, -1) + 1
         if group in self._sources and name in EXITS:
@@ -135,15 +157,24 @@ class _Rewriter(Interceptor):
         rule = self._rules.get(group)
         if rule is not None:
             result = self._ruled(rule, kind, name, func, args, kwargs)
-        elif shadowed:
-            result = self._follow(name, func, args, kwargs)
         else:
-            result = self._plain(name, func, args, kwargs)
+            result = self._unruled(name, func, args, kwargs)
         if bridge is not None:
             result = self._bridged(bridge, ordinal, name, result, args)
         if group in self._sources and name not in EXITS:
             self._held[group, ordinal] = [args[0]] if name in WRITES else list(tensors_in(result))
         return result
+
+    def _unruled(
+        self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if self._shadows and any(id(t) in self._shadows for t in tensors_in((args, kwargs))):
+            return self._follow(name, func, args, kwargs)
+        if self._soften is not None and _steps(name, kwargs) and _first_float(args) is not None:
+            floats = [a for a in args if isinstance(a, Tensor) and a.is_floating_point()]
+            rule = Smooth(self._soften * typical_width(name, floats))
+            return self._ruled(rule, "torch", name, func, args, kwargs)
+        return self._plain(name, func, args, kwargs)
 
     def call_hooked(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As `Interceptor.call_hooked`, without the hooks."""
@@ -170,17 +201,18 @@ class _Rewriter(Interceptor):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        base = name if name.startswith("__") else name.rstrip("_")
+        base = base_name(name)
         if isinstance(rule, Keep):
             return func(*(_finite(a) for a in args), **kwargs)
         if isinstance(rule, PassThrough):
             return self._with_surrogate(name, func, args, kwargs, lambda given: _first_float(given))
-        if isinstance(rule, Redifferentiate):
-            function = getattr(func, "function", None)
-            if function is None:
-                return self._with_surrogate(name, func, args, kwargs, lambda given: _first_float(given))
+        if isinstance(rule, Measure):
             return self._with_surrogate(
-                name, func, args, kwargs, lambda given: self._forward_of(function, given)
+                name, func, args, kwargs, lambda given: self._measured(rule, func, given, kwargs)
+            )
+        if isinstance(rule, Redifferentiate):
+            return self._with_surrogate(
+                name, func, args, kwargs, lambda given: self._own(rule, func, given, kwargs)
             )
         if isinstance(rule, Probabilities):
             logits: Tensor = args[0]
@@ -203,23 +235,78 @@ class _Rewriter(Interceptor):
             return self._with_surrogate(name, func, args, kwargs, lambda given: _first_float(given))
         return self._with_surrogate(name, func, args, kwargs, lambda given: smooth(rule.width, given, kwargs))
 
-    def _forward_of(self, function: Any, args: tuple[Any, ...]) -> Tensor | None:
-        """A custom function's forward, run with gradient and with smooth stand-ins for the steps inside it."""
-        inner = _Rewriter(Rewrite(heal_cuts=True), self._names, args[0])
-        inner._rules = _Everywhere()
-        inner._hot = inner._rules.names
-        new_style = function.setup_context is not torch.autograd.function._SingleLevelFunction.setup_context
-        with inner:
-            made = function.forward(*args) if new_style else function.forward(_Context(), *args)
-        return made if isinstance(made, Tensor) else None
+    def _own(
+        self, rule: Redifferentiate, func: Callable[..., Any], given: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Made:
+        """A custom function's forward, with its steps softened; its slope measured, where autograd does not follow."""
+        function = getattr(func, "function", None)
+        if function is not None:
+            start = _first_float(given)
+            assert start is not None, "a suspect has a gradient to lose"
+            inner = _Rewriter(Rewrite(heal_cuts=True, soften=rule.soften), self._names, start)
+            try:
+                made = own_forward(function, given, kwargs, inner, inner.trail)
+            except _REFUSALS:
+                made = None
+            several = list(made) if isinstance(made, tuple | list) else [made]
+            seen = [inner.led(t) if isinstance(t, Tensor) else None for t in several]
+            if any(t is not None and (isinstance(t, Shadow) or t.requires_grad) for t in seen):
+                return seen if isinstance(made, tuple | list) else seen[0]
+        return self._measured(Measure(), func, given, kwargs)
+
+    def _measured(
+        self, rule: Measure, func: Callable[..., Any], given: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor | None:
+        x = _first_float(given)
+        if x is None:
+            return None
+
+        def run(point: Tensor) -> Tensor:
+            with torch.random.fork_rng(devices=[]):
+                made = func(*(point if a is x else _detached(a) for a in given), **kwargs)
+            return made if isinstance(made, Tensor) else next(tensors_in(made))
+
+        with torch.no_grad():
+            value = run(x)
+        value = value if value.is_floating_point() else value.to(x)
+        width = typical_width("", [x])
+        shapes = (x.shape[1:], value.shape[1:])
+        if shapes not in rule.learned:
+            rule.learned[shapes] = linear_map(run, x, value, width)
+        weight = rule.learned[shapes]
+        if weight is None:
+            return secant(run, x, value, width)
+        return (x.flatten(1) @ weight).reshape(value.shape)
 
     def _follow(
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        def surrogate(given: tuple[Any, ...]) -> Tensor | Shadow | list[Shadow] | None:
-            return through(name, func, given, kwargs, self._shadow_of)
+        def surrogate(given: tuple[Any, ...]) -> Made:
+            try:
+                made = through(name, func, given, kwargs, self.shadow_of)
+            except _REFUSALS:
+                made = None
+            return self._asked_in_integers(name, func, given, kwargs) if made is None else made
 
         return self._with_surrogate(name, func, args, kwargs, surrogate)
+
+    def _asked_in_integers(
+        self, name: str, func: Callable[..., Any], given: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Tensor | None:
+        """An operation on shadowed integers for which there is no rule: measured, from one whole number to others."""
+        found = next(((a, s) for a in given if (s := self.shadow_of(a)) is not None), None)
+        if found is None or name in WRITES or name in EXITS or not found[1].value.requires_grad:
+            return None
+        tensor, shadow = found
+
+        def run(point: Tensor) -> Tensor:
+            whole = point > 0.5 if tensor.dtype == torch.bool else point.round().to(tensor.dtype)
+            made = func(*(whole if a is tensor else _detached(a) for a in given), **kwargs)
+            return made.to(point) if isinstance(made, Tensor) else point[:0]
+
+        with torch.no_grad():
+            value = run(tensor.to(shadow.value))
+        return secant(run, shadow.value, value, 1.0) if value.numel() else None
 
     def _with_surrogate(
         self,
@@ -227,17 +314,17 @@ class _Rewriter(Interceptor):
         func: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-        surrogate: Callable[[tuple[Any, ...]], Tensor | Shadow | list[Shadow] | None],
+        surrogate: Callable[[tuple[Any, ...]], Made],
     ) -> Any:
         in_place = name in WRITES or (name.endswith("_") and not name.endswith("__")) or name in _AUGMENTED
         try:
             with torch.enable_grad():
                 given = tuple(a.clone() if in_place and n == 0 else a for n, a in enumerate(args))
                 for old, new in zip(args, given, strict=True):  # a clone answers to the same shadow
-                    if old is not new and (shadow := self._shadow_of(old)) is not None:
+                    if old is not new and (shadow := self.shadow_of(old)) is not None:
                         self._shadows[id(new)] = (new, shadow)
                 stand_in = surrogate(given)
-        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError):
+        except _REFUSALS:
             stand_in = None  # no stand-in for this form of the call: as it was
         if stand_in is None:
             return self._plain(name, func, args, kwargs)
@@ -248,6 +335,8 @@ class _Rewriter(Interceptor):
                 made = target if made is None else made
             else:
                 made = func(*(_detached(a) for a in args), **{k: _detached(v) for k, v in kwargs.items()})
+        if isinstance(made, tuple | list) and not isinstance(stand_in, list):
+            made = self._plain(name, func, args, kwargs)  # values and indices: the values keep their gradient
         result = self._joined(made, stand_in)
         if not in_place or isinstance(stand_in, list):
             return result
@@ -261,26 +350,24 @@ class _Rewriter(Interceptor):
             self._shadows[id(args[0])] = (args[0], shadow)
         return None if name == "__setitem__" else args[0]
 
-    def _joined(self, made: Any, stand_in: Tensor | Shadow | list[Shadow]) -> Any:
-        if isinstance(stand_in, list):  # one for each of several integer tensors
-            self._shadows |= {id(item): (item, shadow) for item, shadow in zip(made, stand_in, strict=True)}
+    def _joined(self, made: Any, stand_in: Made) -> Any:
+        if stand_in is None:
             return made
-        if isinstance(
-            made, (tuple, list)
-        ):  # values and indices: the values keep their gradient, the indices get a shadow
-            for item in made:
-                if isinstance(item, Tensor) and not item.is_floating_point() and isinstance(stand_in, Shadow):
-                    self._shadows[id(item)] = (item, stand_in)
-            return made
-        if isinstance(stand_in, Shadow) and made.is_floating_point() and made.dtype == torch.float32:
-            stand_in = stand_in.value
-        if isinstance(stand_in, Shadow) or not made.is_floating_point():
+        if not isinstance(made, tuple | list):
+            return made if isinstance(stand_in, list) else self._joined_one(made, stand_in)
+        # Values and indices: the values keep their gradient.
+        alone = [None if m.is_floating_point() else stand_in for m in made]
+        each = stand_in if isinstance(stand_in, list) else alone
+        items = [self._joined(m, s) for m, s in zip(made, each, strict=True)]
+        return made if all(a is b for a, b in zip(items, made, strict=True)) else type(made)(items)
+
+    def _joined_one(self, made: Tensor, stand_in: Tensor | Shadow) -> Tensor:
+        if not made.is_floating_point():
             shadow = stand_in if isinstance(stand_in, Shadow) else Shadow(stand_in)
             self._shadows[id(made)] = (made, shadow)
             return made
-        if stand_in.numel() != made.numel():
-            return made
-        return Substitute.apply(made, stand_in)
+        stand_in = stand_in.value if isinstance(stand_in, Shadow) else stand_in
+        return Substitute.apply(made, stand_in) if stand_in.numel() == made.numel() else made
 
     def _source(self, bridge: Bridge, ordinal: int) -> Tensor | None:
         if bridge.pairing == "stack":
@@ -332,26 +419,28 @@ _AUGMENTED = frozenset(
 )
 
 
-class _Everywhere(dict):
-    """Rules for every step function, wherever it stands: used inside a custom function's own forward."""
+# What a stand-in raises where it does not fit this form of the call.
+_REFUSALS = (
+    RuntimeError,
+    TypeError,
+    ValueError,
+    IndexError,
+    AttributeError,
+    NotImplementedError,
+    AssertionError,
+)
+# Steps only in one of their forms, or none at all.
+_OTHERWISE = frozenset(
+    "clone detach data tensor as_tensor half bfloat16 fake_quantize_per_tensor_affine".split()
+)
 
-    names = frozenset(n for n in SMOOTH if n not in ("to", "clone", "max", "min", "div", "divide", "type"))
 
-    def get(self, group: Any, default: Any = None) -> Any:
-        return Smooth(0.1) if group[0] in self.names else default
-
-
-class _Context:
-    """Stands in for autograd's context while a forward is differentiated for what it is."""
-
-    def save_for_backward(self, *tensors: Tensor) -> None:
-        self.saved_tensors = tensors
-
-    def mark_non_differentiable(self, *tensors: Tensor) -> None: ...
-
-    def mark_dirty(self, *tensors: Tensor) -> None: ...
-
-    def set_materialize_grads(self, value: bool) -> None: ...
+def _steps(name: str, kwargs: dict[str, Any]) -> bool:
+    """Whether an operation is a step, wherever it stands."""
+    base = base_name(name)
+    if base in ("div", "divide"):
+        return kwargs.get("rounding_mode") is not None
+    return base in SMOOTH and base not in _OTHERWISE
 
 
 def _never_zero(logits: Tensor, dim: int) -> Tensor:

@@ -15,7 +15,7 @@ INPUT: Group = ("input", "", 0)
 
 @dataclass(frozen=True)
 class Smooth:
-    """Differentiate the smooth stand-in of `surrogates.SMOOTH`, smeared over `width`."""
+    """Differentiate the smooth stand-in of `stand_ins.SMOOTH`, smeared over `width`."""
 
     width: float
 
@@ -37,7 +37,24 @@ class Keep:
 
 @dataclass(frozen=True)
 class Redifferentiate:
-    """Differentiate what a custom `autograd.Function` computes forwards, instead of the backward it was given."""
+    """Differentiate what a custom `autograd.Function` computes forwards, instead of the backward it was given.
+
+    **Fields**
+    - `soften`: widths of the steps inside it, as multiples of the typical ones.
+    """
+
+    soften: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Measure:
+    """Differentiate a slope that is measured on the operation alone (`measured.py`).
+
+    **Fields**
+    - `learned`: linear maps by the shapes of input and result, filled as the network runs; None where there is none.
+    """
+
+    learned: dict[tuple[Any, ...], Tensor | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,7 +97,7 @@ class Probabilities:
     """
 
 
-Rule = Smooth | Gain | Keep | Redifferentiate | PassThrough | Probabilities
+Rule = Smooth | Gain | Keep | Redifferentiate | Measure | PassThrough | Probabilities
 
 
 @dataclass(frozen=True)
@@ -90,12 +107,15 @@ class Rewrite:
     **Fields**
     - `rules`: by name and place; they hold for every call at that place.
     - `bridges`: by the key of the operation that ends a region.
-    - `heal_cuts`: go on behind `detach` and under `no_grad`.
+    - `heal_cuts`: go on behind `detach` and under `no_grad`, and through NumPy's own operations.
+    - `soften`: every step on the way, with or without a rule, gets a smooth stand-in, whose width is this multiple of
+      the typical one; None leaves those without a rule as they are. Behind a cut nobody has seen which of them do harm.
     """
 
     rules: Mapping[Group, Rule] = field(default_factory=dict)
     bridges: tuple[Bridge, ...] = ()
     heal_cuts: bool = False
+    soften: float | None = None
 
 
 def fitted(source: Tensor, fit: tuple[Any, ...], shape: torch.Size | tuple[int, ...]) -> Tensor:

@@ -1,0 +1,321 @@
+"""NumPy arrays that remember the tensor they were, so that a gradient finds its way through NumPy's own operations.
+
+Values are NumPy's, bit for bit; beside them travels a tensor, the *trail*, that torch makes in the same way. What only
+moves numbers about (a transposition, a slice, a stack) is done to their places as well, and the trail follows the
+places. What NumPy does in C on somebody's behalf (an image library, a filter) ends the trail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .substitute import Substitute
+
+# Width of a softened comparison, as a share of the spread of its two sides. Ours, as in `propose`.
+WIDTH = 0.25
+
+
+def _step(a: Tensor, b: Any) -> Tensor:
+    """How much larger, on the scale of the spread: what a comparison is a step of."""
+    gap = a - b
+    return gap / (WIDTH * gap.detach().std().clamp_min(1e-6) if gap.numel() > 1 else 1.0)
+
+
+def _first(a: Tensor, *_: Any) -> Tensor:
+    return a
+
+
+# Of NumPy's universal functions, by name: what the trail becomes.
+ALIKE: dict[str, Callable[..., Tensor]] = {
+    **{
+        n: getattr(torch, n)
+        for n in "add subtract multiply maximum minimum exp log log2 log10 log1p expm1".split()
+    },
+    **{n: getattr(torch, n) for n in "sqrt square sin cos tan tanh arctan matmul fmax fmin clip".split()},
+    "true_divide": torch.div,
+    "divide": torch.div,
+    "power": torch.pow,
+    "float_power": torch.pow,
+    "negative": torch.neg,
+    "absolute": torch.abs,
+    "fabs": torch.abs,
+    "reciprocal": torch.reciprocal,
+    **dict.fromkeys("rint floor ceil trunc round around fix positive nan_to_num conjugate".split(), _first),
+    "floor_divide": torch.div,
+    **dict.fromkeys(("greater", "greater_equal"), lambda a, b: torch.sigmoid(_step(a, b))),
+    **dict.fromkeys(("less", "less_equal"), lambda a, b: torch.sigmoid(-_step(a, b))),
+    "sign": lambda a: torch.tanh(_step(a, 0)),
+    **dict.fromkeys(("logical_not", "invert"), lambda a: 1 - a),
+    **dict.fromkeys(("logical_and", "bitwise_and"), lambda a, b: a * b),
+    **dict.fromkeys(("logical_or", "bitwise_or"), lambda a, b: a + b - a * b),
+    "where": lambda c, a, b: c * a + (1 - c) * b,
+    "dot": torch.matmul,
+}
+# Sums and the like, of the function and the method alike.
+REDUCED: dict[str, Callable[..., Tensor]] = {
+    "sum": torch.sum,
+    "add": torch.sum,
+    "mean": torch.mean,
+    "max": torch.amax,
+    "amax": torch.amax,
+    "maximum": torch.amax,
+    "min": torch.amin,
+    "amin": torch.amin,
+    "minimum": torch.amin,
+    "median": lambda a, dim: a.mean(dim),
+    "std": lambda a, dim: torch.std(a, dim, correction=0),
+    "var": lambda a, dim: torch.var(a, dim, correction=0),
+}
+# They only move numbers about.
+MOVING = frozenset(
+    """reshape transpose swapaxes squeeze ravel flatten copy repeat take moveaxis rollaxis expand_dims stack concatenate
+    vstack hstack dstack column_stack tile roll flip fliplr flipud rot90 split array_split broadcast_to pad resize
+    atleast_1d atleast_2d atleast_3d delete diagonal __getitem__""".split()
+)
+_METHODS = "reshape transpose swapaxes squeeze ravel flatten copy repeat take diagonal __getitem__".split()
+
+
+class Followed(np.ndarray):
+    """An array with a trail: a float tensor of the same shape that leads back to the tensor that left torch."""
+
+    trail: Tensor | None
+
+    def __array_finalize__(self, other: Any) -> None:
+        self.trail = None
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
+        plain = {k: bare(v) for k, v in kwargs.items()}
+        given = {} if out is None else {"out": tuple(bare(o) for o in out)}
+        made = getattr(ufunc, method)(*(bare(i) for i in inputs), **given, **plain)
+        trail = None
+        if method == "__call__" and kwargs.get("where", True) is True:
+            trail = _attempt(ALIKE.get(ufunc.__name__), inputs)
+        elif method == "reduce":
+            trail = _reduced(ufunc.__name__, inputs[0], kwargs.get("axis", 0), kwargs.get("keepdims", False))
+        if out is not None and isinstance(out[0], Followed):
+            out[0].trail = _fitting(trail, np.shape(out[0]))
+            return out[0]
+        return follow(made, trail)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        name = func.__name__
+        if name in MOVING:
+            return _moved(func, args, kwargs)
+        made = func(*bare(args), **bare(kwargs))
+        trail = None
+        if name in REDUCED:
+            axis = kwargs.get("axis", args[1] if len(args) > 1 else None)
+            trail = _reduced(name, args[0], axis, kwargs.get("keepdims", False))
+        elif name == "einsum":
+            trail = _attempt(lambda *arrays: torch.einsum(args[0], *arrays), args[1:])
+        elif name in ALIKE:
+            bounds = tuple(kwargs[k] for k in ("a_min", "a_max", "min", "max") if k in kwargs)
+            trail = _attempt(ALIKE[name], args[:1] if name == "round" else args + bounds)
+        elif isinstance(made, np.ndarray) and isinstance(args[0], Followed):
+            trail = _like(args[0], made)
+        return follow(made, trail)
+
+    def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As of any array; a number that loses its fraction keeps its trail."""
+        return follow(np.ndarray.astype(bare(self), dtype, *args, **kwargs), self.trail)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        np.ndarray.__setitem__(bare(self), bare(index), bare(value))
+        if self.trail is None:
+            return
+        places = np.arange(self.size).reshape(self.shape)[bare(index)]
+        trail = self.trail.flatten().clone()
+        new = _trail(value)
+        new = torch.as_tensor(bare(value)).to(trail) if new is None else new.to(trail)
+        trail[torch.from_numpy(np.array(places).reshape(-1))] = new.broadcast_to(np.shape(places)).flatten()
+        self.trail = trail.reshape(self.shape)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[n] for n in range(len(self)))
+
+    @property
+    def T(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]  # noqa: N802
+        """The transpose."""
+        return self.transpose()
+
+    def clip(self, *args: Any, **kwargs: Any) -> Any:
+        """As of any array."""
+        low, high = ([*args, None, None])[:2]
+        return np.clip(self, kwargs.get("min", low), kwargs.get("max", high))
+
+    def round(self, *args: Any, **kwargs: Any) -> Any:
+        """As of any array."""
+        return follow(np.ndarray.round(bare(self), *args, **kwargs), self.trail)
+
+
+def _by_method(name: str) -> Callable[..., Any]:
+    def method(self: Followed, *args: Any, **kwargs: Any) -> Any:
+        return _moved(getattr(np.ndarray, name), (self, *args), kwargs)
+
+    return method
+
+
+def _reducing(name: str) -> Callable[..., Any]:
+    def method(self: Followed, axis: Any = None, *args: Any, **kwargs: Any) -> Any:
+        made = getattr(np.ndarray, name)(bare(self), axis, *args, **kwargs)
+        return follow(made, _reduced(name, self, axis, kwargs.get("keepdims", False)))
+
+    return method
+
+
+for _name in _METHODS:
+    setattr(Followed, _name, _by_method(_name))
+for _name in ("sum", "mean", "max", "min", "std", "var"):
+    setattr(Followed, _name, _reducing(_name))
+
+
+def follow(made: Any, trail: Tensor | None) -> Any:
+    """The array, with a trail where there is one of its shape."""
+    trail = _fitting(trail, np.shape(made))
+    if trail is None or not isinstance(made, np.ndarray | np.generic):
+        return made
+    followed = np.asanyarray(made).view(Followed)
+    followed.trail = trail
+    return followed
+
+
+def bare(item: Any) -> Any:
+    """Without trails, at any depth."""
+    if isinstance(item, Followed):
+        return item.view(np.ndarray)
+    if isinstance(item, tuple | list):
+        return type(item)(bare(i) for i in item)
+    return {k: bare(v) for k, v in item.items()} if isinstance(item, dict) else item
+
+
+def arrived(made: Tensor, source: Any) -> Tensor:
+    """What torch made of an array, joined to the array's trail; as it was, without one."""
+    if isinstance(source, tuple | list) and any(_trail(item) is not None for item in source):
+        source = _moved(np.stack, (list(source),), {})
+    trail = _fitting(_trail(source), made.shape)
+    if trail is None or not made.is_floating_point():
+        return made
+    with torch.enable_grad():
+        return Substitute.apply(made.detach(), trail.to(made.device))
+
+
+@contextmanager
+def following(trail_of: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """Lets trails survive NumPy's conversions. `trail_of` gives the trail of a tensor that is converted."""
+    originals = {name: getattr(np, name) for name in ("array", "asarray", "ascontiguousarray", "asanyarray")}
+
+    def kept(original: Callable[..., Any]) -> Callable[..., Any]:
+        def convert(source: Any = None, *args: Any, **kwargs: Any) -> Any:
+            if isinstance(source, Tensor):
+                return follow(original(source.detach().cpu().numpy(), *args, **kwargs), trail_of(source))
+            if isinstance(source, tuple | list) and any(_trail(item) is not None for item in source):
+                return follow(
+                    original(bare(source), *args, **kwargs), _trail(_moved(np.stack, (list(source),), {}))
+                )
+            trail = _trail(source)
+            return (
+                original(source, *args, **kwargs)
+                if trail is None
+                else follow(original(bare(source), *args, **kwargs), trail)
+            )
+
+        return convert
+
+    for name, original in originals.items():
+        setattr(np, name, kept(original))
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(np, name, original)
+
+
+def _trail(item: Any) -> Tensor | None:
+    return item.trail if isinstance(item, Followed) else None
+
+
+def _fitting(trail: Tensor | None, shape: Any) -> Tensor | None:
+    if trail is None or not trail.requires_grad or trail.numel() != int(np.prod(shape)):
+        return None
+    return trail if tuple(trail.shape) == tuple(shape) else trail.reshape(tuple(shape))
+
+
+def _as_trail(item: Any, like: Tensor) -> Any:
+    trail = _trail(item)
+    if trail is not None:
+        return trail
+    if isinstance(item, np.ndarray | np.generic):
+        return torch.from_numpy(np.ascontiguousarray(bare(item))).to(like)
+    return item
+
+
+def _attempt(function: Callable[..., Tensor] | None, inputs: Any) -> Tensor | None:
+    """The trail of a result, or None where torch cannot make it in this way."""
+    like = next((t for i in inputs if (t := _trail(i)) is not None), None)
+    if function is None or like is None:
+        return None
+    try:
+        with torch.enable_grad():
+            return function(*(_as_trail(i, like) for i in inputs))
+    except (RuntimeError, TypeError, ValueError):
+        return None
+
+
+def _reduced(name: str, item: Any, axis: Any, keepdims: bool) -> Tensor | None:
+    function, trail = REDUCED.get(name), _trail(item)
+    if function is None or trail is None:
+        return None
+    axis = tuple(range(trail.ndim)) if axis is None else axis
+    with torch.enable_grad():
+        made = function(trail, dim=axis)
+        if keepdims:
+            for place in sorted(a % trail.ndim for a in ((axis,) if isinstance(axis, int) else axis)):
+                made = made.unsqueeze(place)
+    return made
+
+
+def _moved(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Moves the numbers, and their places beside them: place 0 is none, for what the move itself brings in."""
+    pool: list[Tensor] = []
+    size = 1
+
+    def placed(item: Any) -> Any:
+        nonlocal size
+        if isinstance(item, Followed) and item.trail is not None:
+            pool.append(item.trail.flatten())
+            places = np.arange(size, size + item.size).reshape(item.shape)
+            size += item.size
+            return places
+        if isinstance(item, np.ndarray) and item.ndim and item.dtype.kind == "f":
+            return np.zeros(item.shape, dtype=np.int64)
+        if isinstance(item, tuple | list):
+            return type(item)(placed(i) for i in item)
+        return bare(item)
+
+    made = func(*bare(args), **bare(kwargs))
+    at = func(placed(args[0]), *bare(args[1:]), **bare(kwargs))  # what follows is axes, shapes and indices
+    if not pool:
+        return made
+    with torch.enable_grad():
+        whole = torch.cat([pool[0].new_zeros(1), *(p.to(pool[0]) for p in pool)])
+
+        def led(value: Any, places: Any) -> Any:
+            if isinstance(value, tuple | list):
+                return type(value)(led(v, p) for v, p in zip(value, places, strict=True))
+            return follow(value, whole[torch.from_numpy(np.array(places, dtype=np.int64))])
+
+        return led(made, at)
+
+
+def _like(source: Followed, made: np.ndarray) -> Tensor | None:
+    """Straight through an unknown function whose result is like what it was given."""
+    if source.trail is None or made.shape != source.shape or made.dtype.kind not in "fiu" or made.size < 2:
+        return None
+    correlation = np.corrcoef(bare(source).astype(np.float64).ravel(), made.astype(np.float64).ravel())[0, 1]
+    return source.trail if correlation > 0.3 else None
