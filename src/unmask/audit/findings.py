@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import linecache
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from ..gradients import Exact
 from ..objectives import cross_entropy, margin
 from ..randomness import Streams
 from ..tracing.suspect import Analysis, Suspect
-from .candidates import DEAD, LOST
+from .candidates import DEAD, LOST, Group
 from .records import MaskingFinding, Mechanism, Scalar
 
 # A gradient below this is dead; see `tracing.flow.DEAD`.
@@ -62,7 +63,7 @@ def gradient_state(classifier: Classifier, x: Tensor, y: Labels, *, generator: S
 
 
 _MECHANISM: dict[str, Mechanism] = {
-    **dict.fromkeys((*LOST, "effect"), "shattered"),
+    **dict.fromkeys((*LOST, "effect", "declared"), "shattered"),
     **dict.fromkeys(DEAD, "vanishing"),
     "non_finite": "exploding",
     "random": "stochastic",
@@ -70,13 +71,20 @@ _MECHANISM: dict[str, Mechanism] = {
 
 
 def confirmed(
-    analysis: Analysis, state: GradientState, *, deterministic: bool, gap: float, naive_gap: float
+    analysis: Analysis,
+    state: GradientState,
+    *,
+    deterministic: bool,
+    gap: float,
+    naive_gap: float,
+    repaired: Collection[Group] = (),
 ) -> list[Suspect]:
     """The suspects that deserve a name.
 
     **Arguments**
     - `gap`: accuracy that the best repaired gradient takes off the exact one, same attack and examples.
     - `naive_gap`: accuracy that the whole audit takes off the standard attack.
+    - `repaired`: the places where the winner of the race follows another gradient.
     """
     kept = []
     for s in analysis.suspects:
@@ -89,6 +97,8 @@ def confirmed(
             # NaN explains a failed attack by itself: then a step needs more than a share of the effect.
             keep = state.dead_margin >= 0.5 or (gap >= GAP and (not state.non_finite or s.share > 0.5))
             keep = keep or (deterministic and _chaotic(s))
+        elif s.symptom == "declared":
+            keep = gap >= GAP and s.group in repaired
         elif s.symptom == "underflow":
             keep = state.dead_cross_entropy > 0.1 and naive_gap >= GAP
         elif s.symptom in ("vanished", "saturated"):
@@ -140,6 +150,8 @@ def _symptom(s: Suspect) -> str:
     if s.symptom == "wrong":
         cosine = numbers.get("cosine", float("nan"))
         return f"its gradient does not say how its output changes (cosine {cosine:.2f} at the attack's scale)"
+    if s.symptom == "declared":
+        return "the backward that it declares leads an attack less far than what it computes"
     if s.symptom == "underflow":
         dead, size = numbers.get("dead_at_logits", 0.0), numbers.get("largest_logit", 0.0)
         return (

@@ -100,7 +100,9 @@ def _audited(subject: Subject, attacks: Sequence[Attack]) -> Report:
     # Each process traced for itself, for a repair does not travel; where they disagree, they run what all have.
     names = subject.processes.gather([entrant.name for entrant in entrants])
     entrants = [entrant for entrant in entrants if all(entrant.name in known for known in names)]
-    suspicious = subject.processes.first(lambda: bool(analysis.suspects))
+    suspicious = subject.processes.first(
+        lambda: bool(set(analysis.suspects) - set(analysis.where("declared")))
+    )
     asking: list[Step] = []
     if subject.outside:
         race = run_race(subject, inside, entrants)
@@ -198,6 +200,7 @@ def _findings(
         deterministic=not subject.random,
         gap=race.gap,
         naive_gap=naive_gap,
+        repaired=race.winners()[0].at,
     )
     winner = race.winners()[0]
     general = winner.name

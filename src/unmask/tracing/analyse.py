@@ -20,6 +20,7 @@ from ..objectives import margin
 from ..randomness import Streams
 from ..threat import Linf, ThreatModel
 from ..types import per_example
+from .detect.declared import declared
 from .detect.flow import follow
 from .detect.losses import lost_gradients
 from .detect.misleading import misleading
@@ -130,6 +131,7 @@ def _analyse(
             for o in origins
         ),
     ]
+    suspects += declared(base, moved, suspects)
     draws = (
         ()
         if deterministic
