@@ -113,6 +113,14 @@ def _kept(call: Call) -> Made:
     return call.shadow_of(call.args[0])
 
 
+def _as_stored(call: Call) -> Made:
+    """The whole numbers in which a quantised tensor is stored."""
+    shadow, stored = call.shadow_of(call.args[0]), call.args[0]
+    if shadow is None or stored.qscheme() != torch.per_tensor_affine:
+        return None
+    return Shadow(shadow.value / stored.q_scale() + stored.q_zero_point())
+
+
 def _moved(call: Call) -> Made:
     """A change of shape or type takes the choice along."""
     shadow = call.shadow_of(call.args[0])
@@ -162,6 +170,7 @@ PASSING: dict[str, Callable[[Call], Made]] = {
     **names(_both, "__and__ logical_and bitwise_and __rand__ __iand__"),
     **names(_either, "__or__ logical_or bitwise_or __ror__ __ior__"),
     **names(_one_of, "__xor__ logical_xor bitwise_xor __rxor__ __ixor__"),
+    "int_repr": _as_stored,
     "any": _any,
     "all": _all,
     "count_nonzero": _nonzero_count,

@@ -36,12 +36,21 @@ def _less(width: float, args: Args, kwargs: Named) -> Shadow:
     return Shadow(torch.sigmoid(-_difference(args) / width))
 
 
+def _near(distance: Tensor) -> Tensor:
+    """One at zero, and sloping towards it from however far: what is equal after a rounding is seldom near it."""
+    return 1 / (1 + distance.square())
+
+
 def _equal(width: float, args: Args, kwargs: Named) -> Shadow:
-    return Shadow(hat(_difference(args) / width))
+    return Shadow(_near(_difference(args) / width))
+
+
+def _close(width: float, args: Args, kwargs: Named) -> Shadow:
+    return Shadow(_near(_difference(args) / (width + argument(args, kwargs, 3, "atol", 1e-8))))
 
 
 def _unequal(width: float, args: Args, kwargs: Named) -> Shadow:
-    return Shadow(1 - hat(_difference(args) / width))
+    return Shadow(1 - _near(_difference(args) / width))
 
 
 def _truth(width: float, args: Args, kwargs: Named) -> Shadow:
@@ -120,7 +129,8 @@ def _histogram(width: float, args: Args, kwargs: Named) -> Tensor:
 SMOOTH: dict[str, Callable[[float, Args, Named], Made]] = {
     **names(_greater, "gt ge greater greater_equal __gt__ __ge__"),
     **names(_less, "lt le less less_equal __lt__ __le__"),
-    **names(_equal, "eq __eq__ isclose"),
+    **names(_equal, "eq __eq__"),
+    "isclose": _close,
     **names(_unequal, "ne not_equal __ne__"),
     **names(_truth, "bool"),
     **names(_untruth, "logical_not"),
