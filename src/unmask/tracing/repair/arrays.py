@@ -7,6 +7,7 @@ places. What NumPy does in C on somebody's behalf (an image library, a filter) e
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..record.sites import is_user_file
 from .substitute import Substitute
 
 # Width of a softened comparison, as a share of the spread of its two sides. Ours, as in `propose`.
@@ -98,10 +100,7 @@ class Followed(np.ndarray):
             trail = _attempt(ALIKE.get(ufunc.__name__), inputs)
         elif method == "reduce":
             trail = _reduced(ufunc.__name__, inputs[0], kwargs.get("axis", 0), kwargs.get("keepdims", False))
-        if out is not None and isinstance(out[0], Followed):
-            out[0].trail = _fitting(trail, np.shape(out[0]))
-            return out[0]
-        return follow(made, trail)
+        return follow(made, trail) if out is None else _written(out[0], made, trail)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         name = func.__name__
@@ -117,9 +116,9 @@ class Followed(np.ndarray):
         elif name in ALIKE:
             bounds = tuple(kwargs[k] for k in ("a_min", "a_max", "min", "max") if k in kwargs)
             trail = _attempt(ALIKE[name], args[:1] if name == "round" else args + bounds)
-        elif isinstance(made, np.ndarray) and isinstance(args[0], Followed):
+        elif isinstance(made, np.ndarray) and isinstance(args[0], Followed) and not name.endswith("_like"):
             trail = _like(args[0], made)
-        return follow(made, trail)
+        return follow(made, trail) if kwargs.get("out") is None else _written(kwargs["out"], made, trail)
 
     def astype(self, dtype: Any, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         """As of any array; a number that loses its fraction keeps its trail."""
@@ -185,6 +184,18 @@ def follow(made: Any, trail: Tensor | None) -> Any:
     return followed
 
 
+def blank(made: np.ndarray) -> np.ndarray:
+    """A new array that nothing led to yet, but that may be written into."""
+    return follow(made, torch.zeros(made.shape)) if made.dtype.kind == "f" else made
+
+
+def _written(out: Any, made: Any, trail: Tensor | None) -> Any:
+    if not isinstance(out, Followed):
+        return made
+    out.trail = _fitting(trail, np.shape(out))
+    return out
+
+
 def bare(item: Any) -> Any:
     """Without trails, at any depth."""
     if isinstance(item, Followed):
@@ -199,7 +210,7 @@ def arrived(made: Tensor, source: Any) -> Tensor:
     if isinstance(source, tuple | list) and any(_trail(item) is not None for item in source):
         source = _moved(np.stack, (list(source),), {})
     trail = _fitting(_trail(source), made.shape)
-    if trail is None or not made.is_floating_point():
+    if trail is None or not trail.requires_grad or not made.is_floating_point():
         return made
     with torch.enable_grad():
         return Substitute.apply(made.detach(), trail.to(made.device))
@@ -209,6 +220,19 @@ def arrived(made: Tensor, source: Any) -> Tensor:
 def following(trail_of: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
     """Lets trails survive NumPy's conversions. `trail_of` gives the trail of a tensor that is converted."""
     originals = {name: getattr(np, name) for name in ("array", "asarray", "ascontiguousarray", "asanyarray")}
+
+    # To be written into, image by image; a library's own are its own affair.
+    fresh = {
+        name: getattr(np, name)
+        for name in ("zeros", "empty", "zeros_like", "empty_like", "ones", "ones_like")
+    }
+
+    def blanks(original: Callable[..., Any]) -> Callable[..., Any]:
+        def make(*args: Any, **kwargs: Any) -> Any:
+            made = original(*bare(args), **kwargs)
+            return blank(made) if is_user_file(sys._getframe(1).f_code.co_filename) else made
+
+        return make
 
     def kept(original: Callable[..., Any]) -> Callable[..., Any]:
         def convert(source: Any = None, *args: Any, **kwargs: Any) -> Any:
@@ -229,6 +253,9 @@ def following(trail_of: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
 
     for name, original in originals.items():
         setattr(np, name, kept(original))
+    for name, original in fresh.items():
+        setattr(np, name, blanks(original))
+    originals |= fresh
     try:
         yield
     finally:
@@ -241,7 +268,7 @@ def _trail(item: Any) -> Tensor | None:
 
 
 def _fitting(trail: Tensor | None, shape: Any) -> Tensor | None:
-    if trail is None or not trail.requires_grad or trail.numel() != int(np.prod(shape)):
+    if trail is None or trail.numel() != int(np.prod(shape)):
         return None
     return trail if tuple(trail.shape) == tuple(shape) else trail.reshape(tuple(shape))
 
@@ -250,8 +277,8 @@ def _as_trail(item: Any, like: Tensor) -> Any:
     trail = _trail(item)
     if trail is not None:
         return trail
-    if isinstance(item, np.ndarray | np.generic):
-        return torch.from_numpy(np.ascontiguousarray(bare(item))).to(like)
+    if isinstance(item, np.ndarray | np.generic | list | tuple):
+        return torch.as_tensor(np.array(bare(item))).to(like)
     return item
 
 
@@ -260,11 +287,18 @@ def _attempt(function: Callable[..., Tensor] | None, inputs: Any) -> Tensor | No
     like = next((t for i in inputs if (t := _trail(i)) is not None), None)
     if function is None or like is None:
         return None
-    try:
-        with torch.enable_grad():
-            return function(*(_as_trail(i, like) for i in inputs))
-    except (RuntimeError, TypeError, ValueError):
-        return None
+    given = [_as_trail(i, like) for i in inputs]
+    with torch.enable_grad():
+        try:
+            return function(*given)
+        except (RuntimeError, TypeError, ValueError):
+            pass
+        try:  # torch's own functions of two tensors take no number in the place of one
+            return function(
+                *(torch.as_tensor(i).to(like) if isinstance(i, int | float) else i for i in given)
+            )
+        except (RuntimeError, TypeError, ValueError):
+            return None
 
 
 def _reduced(name: str, item: Any, axis: Any, keepdims: bool) -> Tensor | None:
@@ -316,6 +350,8 @@ def _moved(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 def _like(source: Followed, made: np.ndarray) -> Tensor | None:
     """Straight through an unknown function whose result is like what it was given."""
     if source.trail is None or made.shape != source.shape or made.dtype.kind not in "fiu" or made.size < 2:
+        return None
+    if not np.ptp(made) or not np.ptp(bare(source)):
         return None
     correlation = np.corrcoef(bare(source).astype(np.float64).ravel(), made.astype(np.float64).ravel())[0, 1]
     return source.trail if correlation > 0.3 else None
