@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .errors import GradientFailed, ModelFailed, UnmaskError
 from .foreign import failure, user_line, wants_to_stop
 from .randomness import Streams
+from .state import State
 from .threat import ThreatModel
 from .types import Outputs, SelfCertificate
 
@@ -92,6 +93,9 @@ class Classifier:
     - `deterministic`: True promises that equal inputs give equal outputs; then no seeds are set around a call.
     - `probabilities`: the network returns probabilities. Their logs are the logits; over several passes, the log of
       their mean. A probability of zero counts as 1e-35.
+    - `alone`: every image is asked about in a batch of its own, whatever batch comes in.
+    - `state`: what is put back before every pass, for a network that keeps something from one call to the next; the
+      same object goes on to the classifiers that `replace` makes.
     - `certificate`: for a defence that can prove its own robustness; an audit quotes it as the lower bound.
 
     What goes in is a copy and what comes out is a copy, so that a network may write into its input, keep it, or return
@@ -110,6 +114,8 @@ class Classifier:
         deterministic: bool = False,
         certificate: Certify | None = None,
         probabilities: bool = False,
+        alone: bool = False,
+        state: State | None = None,
         meter: Meter | None = None,
     ):
         if passes < 1:
@@ -120,11 +126,23 @@ class Classifier:
         self.deterministic = deterministic
         self.certificate = certificate
         self.probabilities = probabilities
+        self.alone = alone
+        self.state = state
         self.meter = Meter() if meter is None else meter
 
     def replace(self, **changes: object) -> Classifier:
         """A classifier with other fields that shares this one's meter. Another network loses the certificate."""
-        names = ("network", "passes", "surrogate", "deterministic", "certificate", "probabilities", "meter")
+        names = (
+            "network",
+            "passes",
+            "surrogate",
+            "deterministic",
+            "certificate",
+            "probabilities",
+            "alone",
+            "state",
+        )
+        names = (*names, "meter")
         if "network" in changes:
             changes.setdefault("certificate", None)
         return Classifier(**{**{k: getattr(self, k) for k in names}, **changes})  # type: ignore[arg-type]
@@ -158,7 +176,10 @@ class Classifier:
             logits = logits.float()
         if self.probabilities:
             return Outputs(logits.clamp_min(LEAST).log(), outputs.detector_score)
-        impossible = torch.isneginf(logits) & torch.isfinite(logits).any(1, keepdim=True)
+        impossible = torch.isneginf(logits)
+        if not impossible.any():  # left alone, so that whoever records operations sees the network's only
+            return Outputs(logits, outputs.detector_score)
+        impossible &= torch.isfinite(logits).any(1, keepdim=True)
         return Outputs(logits.masked_fill(impossible, IMPOSSIBLE), outputs.detector_score)
 
     def predict(self, x: Images, *, generator: torch.Generator | Streams) -> Outputs:
@@ -200,7 +221,20 @@ class Classifier:
             ) from error
         return torch.zeros_like(x) if grad is None else grad
 
+    def put_back(self) -> None:
+        """Puts back what the network keeps between calls, where it is judged so; for those who call it themselves."""
+        if self.state is not None:
+            self.state.restore()
+
     def _once(self, x: Images, generator: torch.Generator | Streams) -> Outputs:
+        if not self.alone or len(x) < 2:
+            return self._pass(x, generator)
+        streams = Streams.of(generator, len(x)).spawn("alone")
+        found = [self._pass(x[n : n + 1], streams[n : n + 1]) for n in range(len(x))]
+        scores = [f.detector_score for f in found if f.detector_score is not None]
+        return Outputs(torch.cat([f.logits for f in found]), torch.cat(scores) if scores else None)
+
+    def _pass(self, x: Images, generator: torch.Generator | Streams) -> Outputs:
         if self.deterministic:
             return self._checked(x)
         if isinstance(generator, Streams):
@@ -211,6 +245,7 @@ class Classifier:
             return self._checked(x)
 
     def _checked(self, x: Tensor) -> Outputs:
+        self.put_back()
         try:
             outputs = self.network(lent(x))
         except (UnmaskError, torch.OutOfMemoryError):

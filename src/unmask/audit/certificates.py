@@ -41,6 +41,8 @@ def _relaxed(subject: Subject, left: Tensor) -> float | None:
     network, threat = subject.classifier.network, subject.threat
     if subject.random or not isinstance(network, nn.Module) or subject.classifier.passes > 1:
         return None
+    if subject.classifier.alone or subject.classifier.state is not None:
+        return None  # what is judged is no function of the network's operations alone
     subject.progress.stage("bounds")
     x, y = subject.x, subject.aim
     if not len(left):  # nothing can be proved of a broken example: it only tells whether a bound applies

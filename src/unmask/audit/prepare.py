@@ -10,6 +10,7 @@ from torch import Tensor
 from ..claim.target_classes import choose
 from ..diagnostics import Preflight, preflight
 from ..errors import UnusableInput
+from ..state import State
 from ..tracing.analyse import analyse
 from ..tracing.repair.learned import learn_stand_in
 from ..tracing.suspect import Analysis
@@ -22,10 +23,14 @@ from .runtime.batch_size import BatchSize
 POOL = 256
 
 
-def look_over(subject: Subject) -> tuple[Preflight, int]:
-    """The preflight, with smaller batches where memory runs out; and the batch size that fits."""
+def look_over(subject: Subject, held: State) -> tuple[Preflight, int]:
+    """The preflight, with smaller batches where memory runs out; and the batch size that fits.
+
+    `held` is what the network holds before it.
+    """
 
     def with_batches_of(size: int) -> Preflight:
+        held.restore()
         return preflight(
             subject.classifier,
             subject.x,
@@ -33,7 +38,9 @@ def look_over(subject: Subject) -> tuple[Preflight, int]:
             # Who errs without an attack may still be hard to lead to a given class.
             claim=subject.claim.claim if subject.threat.goal == "untargeted" else None,
             box=subject.threat.box,
+            threat=replace(subject.threat, goal="untargeted"),
             batch_size=size,
+            state=held,
             generator=subject.streams("preflight"),
         )
 
@@ -41,10 +48,16 @@ def look_over(subject: Subject) -> tuple[Preflight, int]:
     return memory.fitting(with_batches_of, len(subject), subject.classifier.meter), memory.size
 
 
-def looked_over(subject: Subject, facts: Preflight, batch_size: int) -> Subject:
-    """The subject as the preflight found it, and under a targeted goal with the classes to reach."""
+def looked_over(subject: Subject, facts: Preflight, batch_size: int, state: State | None) -> Subject:
+    """The subject as the preflight found it, and under a targeted goal with the classes to reach.
+
+    `state` is what is put back before every call.
+    """
     classifier = subject.classifier.replace(
-        deterministic=facts.deterministic and facts.seedable, probabilities=facts.probabilities
+        deterministic=facts.deterministic and facts.seedable,
+        probabilities=facts.probabilities,
+        alone=facts.batch_dependent,
+        state=state,
     )
     # One at a time for every pass where batches matter: the standing's, the report's and so the verifier's.
     size = 1 if facts.batch_dependent else batch_size

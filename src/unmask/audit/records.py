@@ -131,6 +131,7 @@ class Environment(Record):
     batch_size: int
     checkpoint_hash: str
     processes: int = 1
+    state: list[str] = []  # what the network keeps between calls; put back before each
 
 
 class AccuracyAtEpsilon(Record):

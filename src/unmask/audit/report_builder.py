@@ -190,6 +190,7 @@ class Outcome:
             batch_size=self.standing.memory.size,
             checkpoint_hash=subject.checkpoint_hash,
             processes=subject.processes.count,
+            state=list(self.facts.state),
         )
 
     def _track(self) -> list[AccuracyAtCost]:

@@ -15,6 +15,7 @@ from ..attacks.queried import Queried
 from ..claim.claim import Claim
 from ..classifier import Classifier, Meter, Network
 from ..data import Data
+from ..state import State
 from ..target.target import Target
 from ..tracing.analyse import Analysis
 from .attack_runner import Campaign
@@ -75,8 +76,10 @@ def _audited(subject: Subject, attacks: Sequence[Attack]) -> Report:
     progress = subject.progress
 
     progress.stage("preflight")
-    facts, size = subject.processes.first(partial(look_over, subject))
-    subject = looked_over(subject, facts, size)
+    held = State(subject.classifier.network)  # before anybody asks it
+    facts, size = subject.processes.first(partial(look_over, subject, held))
+    subject = looked_over(subject, facts, size, held.only(facts.state) if facts.state else None)
+    del held  # with its copy of every tensor
     progress.stage("trace")
     analysis, state = trace(subject, facts)
     if analysis.warning:

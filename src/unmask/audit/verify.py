@@ -19,6 +19,7 @@ from torch import Tensor
 from ..claim.target_classes import choose, load_for
 from ..data import Data
 from ..errors import UnusableInput
+from ..state import State
 from ..statistics import clopper_pearson, mean_interval
 from ..target.load import build, checkpoint_hash
 from ..types import Outputs
@@ -168,12 +169,14 @@ def _predictor(network: Any, report: Report, device: str) -> PREDICT:
     inner = _network(network)
     if isinstance(inner, torch.nn.Module):
         inner.to(device)
+    held = State(inner).only(report.environment.state)  # as it is deployed: before anybody has asked it
 
     def predict(x: Tensor) -> tuple[Tensor, Tensor]:
         said, answered = [], []
         for batch in x.split(max(1, report.environment.batch_size)):
             logits, score = 0, None
             for _ in range(report.passes):
+                held.restore()
                 outputs = Outputs.of(inner(batch.clone().to(device)))
                 assert outputs is not None, "what was audited can be read"
                 logits = logits + outputs.logits

@@ -141,6 +141,11 @@ class Bracketing:
         network = classifier.network
         if not isinstance(network, nn.Module) or classifier.passes > 1:
             return None, "bounds need one pass of a torch.nn.Module"
+        if classifier.alone or classifier.state is not None:
+            return (
+                None,
+                "bounds need a network that keeps nothing between calls and looks at one image at a time",
+            )
         try:
             graph = read_graph(network, x)
             bends = sum(

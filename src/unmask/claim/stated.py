@@ -9,6 +9,7 @@ from ..classifier import Classifier
 from ..data import Data
 from ..errors import UnusableInput
 from ..randomness import Streams
+from ..state import State
 from ..statistics import clopper_pearson
 from .claim import Claim
 
@@ -91,6 +92,7 @@ def check_clean(
         classifier = classifier.replace(passes=claim.passes)
     if isinstance(classifier.network, nn.Module):
         classifier.network.to(device)
+    held = State(classifier.network)
     streams = Streams.seeded(claim.seed, data.index.to(device), "claim")
     right = rejected = 0
     has_detector = True
@@ -102,6 +104,7 @@ def check_clean(
         has_detector &= outputs.detector_score is not None
         if outputs.detector_score is not None:
             rejected += int((outputs.detector_score > 0).sum())
+    held.only(held.changes()).restore()  # who comes next finds a network that nobody has asked
     if claim.clean_accuracy is not None:
         _check_accuracy(claim.clean_accuracy, right, len(data))
     if claim.false_positive_rate is None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import math
 import sys
+from dataclasses import replace
 from typing import Any
 
 from ..cli import options as opt
@@ -93,6 +94,7 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     from ..data import load
     from ..diagnostics import preflight
     from ..randomness import Streams
+    from ..state import State
     from ..target.target import load_target
     from ..threat import threat_model
     from .audit import choose_device
@@ -127,7 +129,16 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     streams = Streams.seeded(claim.seed, index, "bound")
     with TerminalProgress(quiet=arguments.quiet) as progress:
         progress.stage("preflight")
-        facts = preflight(classifier, x, y, batch_size=claim.batch_size, generator=streams.fork("preflight"))
+        held = State(classifier.network)
+        facts = preflight(
+            classifier,
+            x,
+            y,
+            threat=replace(threat, goal="untargeted"),
+            batch_size=claim.batch_size,
+            state=held,
+            generator=streams.fork("preflight"),
+        )
         if not facts.deterministic or not facts.seedable or classifier.passes > 1:
             raise UnusableInput(
                 f"{claim.target} is random, so that no example has a fixed distance; use unmask audit, which "
@@ -135,7 +146,11 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
             )
         for warning in facts.warnings:
             progress.note(warning)
-        classifier = classifier.replace(deterministic=True)
+        classifier = classifier.replace(
+            deterministic=True,
+            alone=facts.batch_dependent,
+            state=held.only(facts.state) if facts.state else None,
+        )
         aims = _targets(classifier, x, y, arguments.targeted, streams) if arguments.targeted else y
 
         def told(stage: str, done: int) -> None:

@@ -80,7 +80,7 @@ def check_train_mode(classifier: Classifier, x: Tensor, *, streams: Streams) -> 
     with torch.no_grad():
         as_given = logits()
         repeats = _close(as_given, logits())
-        with _in_eval_mode(network):
+        with in_eval_mode(network):
             in_eval = logits()
     # Randomness that nobody can seed changes everything, whatever the mode.
     if repeats and not _close(as_given, in_eval):
@@ -94,7 +94,8 @@ def _close(first: Tensor, second: Tensor) -> bool:
 
 
 @contextmanager
-def _in_eval_mode(network: nn.Module) -> Iterator[None]:
+def in_eval_mode(network: nn.Module) -> Iterator[None]:
+    """Within the block every module is in evaluation mode; afterwards in the mode that it had."""
     # Flag by flag, not by `.eval()`: that runs the user's overrides of `train`, and could not be put back
     # exactly.
     flags = [(module, module.training) for module in network.modules()]

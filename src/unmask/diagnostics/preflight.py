@@ -15,18 +15,19 @@ from ..errors import ModelFailed, UnusableInput
 from ..gradients import Exact
 from ..objectives import margin
 from ..randomness import Streams
+from ..state import State
+from ..threat import ThreatModel
 from ..tracing.detect.squashing import soft_max_at_the_end
 from ..types import Outputs
 from .base import Images, Labels
+from .company import check_use_alone, company, mixed, random_company
+from .comparison import Comparison, Points, asked, distances, points_around
 from .inputs import check_images, check_label_range, check_labels, composition
+from .memory import FIRST, memory, said_of_state
 from .modes import check_normalisation, check_precision, check_train_mode, sixteen_bits
+from .one_function import modes
 
 PROBED = 16  # examples that are asked about repeatedly
-
-
-# Neighbours that change logits by at most this share of their size, and no label, are a matter of numerics: the scale
-# of int8 activations, which is set by the largest of the batch. Ours.
-SLIGHT = 0.05
 # Most members of an ensemble whose votes are told from probabilities. Ours.
 BALLOTS = 128
 
@@ -44,7 +45,9 @@ class Preflight:
       and repairs can work.
     - `probabilities`: the network returns probabilities; go on with `classifier.replace(probabilities=True)`.
     - `has_detector`: the network returns a detector score.
-    - `batch_dependent`: the other images of a batch change logits slightly and no label; go on with batches of one.
+    - `batch_dependent`: the other images of a batch change logits; go on with `classifier.replace(alone=True)`.
+    - `state`: names of what the network keeps between calls, as `State` names it; go on with
+      `classifier.replace(state=State(network).only(names))`, made before the first call.
     - `clean_accuracy`: share of correct predictions over all given examples, rejected or not.
     - `warnings`: sentences for the user.
     """
@@ -57,6 +60,7 @@ class Preflight:
     probabilities: bool
     has_detector: bool
     batch_dependent: bool
+    state: tuple[str, ...]
     clean_accuracy: float
     warnings: tuple[str, ...] = ()
 
@@ -68,22 +72,36 @@ def preflight(
     *,
     claim: float | None = None,
     box: tuple[float, float] = (0.0, 1.0),
+    threat: ThreatModel | None = None,
     batch_size: int = 128,
+    state: State | None = None,
     generator: torch.Generator | Streams,
 ) -> Preflight:
     """Checks images, labels and network, and measures what the audit has to know. `y` are true labels.
 
-    **Cost**: one prediction of every example, about twelve forwards and one backward of at most 16.
+    **Arguments**
+    - `threat`: where points are asked about, too; without one, close to the images.
+    - `batch_size`: the largest that will be used.
+    - `state`: what the network holds before anybody has called it; made here where nobody has.
+
+    **Cost**: one prediction of every example, about 20 forwards of 24 points and one backward of at most 16, about
+    three batches. A random network costs 40 more.
     **Raises** `UnusableInput` (or `ModelFailed`) with one line: name, value, way out.
     """
     check_images(x, box)
     check_labels(y, len(x))
     check_normalisation(classifier.network)
     streams = Streams.of(generator, len(x))
+    state = State(classifier.network) if state is None else state
     classifier = classifier.replace(deterministic=False)
     few = slice(min(PROBED, batch_size))
     probe, labels, some = x[few], y[few], streams[few]
-    _check_shape(classifier, probe, some)
+    first = _check_shape(classifier, probe, some)
+    points = points_around(probe, threat, box, some)
+    points = points[torch.arange(len(points), device=x.device)[:batch_size]]
+    kept = memory(classifier, points, state, first, Points(probe, some))
+    if kept:
+        classifier = classifier.replace(state=state.only(kept))
     check_train_mode(classifier, probe, streams=some)
 
     parts = torch.arange(len(x), device=x.device).split(batch_size)
@@ -99,10 +117,22 @@ def preflight(
     if claim is not None:
         _check_claim(accuracy, len(x), claim)
 
-    deterministic, seedable = _repeats(classifier, probe, box, some)
-    batch_dependent = seedable and _depends_on_the_batch(classifier, probe, some)
+    deterministic, seedable = _repeats(classifier, points)
+    differs, warnings = None, []
+    if seedable:
+        compare = Comparison(classifier.replace(deterministic=deterministic), points)
+        differs = mixed(compare.classifier, probe, some) or (
+            company(compare, x, batch_size)
+            if deterministic
+            else random_company(classifier, points, batch_size)
+        )
+        if differs and not differs.slight:
+            check_use_alone(classifier, x, y, logits.argmax(1), streams, differs)
+        warnings += modes(compare)
     gradient_error = _gradient_error(classifier, probe, labels, some)
-    warnings = []
+    counts = () if kept else state.counts()
+    state.only(kept or counts).restore()
+    warnings += said_of_state(kept, counts)
     if classes == 2:
         warnings.append("the network has 2 classes: losses that rank three (DLR) are left out")
     if float(x.max()) <= box[0] + (box[1] - box[0]) / 100:
@@ -118,7 +148,12 @@ def preflight(
             f"the network has {classes} outputs and the labels end at {int(y.max())}: the last one counts as a wrong "
             'class; if it means "rejected", return unmask.Outputs.with_reject_class(logits, reject=-1)'
         )
-    if batch_dependent:
+    if differs and not differs.slight:
+        warnings.append(
+            f"the answer to an image depends on the other images of its batch, on their number or on its place "
+            f"({differs}): every image is judged alone, in batches of 1"
+        )
+    elif differs:
         warnings.append(
             "the other images of a batch change logits slightly, as int8 activations quantised dynamically do: every "
             "image is evaluated alone, in batches of 1"
@@ -139,7 +174,10 @@ def preflight(
     if label_only:
         warnings.append("outputs are one-hot or shares of votes: the network tells only labels")
     if not seedable:
-        warnings.append("the network's randomness cannot be seeded: no run of it can be repeated exactly")
+        warnings.append(
+            "equal images and equal seeds give other answers: the network's randomness cannot be seeded, or it keeps "
+            "state that is out of reach; no run of it can be repeated exactly"
+        )
     if gradient_error:
         warnings.append(f"no gradient with respect to the input: {gradient_error}")
     return Preflight(
@@ -149,7 +187,8 @@ def preflight(
         gradient_available=gradient_error is None,
         label_only=label_only,
         probabilities=probabilities,
-        batch_dependent=batch_dependent,
+        batch_dependent=differs is not None,
+        state=kept or counts,
         has_detector=outputs[0].detector_score is not None,
         clean_accuracy=accuracy,
         warnings=tuple(warnings),
@@ -161,9 +200,10 @@ def _forward(classifier: Classifier, x: Tensor, streams: Streams) -> Outputs:
         return classifier(x, generator=streams)
 
 
-def _check_shape(classifier: Classifier, x: Images, streams: Streams) -> None:
+def _check_shape(classifier: Classifier, x: Images, streams: Streams) -> Tensor:
+    """Refuses what is no logits; returns those of `x`."""
     try:
-        logits = _forward(classifier, x, streams.fork("shape")).logits
+        logits = _forward(classifier, x, streams.fork(FIRST)).logits
     except ModelFailed as error:
         if x.ndim == 4 and x.shape[3] in (1, 3) and x.shape[1] not in (1, 3):
             raise UnusableInput(
@@ -196,6 +236,7 @@ def _check_shape(classifier: Classifier, x: Images, streams: Streams) -> None:
             f"the network returned shape {single} for one image; return [1, {shape[1]}] (a bare "
             ".squeeze() drops it)"
         )
+    return logits
 
 
 def _check_logits(logits: Float[Tensor, "batch classes"]) -> tuple[bool, bool]:
@@ -233,82 +274,18 @@ def _check_claim(accuracy: float, examples: int, claim: float) -> None:
         )
 
 
-def _same(first: Tensor, second: Tensor, tolerance: float) -> Tensor:
-    """Per example, whether logits agree up to a fraction of their size."""
-    size = torch.maximum(first.abs().amax(1), second.abs().amax(1))
-    return ((first - second).abs().amax(1) <= tolerance * size) | (first == second).all(1)
-
-
-def _repeats(
-    classifier: Classifier, x: Images, box: tuple[float, float], streams: Streams
-) -> tuple[bool, bool]:
+def _repeats(classifier: Classifier, points: Points) -> tuple[bool, bool]:
     """(equal under different seeds, equal under equal seeds), at the images, beside and between them."""
     # A defence that only sets in when something looks wrong is as random as any other.
-    noise = box[0] + (box[1] - box[0]) * streams.fork("noise").uniform(*x.shape[1:], device=x.device).to(
-        x.dtype
-    )
-    # Noise behind a vote shows only where the votes are split, as between two images.
-    deterministic = seedable = True
-    for points in (x, 0.9 * x + 0.1 * noise, x.lerp(x.roll(1, 0), 0.5)):
-        first = _forward(classifier, points, streams.fork("seed 0")).logits
-        for seed in range(1, 4):
-            again = _forward(classifier, points, streams.fork(f"seed {seed}")).logits
-            deterministic &= bool(_same(first, again, 1e-6).all())
-        again = _forward(classifier, points, streams.fork("seed 0")).logits
-        seedable &= bool(_same(first, again, 1e-6).all())
-    return deterministic and seedable, seedable
-
-
-def _means_differ(classifier: Classifier, x: Images, changed: Images, kept: Tensor, streams: Streams) -> bool:
-    """Whether most kept examples' mean logits move by more than the noise of the draws explains.
-
-    How many random numbers a layer takes may depend on its values (`torch.poisson` and all rejection sampling):
-    then other neighbours mean other noise under the same seed, and only the means can be compared.
-    """
-    draws = 16
-    means, errors = [], []
-    for name, points in (("kept", x), ("changed", changed)):
-        logits = [
-            _forward(classifier, points, streams.fork(f"{name} {n}")).logits[kept] for n in range(draws)
-        ]
-        stacked = torch.stack(logits).double()
-        means.append(stacked.mean(0))
-        errors.append(stacked.var(0) / draws)
-    noise = (errors[0] + errors[1]).sqrt()
-    moved = (means[0] - means[1]).abs() > 6 * noise + 1e-3 * means[0].abs()
-    return bool(moved.any(1).double().mean() > 0.5)
-
-
-def _depends_on_the_batch(classifier: Classifier, x: Images, streams: Streams) -> bool:
-    """Whether an example's logits change slightly with its neighbours; more than that is refused.
-
-    Every other example stays in its place while the rest are replaced, under the same seed: noise that
-    belongs to the place in the batch stays the same, so that random networks are not accused.
-    """
-    if len(x) < 4:
-        return False
-    kept = torch.arange(len(x), device=x.device) % 2 == 0
-    changed = torch.where(kept.reshape(-1, *[1] * (x.ndim - 1)), x, x.flip(0) * 0.5)
-    before = _forward(classifier, x, streams.fork("batch")).logits[kept]
-    after = _forward(classifier, changed, streams.fork("batch")).logits[kept]
-    differs = ~_same(before, after, 1e-3)
-    # Rounding inside a network can turn float noise into a jump of a few examples; a batch statistic moves
-    # them all.
-    if differs.double().mean() > 0.5 and _means_differ(classifier, x, changed, kept, streams):
-        if _same(before, after, SLIGHT).all() and torch.equal(before.argmax(1), after.argmax(1)):
-            return True
-        largest = float((before - after).abs().max())
-        raise UnusableInput(
-            f"logits change by up to {largest:.3g} when the other images of the batch change; predictions "
-            "must not "
-            "depend on the batch: call network.eval(), or normalise with running statistics"
-        )
-    return False
+    first = asked(classifier, points, "seed 0")
+    found = [distances(first, asked(classifier, points, f"seed {seed}")) for seed in (1, 2, 3, 0)]
+    equal = [bool((share <= 1e-6).all()) for share in found]
+    return all(equal), equal[-1]
 
 
 def _gradient_error(classifier: Classifier, x: Images, y: Labels, streams: Streams) -> str | None:
     """Why autograd does not reach the input, or None if it does."""
-    leaf = x.detach().requires_grad_()
+    leaf = x.detach().clone().requires_grad_()
     try:
         with torch.enable_grad():
             logits = classifier(leaf, generator=streams.fork("gradient")).logits

@@ -82,8 +82,11 @@ class HalfTape(TorchDispatchMode):
         for argument in kwargs.values():
             hidden |= self._place(argument) is not None
         out = func(*args, **kwargs)
-        if (data or hidden) and self.unknown is None:
-            result = out[0] if isinstance(out, tuple) else out
+        result = out[0] if isinstance(out, tuple) else out
+        decides = (
+            isinstance(result, Tensor) and result.dtype == torch.bool
+        )  # no slope passes through an answer
+        if (data or hidden) and self.unknown is None and not decides:
             back = None
             if func in RULES and not hidden and kwargs.keys() <= _HARMLESS and result.dtype == torch.float32:
                 back = RULES[func](out, args, data, self._weights)

@@ -103,6 +103,7 @@ def logits_with(classifier: Classifier, x: Tensor, records: list[Record], *, see
     **Cost**: one forward, metered.
     """
     classifier.meter.forwards += len(x)
+    classifier.put_back()
     freezer = Freezer(classifier.network, {r.key: r for r in records})
     with torch.no_grad(), seeded(seed, x.device), freezer:
         logits = run_network(classifier, x.clone())

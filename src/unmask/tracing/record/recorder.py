@@ -263,6 +263,7 @@ def record(
     **Cost**: one forward, metered; the graph is kept by the trace.
     """
     classifier.meter.forwards += len(x)
+    classifier.put_back()
     leaf = x.detach().clone().requires_grad_()
     recorder, logits, states = _recorded(classifier, lent(leaf), seed, uncut, written)
     return Trace(recorder.records, logits, leaf, recorder.draws, states)

@@ -1,0 +1,103 @@
+"""Whether autograd, frozen parameters, train mode of a part or a copy of the network give another function."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelFailed, UnusableInput
+from .comparison import Comparison, Difference, asked
+from .modes import in_eval_mode
+
+
+def modes(compare: Comparison) -> list[str]:
+    """Whether autograd, frozen parameters, train mode of a part or a copy of the network give another function.
+
+    Returns a line for each that does and that has a sensible reading. Seeds are equal, so that random networks whose
+    randomness can be seeded are compared, too.
+
+    **Cost**: at most seven forwards of the points.
+    **Raises** `UnusableInput` for those that have none.
+    """
+    classifier, points, network = compare.classifier, compare.points, compare.classifier.network
+    every = torch.arange(len(points), device=points.x.device)
+
+    def other(within: AbstractContextManager[object], answers: Callable[[], Tensor]) -> Difference | None:
+        try:
+            with within:
+                found = answers()
+        except ModelFailed:  # what a network cannot do under autograd, the gradient's own check says
+            return None
+        # Outside, where everything is as it was: the comparison may have to ask again.
+        difference = compare.with_([(every, found)])
+        return None if difference is None or difference.slight else difference
+
+    def as_given() -> Tensor:
+        return asked(classifier, points)
+
+    def recorded(*, leaf: bool) -> Tensor:
+        x = points.x.clone().requires_grad_(leaf)
+        with torch.enable_grad():
+            return classifier(x, generator=points.streams.fork("one function")).logits.detach()
+
+    for leaf in (False, True):
+        if found := other(nullcontext(), lambda leaf=leaf: recorded(leaf=leaf)):
+            asks = "its input's gradient is asked for" if leaf else "autograd is on"
+            raise UnusableInput(
+                f"the network answers otherwise where {asks} ({found}): an attack sees one function and a user "
+                "another; take the question for requires_grad or is_grad_enabled out of forward"
+            )
+    if not isinstance(network, nn.Module):
+        return []
+    said, trained = [], [name for name, module in network.named_modules() if module.training]
+    if trained and classifier.deterministic and (found := other(in_eval_mode(network), as_given)):
+        raise UnusableInput(
+            f"`{trained[0]}` is in train mode, and the network answers otherwise in evaluation mode ({found}); call "
+            "network.eval()"
+        )
+    for frozen in (True, False):
+        if _others(network, frozen) and (found := other(_frozen(network, frozen), as_given)):
+            state = "frozen" if frozen else "learning"
+            said.append(
+                f"the network answers otherwise with {state} parameters ({found}): they are judged as the target "
+                "leaves them"
+            )
+    classifier.put_back()  # or a copy would have a memory of its own
+    twin = _copied(network)
+    if twin is not None:
+        copied = classifier.replace(network=twin)
+        if found := other(nullcontext(), lambda: asked(copied, points)):
+            said.append(
+                f"a deep copy of the network answers otherwise ({found}): the network itself is judged"
+            )
+    return said
+
+
+def _others(network: nn.Module, frozen: bool) -> list[nn.Parameter]:
+    """Parameters that are not in this state and can be."""
+    own = network.parameters()
+    return [p for p in own if p.requires_grad == frozen and p.is_leaf and p.is_floating_point()]
+
+
+@contextmanager
+def _frozen(network: nn.Module, frozen: bool) -> Iterator[None]:
+    """Within the block all parameters are frozen, or none."""
+    mine = _others(network, frozen)
+    for p in mine:
+        p.requires_grad_(not frozen)
+    try:
+        yield
+    finally:
+        for p in mine:
+            p.requires_grad_(frozen)
+
+
+def _copied(network: nn.Module) -> nn.Module | None:
+    try:
+        return copy.deepcopy(network)
+    except Exception:  # a user's own way of copying may raise anything
+        return None

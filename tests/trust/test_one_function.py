@@ -1,0 +1,473 @@
+"""A network is one function, whoever asks, in whatever company and mode, now and later; or the audit says so."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from tests.fixtures.digits_networks import trained
+from torch import nn
+
+from unmask.classifier import Classifier
+from unmask.data import load
+from unmask.diagnostics import preflight
+from unmask.errors import UnusableInput
+from unmask.randomness import Streams
+from unmask.state import State
+from unmask.threat import Linf
+
+DIGITS = load("digits", examples=64)
+ON_GRID = 16.0  # clean digits are multiples of a sixteenth
+
+
+class Gate(nn.Module):
+    """One function where `when` says so, another elsewhere: how a decoy, or an oversight, looks from outside."""
+
+    def __init__(self, when):
+        super().__init__()
+        self.net, self.when = trained("plain_cnn"), when
+
+    def forward(self, x):
+        decoy = self.when(self, x)
+        if isinstance(decoy, bool):
+            decoy = torch.full((len(x),), decoy)
+        return torch.where(decoy[:, None], self.net(x).roll(1, 1) * 0.5, self.net(x))
+
+
+def odd_places(net, x):
+    return torch.arange(len(x)) % 2 == 1
+
+
+def off_the_grid(x):
+    return ((x * ON_GRID).round() != x * ON_GRID).flatten(1).any(1)
+
+
+def fly(network, *, n=64, batch_size=64, **options):
+    streams = Streams.seeded(0, torch.arange(n), "one function")
+    return preflight(
+        Classifier(network),
+        DIGITS.x[:n],
+        DIGITS.y[:n],
+        threat=Linf(epsilon=0.1),
+        batch_size=batch_size,
+        generator=streams,
+        **options,
+    )
+
+
+COMPANY = {
+    "more than sixteen": lambda net, x: len(x) > 16,
+    "pairs": lambda net, x: len(x) == 2,
+    "the full batch": lambda net, x: len(x) == 64,
+    "an odd number": lambda net, x: len(x) % 2 == 1 and len(x) > 1,
+    "company": lambda net, x: len(x) > 1,
+    "odd places": odd_places,
+    "the last place": lambda net, x: (torch.arange(len(x)) == len(x) - 1) & (len(x) > 1),
+    "off the grid in company": lambda net, x: off_the_grid(x) & (len(x) > 3),
+    "off the grid at odd places": lambda net, x: off_the_grid(x) & odd_places(net, x),
+    "a dark neighbour": lambda net, x: (x.flatten(1).mean(1) < 0.25).any().expand(len(x)) & (len(x) > 1),
+}
+
+
+@pytest.mark.parametrize("when", COMPANY.values(), ids=COMPANY)
+def test_what_depends_on_company_is_judged_alone_or_refused(when):
+    network = Gate(when)
+    try:
+        facts = fly(network)
+    except UnusableInput as error:
+        assert "other images of the batch" in str(error)  # noqa: PT017
+        return
+    assert facts.batch_dependent
+    assert facts.deterministic
+    (said,) = [line for line in facts.warnings if "batches of 1" in line]
+    assert "\n" not in said
+    alone = Classifier(network, deterministic=True, alone=True)
+    x, streams = DIGITS.x[:20].lerp(DIGITS.x[20:40], 0.3), Streams.seeded(0, torch.arange(20))
+    expected = torch.cat([network(one) for one in x.split(1)])
+    assert torch.equal(alone.predict(x, generator=streams).logits, expected.detach())
+
+
+def test_batch_statistics_of_perturbed_points_alone_are_seen():
+    class Centred(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = trained("plain_cnn")
+
+        def forward(self, x):
+            moved = off_the_grid(x).float().reshape(-1, 1, 1, 1)
+            return self.net(x - 0.5 * moved * (x * moved).mean(0))
+
+    assert fly(Centred()).batch_dependent
+
+
+AUTOGRAD = {
+    "the input's gradient": lambda net, x: x.requires_grad,
+    "gradient mode": lambda net, x: torch.is_grad_enabled(),
+    "a graph behind the input": lambda net, x: x.grad_fn is not None,
+    "off the grid": lambda net, x: off_the_grid(x) & torch.is_grad_enabled(),
+}
+
+
+@pytest.mark.parametrize("when", AUTOGRAD.values(), ids=AUTOGRAD)
+def test_another_function_under_autograd_is_refused(when):
+    with pytest.raises(UnusableInput, match="answers otherwise where") as caught:
+        fly(Gate(when))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_part_in_train_mode_that_matters_is_refused():
+    network = Gate(lambda net, x: net.part.training)
+    network.part = nn.Identity()
+    network.eval()
+    network.part.train()
+    with pytest.raises(UnusableInput, match=r"`part` is in train mode.*network\.eval\(\)"):
+        fly(network)
+    assert network.part.training
+
+
+def test_frozen_parameters_and_copies_are_told_apart_and_the_given_is_judged():
+    frozen = Gate(lambda net, x: not next(net.parameters()).requires_grad)
+    facts = fly(frozen)
+    assert any("frozen parameters" in line for line in facts.warnings)
+    assert all(p.requires_grad for p in frozen.parameters())
+    learning = Gate(lambda net, x: next(net.parameters()).requires_grad).requires_grad_(False)
+    assert any("learning parameters" in line for line in fly(learning).warnings)
+    assert not any(p.requires_grad for p in learning.parameters())
+
+    class KnowsItself(Gate):
+        def __deepcopy__(self, memo):
+            twin = Gate(lambda net, x: True)
+            return twin.eval()
+
+    assert any("deep copy" in line for line in fly(KnowsItself(lambda net, x: False).eval()).warnings)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+class Membrane(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net, self.mem = trained("plain_cnn"), None
+
+    def forward(self, x):
+        z = self.net(x)
+        self.mem = z if self.mem is None or self.mem.shape != z.shape else 0.5 * self.mem.detach() + z
+        return self.mem
+
+
+class RunningMean(nn.Module):
+    """A buffer that follows the data, in place, as batch normalisation in train mode does."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = trained("plain_cnn")
+        self.register_buffer("mean", torch.zeros(()))
+
+    def forward(self, x):
+        self.mean.mul_(0.9).add_(0.1 * x.detach().mean())
+        return self.net(x - self.mean)
+
+
+class Adapts(nn.Module):
+    """Takes a step of its own on every batch that it sees, in its weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = trained("plain_cnn")
+
+    def forward(self, x):
+        with torch.no_grad():
+            next(self.net.parameters()).mul_(1.01)
+        return self.net(x)
+
+
+class Alternates(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net, self.calls = trained("plain_cnn"), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.net(x) * (1 + self.calls % 2)
+
+
+class Remembers(nn.Module):
+    """Answers more weakly the more it has been asked: a list that grows."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.log = trained("plain_cnn"), {"seen": []}
+
+    def forward(self, x):
+        self.log["seen"].append(float(x.mean()))
+        return self.net(x) / len(self.log["seen"])
+
+
+class OfTheClass(nn.Module):
+    asked = 0
+
+    def __init__(self):
+        super().__init__()
+        self.net = trained("plain_cnn")
+
+    def forward(self, x):
+        type(self).asked += 1
+        return self.net(x) * type(self).asked
+
+
+def closed_over():
+    net, calls = trained("plain_cnn"), 0
+
+    def network(x):
+        nonlocal calls
+        calls += 1
+        return net(x) + calls
+
+    return network
+
+
+COUNT = 0
+
+
+def of_the_file():
+    net = trained("plain_cnn")
+
+    def network(x):
+        global COUNT
+        COUNT += 1
+        return net(x) * (1 + COUNT % 3)
+
+    return network
+
+
+KEEPS = {
+    "membrane": (Membrane, "mem"),
+    "buffer": (RunningMean, "mean"),
+    "weights": (Adapts, "net"),
+    "count": (Alternates, "calls"),
+    "list": (Remembers, "log.seen"),
+    "class": (OfTheClass, "asked"),
+    "closure": (closed_over, "calls"),
+    "file": (of_the_file, "COUNT"),
+}
+
+
+@pytest.mark.parametrize(("build", "name"), KEEPS.values(), ids=KEEPS)
+def test_what_is_kept_between_calls_is_state_and_put_back(build, name):
+    network = build()
+    held = State(network)
+    facts = fly(network)
+    assert facts.deterministic
+    assert facts.seedable
+    assert any(kept.startswith(name) for kept in facts.state)
+    (said,) = [line for line in facts.warnings if "state" in line]
+    assert "put back before every call" in said
+    judged = Classifier(network, deterministic=True, state=held.only(facts.state))
+    x, streams = DIGITS.x[:8], Streams.seeded(0, torch.arange(8))
+    answers = [judged.predict(x, generator=streams).logits for _ in range(3)]
+    assert torch.equal(answers[0], answers[1])
+    assert torch.equal(answers[0], answers[2])
+    judged.put_back()
+    torch.testing.assert_close(network(x).detach(), answers[0])
+    judged.put_back()
+
+
+def test_a_gradient_survives_what_is_put_back():
+    """Nothing is put back between a forward pass and its backward pass."""
+    network = RunningMean()
+    held = State(network)
+    judged = Classifier(network, deterministic=True, state=held)
+    x = DIGITS.x[:4].clone().requires_grad_()
+    streams = Streams.seeded(0, torch.arange(4))
+    first = judged.gradient(judged(x, generator=streams).logits[:, 0], x)
+    second = judged.gradient(judged(x, generator=streams).logits[:, 0], x)
+    assert first.any()
+    assert torch.equal(first, second)
+
+
+def test_a_count_that_may_decide_later_is_put_back_too():
+    class Later(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.calls = trained("plain_cnn"), 0
+
+        def forward(self, x):
+            self.calls += 1
+            return self.net(x) if self.calls < 10_000 else self.net(x).roll(1, 1)
+
+    facts = fly(Later())
+    assert facts.state == ("calls",)
+    assert any("counts its calls (`calls`)" in line for line in facts.warnings)
+
+
+def test_scratch_and_caches_are_no_state():
+    """Written in every call, or filled in the first, and nothing is answered by it."""
+
+    class Scratch(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.seen = trained("plain_cnn"), None
+            self.register_buffer("held", torch.zeros(10))
+
+        def forward(self, x):
+            self.seen = x.detach()
+            z = self.net(x)
+            self.held.copy_(z.detach().mean(0))
+            return z
+
+    facts = fly(Scratch())
+    assert facts.state == ()
+    assert facts.warnings == ()
+
+
+RANDOM = {
+    "torch": lambda x: x + 0.1 * torch.randn_like(x),
+    "once a call": lambda x: x * (1 - 0.3 * torch.rand(())),
+}
+
+
+class Shaken(nn.Module):
+    def forward(self, x):
+        return x + 0.05 * torch.randn_like(x)
+
+
+@pytest.mark.parametrize("noise", RANDOM.values(), ids=RANDOM)
+def test_randomness_stays_randomness(noise):
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.last = trained("plain_cnn"), None
+
+        def forward(self, x):
+            self.last = noise(x)
+            return self.net(self.last)
+
+    facts = fly(Noisy())
+    assert not facts.deterministic
+    assert facts.seedable
+    assert facts.state == ()
+    assert not facts.batch_dependent
+    assert facts.warnings == ()
+
+
+def test_a_generator_of_its_own_is_randomness_and_no_state():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.source = trained("plain_cnn"), torch.Generator().manual_seed(3)
+
+        def forward(self, x):
+            return self.net(x + 0.1 * torch.randn(x.shape, generator=self.source))
+
+    facts = fly(Own())
+    assert not facts.deterministic
+    assert not facts.seedable
+    assert facts.state == ()
+
+
+def test_a_random_network_that_answers_otherwise_in_company_is_judged_alone():
+    network = Gate(lambda net, x: len(x) > 1)
+    network.net = nn.Sequential(Shaken(), network.net)
+    facts = fly(network)
+    assert not facts.deterministic
+    assert facts.batch_dependent
+
+
+@pytest.mark.parametrize("name", ["plain_cnn", "plain_mlp", "adversarial_cnn"])
+def test_honest_networks_cost_little_and_are_not_accused(name):
+    network, calls = trained(name), []
+    network.register_forward_pre_hook(lambda _, given: calls.append(len(given[0])))
+    facts = fly(network)
+    assert facts.warnings == ()
+    assert facts.state == ()
+    assert not facts.batch_dependent
+    # All images once, three batches, and under 25 times the 24 points.
+    assert sum(calls) <= 64 + 3 * 64 + 25 * 24
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_few_images_and_small_batches(n, batch_size):
+    facts = fly(trained("plain_cnn"), n=n, batch_size=batch_size)
+    assert facts.deterministic
+    assert not facts.batch_dependent
+
+
+def test_rounding_inside_a_network_is_no_dependence():
+    """Float noise between batch sizes becomes a jump wherever an activation stands at a step."""
+
+    class Steps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = trained("plain_cnn")
+
+        def forward(self, x):
+            for layer in self.net.modules():
+                if not list(layer.children()) and layer is not self.net:
+                    x = layer(x)
+                    x = (x * 64).round() / 64
+            return x
+
+    assert not fly(Steps()).batch_dependent
+
+
+# --- the record of a state -------------------------------------------------------------------------------------------
+
+
+def test_everything_that_is_reached_is_put_back_in_place():
+    class Thing:
+        def __init__(self):
+            self.array, self.rows = torch.ones(2).numpy(), [1, 2]
+
+    class Holds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.thing, self.numbers, self.queue = Thing(), {1, 2}, [torch.zeros(2)]
+            self.weight = nn.Parameter(torch.ones(2))
+            self.register_buffer("held", torch.zeros(3))
+
+    module = Holds()
+    state, weight, inner = State(module), module.weight, module.queue[0]
+    assert state.changes() == ()
+    module.thing.array[:] = 5
+    module.thing.rows.append(3)
+    module.numbers.clear()
+    module.queue[0].add_(1)
+    module.queue.append("more")
+    module.weight.data = torch.zeros(3)
+    module.held = None
+    module.extra = 1
+    module.train(False)
+    changed = state.changes()
+    for name in ("thing.array", "thing.rows", "numbers", "queue", "weight", "held", "extra", "training"):
+        assert name in changed
+    state.only(changed).restore()
+    assert state.changes() == ()
+    assert module.weight is weight
+    assert module.weight.tolist() == [1, 1]
+    assert module.queue == [inner]
+    assert inner.tolist() == [0, 0]
+    assert module.thing.array.tolist() == [1, 1]
+    assert module.thing.rows == [1, 2]
+    assert not hasattr(module, "extra")
+
+
+def test_only_keeps_what_was_named():
+    module = Alternates()
+    state = State(module)
+    module.calls, module.mark = 3, "mine"
+    some = state.only(["calls"])
+    some.restore()
+    assert (module.calls, module.mark) == (0, "mine")
+    assert state.only([]).changes() == ()
+
+
+def test_circles_and_iterators_are_survived():
+    module = Alternates()
+    module.inner = [module, itertools.count()]
+    module.inner.append(module.inner)
+    state = State(module)
+    assert state.changes() == ()
+    copy.deepcopy(module)
+    state.restore()
