@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..attacks import APGD, Attack
 from ..diagnostics import Preflight
-from ..errors import GradientFailed
+from ..errors import GradientFailed, UnmaskError
+from ..foreign import failure, wants_to_stop
 from ..objectives import cross_entropy
 from ..statistics import mean_interval
 from .candidates import Candidate
@@ -188,7 +189,16 @@ class Campaign:
         if not len(chosen):
             return 0, 0
         before = self.standing.broken
-        self.standing.attack(step.name, step.recipe, step.attack, chosen)
+        try:
+            self.standing.attack(step.name, step.recipe, step.attack, chosen)
+        except BaseException as error:
+            failed_forward = isinstance(error, UnmaskError) and not isinstance(error, GradientFailed)
+            # OSError: the journal's, on a full disk.
+            ours = isinstance(error, torch.OutOfMemoryError | OSError)
+            if failed_forward or ours or wants_to_stop(error):
+                raise
+            # A gradient that raises is the network's or a repair's; what was found so far stands, others go on.
+            self.subject.warn(f"{step.recipe} does not run on this network: {failure(error)}")
         self._stop_if_decided()
         return self.standing.broken - before, len(chosen)
 

@@ -28,7 +28,7 @@ from ..diagnostics import (
     Tried,
     Unbounded,
 )
-from ..errors import UnmaskError
+from ..foreign import wants_to_stop
 from ..gradients import EOT, GradientEstimator
 from ..objectives import Objective, Undetected
 from ..randomness import Streams
@@ -113,9 +113,9 @@ def examine(
     """Runs one control; None where it does not apply to this network."""
     try:
         return diagnostic.examine(classifier, x, y, threat, generator=streams)
-    except torch.OutOfMemoryError:
-        raise
-    except (UnmaskError, RuntimeError, NotImplementedError):
+    except BaseException as error:
+        if isinstance(error, torch.OutOfMemoryError) or wants_to_stop(error):
+            raise
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from ..tracing.suspect import Analysis
 from .context import Subject
 from .detector import with_detector
 from .findings import GradientState, gradient_state
+from .optional import tried
 from .runtime.batch_size import BatchSize
 
 # Images from which a stand-in is learned where a part of the network hides its gradient and changes shapes. Ours.
@@ -84,7 +86,8 @@ def trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState]:
         )
         pool = slice(min(POOL, len(subject)))
         if not analysis.warning:
-            analysis = learn_stand_in(
+            learn = partial(
+                learn_stand_in,
                 analysis,
                 subject.classifier,
                 subject.x[pool],
@@ -93,8 +96,10 @@ def trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState]:
                 batch_size=min(32, size),
                 generator=subject.streams("stand-in", pool),
             )
+            analysis = tried(subject, "learned stand-ins", learn, analysis, halves=True)
         if facts.has_detector:
-            analysis = with_detector(subject, analysis, some)
+            score = partial(with_detector, subject, analysis, some)
+            analysis = tried(subject, "suspects behind the detector's score", score, analysis, halves=True)
         more = right[: min(32, size)] if len(right) >= 4 else some
         state = gradient_state(
             subject.classifier,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..attacks import APGD
 from ..errors import UnmaskError, first_line
+from ..foreign import wants_to_stop
 from .candidates import Candidate
 from .context import Subject
 from .standing import Standing
@@ -93,8 +94,12 @@ def _lap(subject: Subject, standing: Standing, entrant: Candidate, some: Tensor)
     recipe = f"race: APGD-{attack.steps}, {entrant.name}"
     try:
         return standing.attack(f"race {entrant.name}", recipe, attack, some)
-    except (UnmaskError, RuntimeError, NotImplementedError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+    except BaseException as error:
+        if isinstance(error, torch.OutOfMemoryError | OSError) or wants_to_stop(
+            error
+        ):  # OSError: the journal's
             raise
-        subject.progress.note(f"{entrant.name} does not run on this network: {first_line(error)[:120]}")
+        foreseen = isinstance(error, UnmaskError | RuntimeError)
+        said = f"{entrant.name} does not run on this network: {first_line(error)[:120]}"
+        (subject.progress.note if foreseen else subject.warn)(said)
         return torch.zeros(len(some), device=subject.device)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+import torch
 from torch import nn
 
 from ..attacks import Attack
@@ -27,6 +28,7 @@ from .controls import as_control
 from .detector import count_rejections, detector_finding
 from .evidence import write_report
 from .findings import GradientState, confirmed, describe, unlocated
+from .inference import released
 from .plan import Step
 from .prepare import look_over, looked_over, trace
 from .race import Race, run_race
@@ -37,6 +39,8 @@ from .runtime.progress import Progress, Silent
 from .standing import Standing
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def audit(
     target: Target | Classifier | nn.Module | Network,
     data: Data,
@@ -65,6 +69,7 @@ def audit(
 
     **Raises** `UnusableInput` or `ModelFailed` with one line: name, value, way out.
     """
+    target, data = released(target, data)
     subject = subject_of(target, data, claim, out=out, resume=resume, progress=progress, attacks=attacks)
     with subject.writing():
         return _audited(subject, attacks)

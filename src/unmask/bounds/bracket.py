@@ -98,6 +98,8 @@ class Bracketing:
     methods: tuple[Method, ...] = ("interval", "crown")
     halvings: int = 10
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def run(
         self,
         classifier: Classifier,

@@ -119,6 +119,7 @@ class Loop(Trainer):
         """Passes over the data. A recipe that steps more than once per minibatch makes as many fewer."""
         return math.ceil(self.epochs / self.updates)
 
+    @torch.enable_grad()
     def fit(
         self,
         network: nn.Module,

@@ -1,0 +1,204 @@
+"""What fails beside the attacks is left out with a warning; modes around the call do not matter."""
+
+import sys
+import warnings
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import nn
+
+import unmask.audit.prepare as prepare
+from unmask.attacks import APGD
+from unmask.audit.run import audit
+from unmask.bounds import Bracketing, Clever
+from unmask.bounds.nearest import NearestSearch
+from unmask.claim.claim import Claim
+from unmask.classifier import Classifier
+from unmask.cli.main import main
+from unmask.data import load
+from unmask.diagnostics import RandomNoise
+from unmask.threat import Linf
+
+from .networks import AUDIT, write
+
+CLAIM = Claim(norm="linf", epsilon=0.1, budget="quick")
+
+
+def made():
+    """A linear classifier of digits, and eight of them."""
+    train = load("digits", split="train")
+    means = torch.stack([train.x[train.y == c].mean(0).flatten() for c in range(10)])
+    linear = nn.Linear(64, 10)
+    linear.weight.data, linear.bias.data = 2 * means, -means.square().sum(1)
+    return nn.Sequential(nn.Flatten(), linear).eval(), load("digits", examples=8)
+
+
+class Off:
+    """Gradients globally off, as `torch.set_grad_enabled(False)` at the top of a script leaves them."""
+
+    def __enter__(self):
+        torch.set_grad_enabled(False)
+
+    def __exit__(self, *_):
+        torch.set_grad_enabled(True)
+
+
+MODES = {"no_grad": torch.no_grad, "inference_mode": torch.inference_mode, "globally off": Off}
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    return audit(*made(), CLAIM).robust_accuracy
+
+
+@pytest.mark.parametrize("where", ["around the call", "around everything"])
+@pytest.mark.parametrize("mode", MODES)
+def test_gradients_off_around_the_call(mode, where, undisturbed):
+    with MODES[mode]() if where == "around everything" else nullcontext():
+        network, data = made()
+    with MODES[mode]():
+        before = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        report = audit(network, data, CLAIM)
+        assert before == (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+    assert report.robust_accuracy == undisturbed < 1
+    assert not report.masking
+    assert report.certified_accuracy is not None
+
+
+def test_shared_tensors_stay_shared():
+    with torch.inference_mode():
+        network, data = made()
+        twice = nn.ModuleDict({"a": network[1], "b": nn.Linear(64, 10)})
+        twice["b"].weight = network[1].weight
+    from unmask.audit.inference import released
+
+    released(twice, data)
+    assert twice["a"].weight is twice["b"].weight
+    assert not twice["a"].weight.is_inference()
+
+
+def test_bracketing_without_gradients():
+    network, data = made()
+    few = Bracketing(
+        clever=Clever(batches=10, samples=2),
+        methods=(),
+        search=NearestSearch(steps=3, restarts=1, queries=50),
+    )
+    with torch.no_grad():
+        found = few.run(
+            Classifier(network), data.x[:1], data.y[:1], Linf(epsilon=0.3), generator=torch.Generator()
+        )
+    assert found.examples[0].clever.score > 0
+
+
+@pytest.mark.parametrize("command", ["audit", "bound"])
+def test_a_file_that_turns_gradients_off(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    write(tmp_path, "\ntorch.set_grad_enabled(False)\n")
+    more = AUDIT[6:] if command == "audit" else ["--budget", "quick", "--batches", "10", "--samples", "8"]
+    try:
+        assert (
+            main([command, "own.py:sound", "--norm", "linf", "--epsilon", "0.1", "--examples", "4", *more])
+            == 0
+        )
+    finally:
+        torch.set_grad_enabled(True)
+        sys.modules.pop("own", None)
+    assert "masked" not in capsys.readouterr().out
+
+
+# what raises beside the attacks
+
+ERRORS = [ZeroDivisionError("unlikely"), KeyError("layer"), RuntimeError("view"), SystemExit(0)]
+
+
+class Rounds(nn.Module):
+    """Masked, so that repairs enter the race."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = made()[0]
+
+    def forward(self, x):
+        return self.inner((x * 8).round() / 8)
+
+
+@pytest.mark.parametrize("error", ERRORS[:2], ids=repr)
+@pytest.mark.parametrize("part", ["learn_stand_in", "with_detector"])
+def test_parts_of_the_trace(monkeypatch, part, error):
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr(prepare, part, fails)
+    network, data = made()
+    report = audit(network, data, CLAIM)
+    said = any(type(error).__name__ in w for w in report.warnings)
+    assert said == (part == "learn_stand_in")  # there is no detector
+
+
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [*(("race", e) for e in ERRORS[1:]), pytest.param("campaign", ERRORS[1], marks=pytest.mark.slow)],
+    ids=repr,
+)
+def test_a_repair_that_raises_is_left_out(monkeypatch, where, error):
+    run = APGD.run
+    steps = 10 if where == "race" else 0
+
+    def fails(self, classifier, x, y, threat, *, generator):
+        if type(self.gradient).__name__ == "Repaired" and (self.steps <= steps or where == "campaign"):
+            raise error
+        return run(self, classifier, x, y, threat, generator=generator)
+
+    monkeypatch.setattr(APGD, "run", fails)
+    report = audit(Rounds().eval(), made()[1][:4], CLAIM)
+    assert 0 <= report.robust_accuracy <= 1
+    if not isinstance(error, RuntimeError):
+        assert any("does not run on this network" in w for w in report.warnings)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+def test_a_control_that_raises_does_not_apply(monkeypatch, error):
+    def fails(self, *_, **__):
+        raise error
+
+    monkeypatch.setattr(RandomNoise, "examine", fails)
+    report = audit(*made(), CLAIM)
+    (control,) = [c for c in report.controls if c.name == "random noise of the same size"]
+    assert control.passed is None
+
+
+def hook_error(*_):
+    raise LookupError("in backward")
+
+
+@pytest.mark.parametrize("how", ["full backward hook", "tensor hook", "function"])
+def test_a_backward_pass_that_raises(how):
+    class Hooked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = made()[0]
+            if how == "full backward hook":
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    self.inner[1].register_full_backward_hook(hook_error)
+
+        def forward(self, x):
+            z = self.inner(x)
+            if how == "tensor hook" and z.requires_grad:
+                z.register_hook(hook_error)
+            return Raises.apply(z) if how == "function" else z
+
+    class Raises(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, z):
+            return z.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            raise LookupError("in backward")
+
+    report = audit(Hooked().eval(), made()[1], CLAIM)
+    assert report.robust_accuracy < 1  # searches without gradients find what there is
