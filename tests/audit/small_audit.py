@@ -193,6 +193,7 @@ def write_audit(
         claim=claim,
         threat=record,
         examples=len(data),
+        sample_seed=data.sample_seed,
         clean_accuracy=clean,
         robust_accuracy=robust,
         robust_accuracy_interval=interval,

@@ -252,6 +252,7 @@ class Report(Record):
     budget: str = "standard"
     exhaustive: bool = False
     stochastic: bool = False
+    sample_seed: int | None = None
     warnings: list[str] = []
     certificate: str | None = None
     accuracy_against_epsilon: list[AccuracyAtEpsilon] = []

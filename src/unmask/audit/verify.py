@@ -79,6 +79,7 @@ def verify(
         report.data if data is None else data,
         split=report.split or None,
         examples=report.examples,
+        seed=report.sample_seed,
         allow_pickle=allow_pickle,
     )
     draws = DRAWS if report.stochastic else 1

@@ -100,7 +100,10 @@ class Claim(BaseModel):
     )
     split: str | None = Field(None, description="Split of the data set (default: test).", examples=["test"])
     examples: int | None = Field(
-        None, ge=1, description="The first so many examples of the split (default: all).", examples=[1000]
+        None,
+        ge=1,
+        description="So many examples of the split, a random sample stratified by class (default: all).",
+        examples=[1000],
     )
     allow_pickle: bool = Field(
         False, description="Read pickled data, which runs the code inside.", examples=[False]

@@ -6,6 +6,7 @@ Imports nothing of the attacks: `verify` asks here too.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..data import Data, load
+from ..data.sample import places
 from ..errors import UnusableInput
 
 Rule = Literal["random", "least-likely"]
@@ -26,11 +28,12 @@ def load_for(
     *,
     split: str | None,
     examples: int | None,
+    seed: int | None,
     allow_pickle: bool,
 ) -> Data:
     """As `unmask.data.load`, without the images that are of the target class already, where there is one."""
     if not isinstance(targets, int):
-        return load(spec, split=split, examples=examples, allow_pickle=allow_pickle)
+        return load(spec, split=split, examples=examples, seed=seed, allow_pickle=allow_pickle)
     whole = load(spec, split=split, allow_pickle=allow_pickle)
     others = (whole.y != targets).nonzero()[:, 0]
     if not len(others) or (examples is not None and examples > len(others)):
@@ -38,7 +41,8 @@ def load_for(
             f"{spec} holds {len(others)} images that are not of the target class {targets}; give --examples at "
             "most that number, or another class"
         )
-    return whole[others[:examples]]
+    chosen = others[torch.from_numpy(places(whole.y[others].numpy(), examples, seed, spec))]
+    return replace(whole[chosen], sample_seed=None if examples is None else seed)
 
 
 def choose(

@@ -79,11 +79,11 @@ def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
         claim.data,
         split=claim.split,
         examples=claim.examples,
+        seed=claim.seed,
         allow_pickle=claim.allow_pickle,
     )
     check_clean(claim, target.network, data, device=device)
-    bare = claim.target.partition(" + ")[0]  # without defences, whose brackets no folder wants
-    out = arguments.resume or arguments.out or free_folder(f"unmask-{bare.rpartition(':')[2]}")
+    out = arguments.resume or arguments.out or free_folder(f"unmask-{short_name(claim.target)}")
     resuming = arguments.resume is not None
     if _rank() == 0 and not resuming:
         _refuse_used(out)
@@ -100,6 +100,16 @@ def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
             attacks=attacks,
         )
     return report, _write(report, out) if _rank() == 0 else []
+
+
+def short_name(target: str) -> str:
+    """What a target is called on its folder: without place, options and defences.
+
+    >>> short_name("nets/defence.py:jpeg + median(size=3)"), short_name("nets/w.pth(arch='net.py:Net')")
+    ('jpeg', 'w')
+    """
+    bare = target.partition(" + ")[0].partition("(")[0]
+    return bare.rpartition(":")[2].rpartition("/")[2].partition(".")[0] or "audit"
 
 
 def free_folder(name: str) -> Path:

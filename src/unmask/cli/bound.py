@@ -43,6 +43,7 @@ def add_parser(commands: Any) -> None:
         help="path/to/file.py:callable, package.module:callable, or claim.toml, which holds the options",
     )
     opt.add_loading_options(command, examples=str(EXAMPLES))
+    opt.add_source_options(command)
     command.add_argument(
         "--targeted", choices=TARGETS, help="the class to reach (default: untargeted, any other)"
     )
@@ -117,7 +118,13 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     target = load_target(claim.target)
     check_checkpoint(claim.checkpoint_hash, target.checkpoint_hash, target.spec)
-    data = load(claim.data, split=claim.split, examples=claim.examples, allow_pickle=claim.allow_pickle)
+    data = load(
+        claim.data,
+        split=claim.split,
+        examples=claim.examples,
+        seed=claim.seed,
+        allow_pickle=claim.allow_pickle,
+    )
     threat.check_radius(data.x[0].numel())
     check_clean(claim, target.network, data, device=device)
     chosen = slice(None if claim.examples else EXAMPLES)

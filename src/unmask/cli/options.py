@@ -26,6 +26,7 @@ PROMISES = (
 # Which examples, in which ball, with which seed and where: what `unmask bound` takes too.
 LOADING = ("data", "norm", "epsilon", "examples", "split", "batch_size", "seed", "device", "allow_pickle")
 OPTIONS = tuple(name for name in Claim.model_fields if name != "target" and name not in PROMISES)
+SOURCE_OPTIONS = ("arch", "mean", "std", "resize", "crop", "channels_last")
 _SHAPES: dict[str, Any] = Claim.model_json_schema()["properties"]
 
 NORMS: tuple[str, ...] = tuple(_SHAPES["norm"]["enum"])
@@ -46,11 +47,46 @@ def number(text: str) -> float:
 def add_options(command: argparse.ArgumentParser) -> None:
     """Adds every option that decides what is audited. Absent ones are None, for other sources to fill."""
     _add(command, OPTIONS)
+    add_source_options(command)
     command.add_argument(
         "--defense",
         action="append",
         metavar="NAME(…)",
         help='put a defence in front of TARGET, for instance "jpeg(quality=75)"; may be given several times',
+    )
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """One finite number for each channel.
+
+    >>> numbers("0.485,0.456,0.406")
+    (0.485, 0.456, 0.406)
+    """
+    return tuple(number(part) for part in text.split(","))
+
+
+def size(text: str) -> int | tuple[int, int]:
+    """Pixels: one number, or height and width.
+
+    >>> size("224"), size("224x256")
+    (224, (224, 256))
+    """
+    sides = text.lower().split("x")
+    if not 1 <= len(sides) <= 2 or not all(side.isdecimal() for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; give pixels such as 224 or 224x256")
+    return int(text) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
+
+
+def add_source_options(command: argparse.ArgumentParser) -> None:
+    """Adds those that describe a network from a file or hub. They go into the target's own name, as defences do."""
+    add = command.add_argument
+    add("--arch", metavar="FILE:NET", help="the class of a state dict that TARGET names")
+    add("--mean", type=numbers, metavar="M,…", help="what is subtracted before a file's or hub's network")
+    add("--std", type=numbers, metavar="S,…", help="what is divided by after that")
+    add("--resize", type=size, metavar="N", help="shorter side in pixels, or HxW, before that")
+    add("--crop", type=size, metavar="N", help="size of the centre that is kept, or HxW")
+    add(
+        "--channels-last", action="store_true", default=None, help="it takes [batch, height, width, channels]"
     )
 
 
@@ -60,7 +96,11 @@ def add_loading_options(command: argparse.ArgumentParser, *, examples: str) -> N
     `examples` says in the help how many are taken by default.
     """
     _add(command, tuple(name for name in LOADING if name != "examples"))
-    command.add_argument("--examples", metavar="N", help=f"the first N examples (default: {examples})")
+    command.add_argument(
+        "--examples",
+        metavar="N",
+        help=f"N examples, a random sample stratified by class (default: {examples})",
+    )
 
 
 def gather(arguments: argparse.Namespace, resumed: Path | None) -> Claim:
@@ -78,6 +118,12 @@ def gather(arguments: argparse.Namespace, resumed: Path | None) -> Claim:
         raise UnusableInput(
             "there is no target; give path/to/file.py:callable, package.module:callable or a claim.toml"
         )
+    described = {name: getattr(arguments, name, None) for name in SOURCE_OPTIONS}
+    described = {name: value for name, value in described.items() if value is not None}
+    if described:
+        from ..sources.opening import with_options  # here, for it loads torch
+
+        values["target"] = with_options(values["target"], described)
     for defence in getattr(arguments, "defense", None) or ():
         values["target"] = f"{values['target']} + {defence.strip()}"
     return parse_claim(values, None)

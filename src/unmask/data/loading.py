@@ -36,6 +36,7 @@ class Data:
     - `index`: `[n]`, int64, place of each example in its split.
     - `class_names`: what the classes are called, where the data set says so.
     - `notes`: a sentence for each thing that was changed on the way in, for the report.
+    - `sample_seed`: of a stratified sample, its seed; None for all examples or the first ones.
     """
 
     x: Float[Tensor, "n channels height width"]
@@ -45,6 +46,7 @@ class Data:
     index: Int[Tensor, " n"]
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    sample_seed: int | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -105,7 +107,8 @@ def load(
         index = places(y.numpy(), examples, seed, place)
         if examples is not None:
             x, y = x[index].clone(), y[index].clone()
-    return Data(x, y, name, split, torch.as_tensor(index, dtype=torch.int64), names, notes)
+    sampled = seed if examples is not None else None
+    return Data(x, y, name, split, torch.as_tensor(index, dtype=torch.int64), names, notes, sampled)
 
 
 _BRACKETS = re.compile(r"(?P<place>.*?)\((?P<options>[^()]*=[^()]*)\)", re.DOTALL)

@@ -50,10 +50,11 @@ def verdict_sentence(report: Report) -> str:
     ball = f"{NORMS[report.threat.norm]}\u00a0≤\u00a0{radius(report.threat.epsilon)}"
     low, high = report.robust_accuracy_interval
     aimed = report.threat.goal == "targeted"
-    survivors = f"At most {percent(report.robust_accuracy)} of {report.examples} examples"
+    chosen = f"{report.examples} examples" + (" drawn at random" if report.sample_seed is not None else "")
+    survivors = f"At most {percent(report.robust_accuracy)} of {chosen}"
     survivors += " stay clear of their target within" if aimed else " survive"
     if report.robust_accuracy == 0:
-        survivors = f"None of {report.examples} examples"
+        survivors = f"None of {chosen}"
         survivors += " stays clear of its target within" if aimed else " survives"
     bound = f"{survivors} {ball}{_adversary(report)} (95 % interval {percent(low)} to {percent(high)})."
     claim = percent(report.claim)
