@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from tests.tracing.networks import linear
 from torch import nn
 from torch.nn.utils import parametrizations, prune
@@ -536,4 +537,142 @@ DRAWN: dict[str, tuple[Callable[..., Any], str]] = {
     "a Parameter drawn": (drawn_as_a_parameter, "= nn.Parameter(0.3 * torch.randn"),
     "weights drawn and loaded": (drawn_and_loaded, "0.1 * torch.randn_like(value)"),
     "a generator seeded by a draw": (drawn_by_a_generator_of_its_own, "manual_seed(int(torch.randint"),
+}
+
+
+# --- decisions, of which only an index, a place or a count goes on --------------------------------------------------
+
+CENTRES = torch.rand(16, 16, generator=torch.Generator().manual_seed(8)).round()
+
+
+def scores(net, x):
+    return net.inner(x)
+
+
+def by_index(choose: Callable[[torch.Tensor], torch.Tensor]) -> Callable[..., Any]:
+    """Pixels scaled by what a table holds for the index that is chosen; the scores themselves go nowhere."""
+
+    def step(net, x):
+        index = choose(scores(net, x))
+        return x * CENTRES[index].reshape(len(x), -1, 16).mean(1)
+
+    return step
+
+
+def count_of_levels(net, x):
+    levels = torch.stack([torch.tensor(float(len(torch.unique(row.round(decimals=1))))) for row in x])
+    return x * levels[:, None] / 8
+
+
+def rank_among_edges(net, x):
+    return torch.searchsorted(torch.linspace(0, 1, 9), x.contiguous()) / 8
+
+
+def bucket(net, x):
+    return torch.bucketize(x, torch.linspace(0, 1, 6)).float() / 5
+
+
+def places_of_bright_pixels(net, x):
+    y = torch.zeros_like(x)
+    rows, columns = torch.nonzero(x > 0.5, as_tuple=True)
+    y[rows, columns] = 1.0
+    return y
+
+
+def masked(net, x):
+    y = x.clone()
+    y[x < 0.5] = 0
+    return y
+
+
+def filled_where_dark(net, x):
+    return x.masked_fill(x < 0.5, 0.0)
+
+
+def histogram(net, x):
+    return torch.stack([torch.histc(row, bins=16, min=0, max=1) for row in x]) / 4
+
+
+def counted(net, x):
+    return torch.stack([torch.bincount((row * 16).long().clamp(0, 15), minlength=16) for row in x]) / 4.0
+
+
+def scattered(net, x):
+    brightest = x.topk(4, dim=1).indices
+    return torch.zeros_like(x).scatter(1, brightest, 1.0)
+
+
+def ranked(net, x):
+    return x.argsort(1).argsort(1) / 16
+
+
+def one_hot(net, x):
+    return F.one_hot(scores(net, x).argmax(1), 16) + 0.1 * x
+
+
+def every_other_sign(net, x):
+    return torch.sign(x - 0.5)
+
+
+def floored(net, x):
+    return (x * 5) // 1 / 5
+
+
+def heaviside(net, x):
+    return torch.heaviside(x - 0.5, torch.tensor(0.5))
+
+
+def picked_by_a_dict(net, x):
+    rows = []
+    for row, index in zip(x, scores(net, x).argmax(1).tolist(), strict=True):
+        rows.append(row * CENTRES[index])
+    return torch.stack(rows)
+
+
+def stair_after_large_moves_only(net, x):
+    """A step so wide that the smallest moves seldom cross it."""
+    return x * CENTRES[(scores(net, x).mean(1) * 3).long() % 16]
+
+
+DECIDED: dict[str, tuple[Callable[..., Any], set[str], str]] = {
+    "argmax": (by_index(lambda h: h.argmax(1)), {"discrete"}, "h.argmax(1))"),
+    "max, its index": (
+        by_index(lambda h: torch.max(h, dim=1)[1]),
+        {"discrete"},
+        "torch.max(h, dim=1)",
+    ),
+    "min over a dimension, its index": (
+        by_index(lambda h: h.min(1).indices),
+        {"discrete"},
+        "h.min(1).indices",
+    ),
+    "topk, its indices": (by_index(lambda h: h.topk(2, dim=1)[1]), {"discrete"}, "h.topk(2"),
+    "sort, its indices": (by_index(lambda h: h.sort(1).indices[:, :3]), {"discrete"}, "h.sort(1).indices"),
+    "argsort": (by_index(lambda h: h.argsort(1)[:, 0]), {"discrete"}, "h.argsort(1)[:, 0]"),
+    "kthvalue, its index": (by_index(lambda h: h.kthvalue(8, dim=1)[1]), {"discrete"}, "h.kthvalue(8"),
+    "median, its index": (by_index(lambda h: h.median(1).indices), {"discrete"}, "h.median(1).indices"),
+    "mode, its index": (by_index(lambda h: h.round().mode(1).indices), {"discrete"}, "h.round().mode(1)"),
+    "cummax, its indices": (by_index(lambda h: h.cummax(1).indices[:, -1]), {"discrete"}, "h.cummax(1)"),
+    "cummin, its indices": (by_index(lambda h: h.cummin(1).indices[:, -1]), {"discrete"}, "h.cummin(1)"),
+    "aminmax and equality": (
+        by_index(lambda h: (h == h.amax(1, True)).int().argmax(1)),
+        {"discrete"},
+        "h.amax(1",
+    ),
+    "unique, a count": (count_of_levels, {"zero", "discrete", "cut"}, "torch.unique(row"),
+    "searchsorted": (rank_among_edges, {"discrete"}, "torch.searchsorted(torch"),
+    "bucketize": (bucket, {"discrete"}, "torch.bucketize(x"),
+    "nonzero": (places_of_bright_pixels, {"discrete"}, "torch.nonzero(x > 0.5"),
+    "a boolean mask assigned": (masked, {"discrete", "effect"}, "y[x < 0.5] = 0"),
+    "masked_fill": (filled_where_dark, {"discrete", "effect"}, "x.masked_fill(x < 0.5"),
+    "histc": (histogram, {"zero"}, "torch.histc(row"),
+    "bincount": (counted, {"discrete", "zero"}, "torch.bincount((row"),
+    "scatter at the indices of topk": (scattered, {"discrete"}, "x.topk(4, dim=1).indices"),
+    "ranks": (ranked, {"discrete"}, "x.argsort(1).argsort(1)"),
+    "one_hot": (one_hot, {"discrete"}, "F.one_hot(scores"),
+    "sign": (every_other_sign, {"zero"}, "torch.sign(x - 0.5)"),
+    "floor division": (floored, {"zero"}, "(x * 5) // 1"),
+    "heaviside": (heaviside, {"zero"}, "torch.heaviside(x"),
+    "a table read by Python numbers": (picked_by_a_dict, {"discrete", "cut"}, ".argmax(1).tolist()"),
+    "a wide step": (stair_after_large_moves_only, {"discrete"}, ".mean(1) * 3).long()"),
 }

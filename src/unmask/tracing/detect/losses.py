@@ -8,17 +8,19 @@ too, but nothing of the first order passes there.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 
 from ...classifier import Classifier
-from ..record.compare import SCALES, Twins, changed, same, twins_of
+from ..record.compare import EXCHANGED, SCALES, Twins, changed, decided_otherwise, same, twins_of
 from ..record.freeze import share_through
 from ..record.operations import COPIES, CUTS, EXITS
 from ..record.values import Record, Trace
 from ..repair.stand_ins import SATURATING
 from ..suspect import Group, Suspect, base_name, title
+from .jump import Jump
 from .slopes import WRAPPING, zero_everywhere
 
 # Least share of the change of the logits that must pass through an operation before losing it counts. Ours.
@@ -36,7 +38,7 @@ def lost_gradients(
     - `noisy`: indices of operations that only draw.
     - `trust`: equal seeds give equal runs, so that shares can be measured.
 
-    **Cost**: one forward per place and move until the move changes something.
+    **Cost**: one forward per place and move until a move shows a step, and those of `Jump`.
     """
     groups: dict[tuple[str, Group], list[Record]] = defaultdict(list)
     twins = twins_of(moved)
@@ -62,9 +64,10 @@ def lost_gradients(
             if r.index not in noisy and _arrived(r, twins):
                 groups["cut", r.group].append(r)
     suspects = []
-    jump = _jump(base, moved)
+    chaos = _jump(base, moved)
+    jump = Jump(classifier, base, moved[SCALES[0]], seed=seed)
     for (symptom, group), records in groups.items():
-        share = _share(classifier, base, moved, twins, records, seed) if trust else float("nan")
+        share = _share(classifier, base, moved, twins, records, jump, seed) if trust else float("nan")
         if trust and not share > NOTABLE:
             continue
         first = records[0]
@@ -77,7 +80,7 @@ def lost_gradients(
                 group,
                 first.kind,
                 share,
-                {"share": share, "jump": jump},
+                {"share": share, "jump": chaos},
                 tuple(records),
             )
         )
@@ -202,28 +205,42 @@ def _share(
     moved: dict[float, Trace],
     twins: Twins,
     records: list[Record],
+    jump: Jump,
     seed: int,
 ) -> float:
-    """Share that passes through, at the smallest move that moves both the operation and the logits.
+    """Share that passes through, at the smallest move at which it is notable and a step's; NaN where there is none.
 
-    Small moves first: what an honest kink loses shrinks with the move, what a step loses does not.
+    What an honest kink loses grows with the move. So what is notable only in a larger one must be part of a jump.
+    Another image in the place of the first is looked at only where no move decides anything otherwise.
     """
-    share = float("nan")
+    small = False
     for scale in sorted(moved):
-        trace = moved[scale]
-        if not any(changed(r, twins[scale].get(r.key)) for r in records):
-            continue
-        change = (trace.logits - base.logits).detach().abs().max()
-        if not change > 1e-6 * base.logits.detach().abs().max():
-            continue
-        try:
-            share = share_through(
-                classifier, base, trace.x.detach(), trace.logits.detach(), records, seed=seed
-            )
-        except (torch.OutOfMemoryError, MemoryError):
-            raise
-        except Exception:  # the user's code, given something held still that it did not expect
-            continue
-        if share == share:
+        if scale == EXCHANGED and small:
             break
-    return share
+        share = _share_at(classifier, base, moved[scale], twins[scale], records, seed)
+        if share > NOTABLE and (not small or jump.share(records) > NOTABLE):
+            return share
+        small = small or share <= NOTABLE
+    return float("nan")
+
+
+def _share_at(
+    classifier: Classifier,
+    base: Trace,
+    trace: Trace,
+    twins: Mapping[tuple[str, str, int, int], Record],
+    records: list[Record],
+    seed: int,
+) -> float:
+    """Share that passes through at one move; NaN where it moves not both the operation and the logits."""
+    if not any(decided_otherwise(r, twins.get(r.key)) for r in records):
+        return float("nan")
+    change = (trace.logits - base.logits).detach().abs().max()
+    if not change > 1e-6 * base.logits.detach().abs().max():
+        return float("nan")
+    try:
+        return share_through(classifier, base, trace.x.detach(), trace.logits.detach(), records, seed=seed)
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception:  # the user's code, given something held still that it did not expect
+        return float("nan")

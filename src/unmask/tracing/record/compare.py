@@ -39,6 +39,14 @@ def changed(r: Record, after: Record | None) -> bool:
     return any(not same(a.data, b.data) for a, b in zip(r.outputs, after.outputs, strict=True))
 
 
+def decided_otherwise(r: Record, after: Record | None) -> bool:
+    """Whether what an operation gives without a gradient is something else in another run: of sort, the indices."""
+    lost = [n for n, v in enumerate(r.outputs) if v.edge is None]
+    if not lost or after is None or len(after.outputs) != len(r.outputs):
+        return changed(r, after)
+    return any(not same(r.outputs[n].data, after.outputs[n].data) for n in lost)
+
+
 def inputs_differ(before: Record, after: Record) -> bool:
     """Whether an operation already got different tensors from operations before it."""
     if len(before.inputs) != len(after.inputs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -42,9 +43,9 @@ class Freezer(Interceptor):
         if old is None:
             return result
         if old.plain is not None:
-            return old.plain
+            return copy.copy(old.plain)  # an array of its own, for the user's code may write into it
         made = [args[0]] if name in WRITES else list(tensors_in(result))
-        if [t.shape for t in made] != [v.data.shape for v in old.outputs]:
+        if len(made) != len(old.outputs):
             return result
         replaced = {}
         mixed = any(
@@ -53,6 +54,8 @@ class Freezer(Interceptor):
         for tensor, value in zip(made, old.outputs, strict=True):
             if mixed and value.edge is not None:
                 continue
+            if old.in_place and tensor.shape != value.data.shape:
+                return result
             if old.in_place:
                 with torch.no_grad():
                     tensor.copy_(value.data)
@@ -63,7 +66,9 @@ class Freezer(Interceptor):
 
 def _holding(tensor: Tensor, data: Tensor) -> Tensor:
     """Other numbers in a tensor that stays a leaf, or in its graph: the user's code may go back from it."""
-    if not tensor.requires_grad:
+    if (
+        not tensor.requires_grad or tensor.shape != data.shape
+    ):  # as many as there were: indices, rows that a mask kept
         return data.clone()
     if not tensor.is_leaf:
         return _Held.apply(tensor, data)
