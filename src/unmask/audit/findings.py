@@ -196,7 +196,8 @@ def describe(
     found: dict[tuple[str, str, int, str], MaskingFinding] = {}
     for s in suspects:
         mechanism = _MECHANISM[s.symptom]
-        key = (mechanism, s.site.file or s.site.module, s.site.line, "")
+        inside = None if s.site.inside is None else "{}:{}".format(*s.site.inside)
+        key = (mechanism, s.site.file or s.site.module, s.site.line, inside or "")
         if key in found:
             continue
         statistics: dict[str, Scalar] = {
@@ -214,5 +215,6 @@ def describe(
             statistics=statistics,
             repair=repairs.get(s.group) or general,
             module=s.site.module or None,
+            inside=inside,
         )
     return list(found.values())

@@ -44,6 +44,7 @@ class MaskingFinding(Record):
     - `repair`: what the audit did about it.
     - `module`: dotted name of the module it ran in.
     - `confidence`: in [0, 1].
+    - `inside`: `file:line` in a library in site-packages, where the operation stands there; `file`, `line` call it.
     """
 
     mechanism: Mechanism
@@ -57,6 +58,7 @@ class MaskingFinding(Record):
     end_line: int | None = None
     module: str | None = None
     confidence: float | None = None
+    inside: str | None = None
 
 
 class AttackRecord(Record):

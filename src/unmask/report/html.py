@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ..audit.records import MaskingFinding, Report
 from ..report import plots, words
 
 FILE = "report.html"
+_PACKAGES = re.compile(r".*[/\\\\](?:site|dist)-packages[/\\\\]")
 CONTEXT = 2  # source lines shown before and after a finding
 IMAGES = 8
 
@@ -87,13 +89,14 @@ def source_lines(finding: MaskingFinding) -> list[SourceLine]:
 
 
 def place(finding: MaskingFinding) -> str:
-    """`file:line`, relative to the working directory where the file is inside it."""
+    """`file:line`, relative to the working directory where the file is inside it, and what it calls in a library."""
     if finding.file is None:
         return finding.module or "place unknown"
     path = Path(finding.file)
     if path.is_relative_to(Path.cwd()):
         path = path.relative_to(Path.cwd())
-    return str(path) if finding.line is None else f"{path}:{finding.line}"
+    where = str(path) if finding.line is None else f"{path}:{finding.line}"
+    return where if finding.inside is None else f"{where}, inside {_PACKAGES.split(finding.inside)[-1]}"
 
 
 def _bars(report: Report) -> list[tuple[str, float, str]]:

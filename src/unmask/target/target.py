@@ -11,6 +11,7 @@ from torch import nn
 from ..classifier import Classifier
 from ..errors import UnusableInput
 from ..tracing.record.construction import construction_sites
+from ..tracing.record.sites import at_home_in
 from .load import build, checkpoint_hash
 from .source_files import files_behind
 
@@ -42,6 +43,8 @@ def load_target(spec: str) -> Target:
     """
     with construction_sites():
         built, source = build(spec)
+    if source is not None:
+        at_home_in(str(source))
     if not isinstance(built, nn.Module | Classifier):
         raise UnusableInput(
             f"{spec} returned a {type(built).__name__}; return a torch.nn.Module or an unmask Classifier"

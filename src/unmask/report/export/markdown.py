@@ -14,6 +14,7 @@ def markdown(report: Report) -> str:
         lines += ["### Where the gradient is masked", ""]
         for found in report.masking:
             place = f" at {_code(f'{found.file}:{found.line}')}" if found.file else ""
+            place += f", inside {_code(found.inside)}" if found.inside else ""
             lines.append(f"- **{MECHANISMS[found.mechanism]}**{place}: {_text(found.symptom)}")
             lines += [f"  `{found.code.strip()}`"] if found.code and "`" not in found.code else []
         lines.append("")

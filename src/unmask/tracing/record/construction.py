@@ -19,9 +19,9 @@ _sites: dict[int, tuple[weakref.ref[nn.Module], str, int]] = {}
 def construction_sites() -> Iterator[None]:
     """Records, for every module built inside the block, the user's line that built it. Nests.
 
-    The line is the innermost one that is not part of torch, of the standard library or of our own machinery,
-    and not in the `__init__` of the very module being built: `self.act = Round()` is the line, not
-    `super().__init__()`.
+    The line is the innermost one that is not part of torch, of the standard library, of our own machinery or, where
+    the user's code asked for it, of a library, and not in the `__init__` of the very module being built:
+    `self.act = Round()` is the line, not `super().__init__()`.
     """
     original = nn.Module.__init__
     opener = sys._getframe(2)  # this generator, contextlib's `__enter__`, then whoever wrote the `with`
@@ -52,15 +52,20 @@ def _forget(key: int, gone: weakref.ref[nn.Module]) -> None:
 
 
 def _building_line(module: nn.Module, start: FrameType, opener: FrameType) -> tuple[str, int] | None:
-    from .sites import is_user_file  # here, for that file asks this one where modules were built
+    # Here, for that file asks this one where modules were built.
+    from .sites import is_library, is_user_file
+
+    inside: tuple[str, int] | None = None  # a library, which says less than who asked it to build
 
     frame: FrameType | None = start
     while frame is not None:
         code = frame.f_code
         own = code.co_name == "__init__" and frame.f_locals.get(code.co_varnames[0]) is module
-        if not own and is_user_file(code.co_filename):
+        if not own and is_library(code.co_filename):
+            inside = inside or (code.co_filename, frame.f_lineno)
+        elif not own and is_user_file(code.co_filename):
             return code.co_filename, frame.f_lineno
         if frame is opener:  # further out stands whoever started the program, who built nothing
-            return None
+            return inside
         frame = frame.f_back
-    return None
+    return inside

@@ -236,7 +236,9 @@ def _goes_back(ends: list[Tensor], edges: list[GradientEdge]) -> bool:
 
 def group_of(name: str, where: Site) -> tuple[str, str, int]:
     """What an operation is called when it has to be found again in another pass."""
-    return name, where.file or where.module, where.line
+    place = where.file or where.module
+    # Of a library's operations under one call of the user's, each is one of its own.
+    return name, place if where.inside is None else "{} in {}:{}".format(place, *where.inside), where.line
 
 
 def _copied(result: Any) -> Any:

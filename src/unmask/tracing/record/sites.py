@@ -33,16 +33,18 @@ class Site:
     """A place in the source.
 
     **Fields**
-    - `file`, `line`: innermost line of the user's own code that was executing; where the network is made of torch's
-      modules alone, the line that constructed the module.
+    - `file`, `line`: innermost line of the user's own code that was executing; where the network is made of torch's or
+      a library's modules alone, the line that constructed the module.
     - `module`: dotted name of the innermost `nn.Module`, or "".
     - `executing`: the executing line, where `line` names a construction instead.
+    - `inside`: file and line inside a library in site-packages, where the operation stands there.
     """
 
     file: str
     line: int
     module: str = field(default="", compare=False)
     executing: tuple[str, int] | None = field(default=None, compare=False)
+    inside: tuple[str, int] | None = field(default=None, compare=False)
 
     @property
     def code(self) -> str:
@@ -81,6 +83,30 @@ def is_user_file(path: str) -> bool:
     return _known[path]
 
 
+_PACKAGES = tuple(f"{os.sep}{folder}{os.sep}" for folder in ("site-packages", "dist-packages"))
+_homes: set[str] = set()
+
+
+def _within(path: str) -> str:
+    """The folder of the package, or the module's file, in site-packages that a file belongs to; "" for any other."""
+    for packages in _PACKAGES:
+        before, found, after = path.rpartition(packages)
+        if found:
+            return before + found + after.split(os.sep)[0]
+    return ""
+
+
+def at_home_in(path: str) -> None:
+    """Says that the target lives here: where that is a package in site-packages, its lines are the user's."""
+    if _within(path):
+        _homes.add(_within(path))
+
+
+def is_library(path: str) -> bool:
+    """Whether a source file belongs to a library in site-packages: not torch, not this package, not the target's."""
+    return not path.startswith((_OWN, _TORCH)) and bool(_within(path)) and _within(path) not in _homes
+
+
 @dataclass(frozen=True)
 class Frame:
     """One frame of the stack between the classifier's door and an operation."""
@@ -89,20 +115,22 @@ class Frame:
     line: int
     owner: int  # id of `self`, so that two members of one ensemble differ
     module: nn.Module | None
+    library: bool = False
 
 
 def stack(doors: tuple[str, ...] = ("_checked", "run_network")) -> list[Frame]:
-    """Frames from the innermost outwards, up to the classifier's door. Only user code and torch modules."""
+    """Frames from the innermost outwards, up to the classifier's door. Only user code, libraries and torch modules."""
     frames: list[Frame] = []
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         if code.co_name in doors and code.co_filename.startswith(_OWN):
             break
-        if is_user_file(code.co_filename):
+        library = is_library(code.co_filename)
+        if library or is_user_file(code.co_filename):
             owner = frame.f_locals.get("self")
             module = owner if isinstance(owner, nn.Module) else None
-            frames.append(Frame(code.co_filename, frame.f_lineno, id(owner), module))
+            frames.append(Frame(code.co_filename, frame.f_lineno, id(owner), module, library))
         elif code.co_name == "forward" and code.co_filename.startswith(_TORCH):
             owner = frame.f_locals.get("self")
             if isinstance(owner, nn.Module):
@@ -118,22 +146,23 @@ def site(frames: list[Frame], names: dict[int, str]) -> Site:
     """
     inner: list[Frame] = []
     for frame in frames:
-        if frame.file:
+        if frame.file and not frame.library:
             executing = (frame.file, frame.line)
             break
         inner.append(frame)
     else:
         executing = None
+    inside = next(((f.file, f.line) for f in inner if f.library), None)
     module = next((f.module for f in frames if f.module is not None), None)
     name = names.get(id(module), "") if module is not None else ""
     # Called directly by the user's line: that line. Called by a container: the line that built the module says more.
-    if inner and (executing is None or len(inner) > 1):
+    if inner and (executing is None or any(not f.file for f in inner[1:])):
         built = next((s for f in inner if f.module is not None and (s := site_of(f.module))), None)
-        if built is not None:
-            return Site(built[0], built[1], name, executing)
-    if executing is None:
-        return Site("", 0, name)
-    return Site(executing[0], executing[1], name)
+        if built is not None and (executing is None or not is_library(built[0])):
+            return Site(*built, name, executing, inside)
+    if executing is not None:
+        return Site(*executing, name, inside=inside)
+    return Site(*inside, name) if inside is not None else Site("", 0, name)
 
 
 def site_of_hook(module: nn.Module) -> tuple[str, int] | None:
