@@ -1,0 +1,148 @@
+"""Who looks worse than the incumbent must do so twice, on fresh draws that both are judged on."""
+
+import pytest
+import torch
+
+import unmask.audit.standing as module
+from unmask.attacks import Attack
+from unmask.audit.runtime.progress import Silent
+from unmask.audit.standing import Standing
+from unmask.classifier import Classifier
+from unmask.judge import Judgement
+from unmask.threat import Linf
+
+N = 4
+
+
+class Fixed(Attack):
+    def __init__(self, delta):
+        self.delta = delta
+
+    def run(self, classifier, x, y, threat, *, generator):
+        return x + self.delta
+
+
+def standing(*, deterministic=False, draws=10, examples=N, seed=0):
+    x, y = torch.full((examples, 1, 2, 2), 0.5), torch.zeros(examples, dtype=torch.int64)
+    classifier = Classifier(lambda x: torch.zeros(len(x), 2), deterministic=deterministic)
+    return Standing(
+        classifier, x, y, Linf(epsilon=0.25), seed=seed, index=torch.arange(examples) + 5, draws=draws,
+        batch_size=3, journal=None, progress=Silent(),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def verdicts(monkeypatch):
+    """What the judge says, call by call; each entry is called with the points that it is asked about."""
+    said, asked = [], []
+
+    def judge(classifier, x_adv, x, y, threat, *, draws=1, generator):
+        asked.append((x_adv, generator.seeds.clone()))
+        rate = torch.as_tensor(said.pop(0)).expand(len(x)).float()
+        return Judgement(rate, rate >= 0, rate >= 0, torch.zeros(len(x)), y)
+
+    monkeypatch.setattr(module, "judge", judge)
+    return said, asked
+
+
+def attack(state, delta, name):
+    return state.attack(name, name, Fixed(delta), torch.arange(len(state.x)))
+
+
+def test_a_lucky_proposal_does_not_take_the_place_of_a_better_one(verdicts):
+    said, asked = verdicts
+    state = standing(examples=3)
+    said += [0.5]  # the first proposal; nobody stands yet, so that there is nothing to compare with
+    attack(state, 0.1, "first")
+    assert len(asked) == 1
+    said += [
+        0.9,
+        0.1,
+        0.5,
+    ]  # looks better; on further draws it fails 0.1 of the time, the incumbent again 0.5
+    attack(state, 0.2, "second")
+    assert len(asked) == 4
+    torch.testing.assert_close(state.x_adv, state.x + 0.1)  # (0.9 + 0.1) / 2 is not above (0.5 + 0.5) / 2
+    torch.testing.assert_close(state.rate, torch.full((3,), 0.5).double())
+    torch.testing.assert_close(state.seen, torch.full((3,), 20.0))
+
+
+def test_who_looks_better_twice_takes_the_place_with_the_mean_of_both_looks(verdicts):
+    said, asked = verdicts
+    state = standing(examples=3)
+    said += [0.5]
+    attack(state, 0.1, "first")
+    said += [0.9, 0.7, 0.5]
+    attack(state, 0.2, "second")
+    torch.testing.assert_close(state.x_adv, state.x + 0.2)
+    torch.testing.assert_close(state.rate, torch.full((3,), 0.8).double())
+    torch.testing.assert_close(state.seen, torch.full((3,), 20.0))
+    # The second look is on fresh draws, the same for both.
+    (first, first_seeds), (again, seeds), (incumbent, same_seeds) = asked[1:]
+    assert torch.equal(first, again)
+    torch.testing.assert_close(incumbent, state.x + 0.1)
+    assert torch.equal(seeds, same_seeds)
+    assert not (seeds == first_seeds).any()
+
+
+def test_the_incumbent_s_rate_is_weighed_by_all_its_draws(verdicts):
+    said, _ = verdicts
+    state = standing(examples=3)
+    said += [0.5]
+    attack(state, 0.1, "first")
+    said += [0.9, 0.7, 0.5]
+    attack(state, 0.2, "second")  # stands at 0.8 of 20 draws
+    said += [0.9, 0.5, 0.2]  # 0.7 over both looks, against (0.8 * 20 + 0.2 * 10) / 30 = 0.6
+    attack(state, 0.15, "third")
+    torch.testing.assert_close(state.x_adv, state.x + 0.15)
+    torch.testing.assert_close(state.rate, torch.full((3,), 0.7).double())
+    said += [0.75, 0.5, 0.7]  # 0.625 against 0.7: stays, and its draws are not counted anew
+    attack(state, 0.05, "fourth")
+    torch.testing.assert_close(state.x_adv, state.x + 0.15)
+    torch.testing.assert_close(state.rate, torch.full((3,), 0.7).double())
+
+
+def test_only_who_looks_better_is_looked_at_again(verdicts):
+    said, asked = verdicts
+    state = standing(examples=3)
+    said += [torch.tensor([0.2, 0.5, 0.8])]
+    attack(state, 0.1, "first")
+    said += [torch.tensor([0.5, 0.5, 0.5]), 0.5, 0.2]
+    attack(state, 0.2, "second")
+    assert [len(points) for points, _ in asked] == [3, 3, 1, 1]
+    torch.testing.assert_close(state.rate.float(), torch.tensor([0.5, 0.5, 0.8]))
+    torch.testing.assert_close(state.x_adv[0], state.x[0] + 0.2)
+    torch.testing.assert_close(state.x_adv[1:], state.x[1:] + 0.1)
+
+
+def test_a_deterministic_network_is_looked_at_once(verdicts):
+    said, asked = verdicts
+    state = standing(deterministic=True, draws=1, examples=3)
+    said += [torch.tensor([0.0, 0.0, 1.0])]
+    attack(state, 0.1, "first")
+    said += [torch.tensor([1.0, 0.0, 0.0])]
+    attack(state, 0.2, "second")
+    assert len(asked) == 2
+    assert state.rate.tolist() == [1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize(("rate", "left"), [(0.97, True), (0.98, False)])
+def test_a_random_network_s_example_is_settled_at_98_of_100(verdicts, rate, left):
+    said, _ = verdicts
+    state = standing(examples=3)
+    said += [rate]
+    attack(state, 0.1, "first")
+    assert bool(len(state.unbroken())) == left
+
+
+def test_batches_go_to_their_own_places_and_streams(verdicts):
+    """Seven examples in batches of three: rates, points and random streams stay each example's own."""
+    said, asked = verdicts
+    state = standing(deterministic=True, draws=1, examples=7)
+    chosen = torch.tensor([6, 1, 4, 0, 5])
+    said += [torch.tensor([0.0, 1.0, 0.0]), torch.tensor([1.0, 0.0])]
+    found = state.attack("only", "only", Fixed(0.1), chosen)
+    assert found.tolist() == [0.0, 1.0, 0.0, 1.0, 0.0]
+    assert (state.rate == 1).nonzero()[:, 0].tolist() == [0, 1]
+    whole = state.streams("only judged").seeds
+    assert torch.equal(torch.cat([seeds for _, seeds in asked]), whole[chosen])
