@@ -4,10 +4,19 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow lint format
+.PHONY: demo quick test test-slow lint format peers mutate
 
 demo: $(STAMP)
 	$(BIN)/unmask demo
+
+# What a person runs while writing: the arithmetic, the attacks' paths, the rules of what is named and decided. No
+# audit, no training, no bound; `make test` is the whole.
+QUICK := tests/test_*.py tests/attacks/test_[afhmrs]*.py tests/attacks/test_carlini_wagner.py tests/tracing/detect \
+	tests/claim tests/report tests/audit/test_standing.py tests/audit/test_findings.py tests/audit/test_evidence.py \
+	tests/audit/test_verdict.py tests/audit/test_records.py
+
+quick: $(STAMP)
+	$(BIN)/pytest -n 2 -q $(QUICK)
 
 test: lint
 	$(BIN)/pytest -n 2 --doctest-modules
@@ -15,6 +24,17 @@ test: lint
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -n 2 -m slow
+
+# Other people's attacks, for the tests that stand beside them. Without their dependencies but for what they import:
+# torchattacks asks for torchvision, which it never imports, and for a `requests` of 2020.
+peers: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check GitPython requests six -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		adversarial-robustness-toolbox eagerpy foolbox torchattacks -c constraints.txt
+
+# Whether the tests notice what is changed in one file: make mutate MODULE=src/unmask/judge.py
+mutate: $(STAMP)
+	$(BIN)/python .ci/mutate.py $(MODULE) $(if $(TESTS),--tests $(TESTS))
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,0 +1,102 @@
+"""Mutates one file of `src/` and asks its tests whether they notice: `make mutate MODULE=src/unmask/judge.py`.
+
+mutmut reads its configuration from the folder that it runs in; a scratch folder holds one for this file alone, so that
+only the tests that pin it are run. A file without tests of its name there, or with more, is in `PINNED_BY`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# What pins a file, where that is not the test of its own name in the mirrored place.
+PINNED_BY = {
+    "attacks/base.py": ["tests/attacks/test_apgd.py"],
+    "attacks/batch.py": ["tests/attacks/test_apgd.py", "tests/attacks/test_fab.py"],
+    "attacks/apgd.py": ["tests/attacks/test_apgd.py"],
+    "attacks/hyperplane.py": ["tests/attacks/test_fab.py", "tests/attacks/test_minimal_norm.py"],
+    "attacks/square_moves.py": ["tests/attacks/test_square.py"],
+    "statistics.py": ["tests/test_statistics.py"],
+    "tracing/detect/flow.py": ["tests/tracing/detect"],
+    "tracing/detect/losses.py": ["tests/tracing/detect", "tests/tracing/test_analyse.py"],
+    "tracing/detect/misleading.py": ["tests/tracing/detect", "tests/tracing/test_analyse.py"],
+    "tracing/detect/vanishing.py": ["tests/tracing/detect", "tests/tracing/test_analyse.py"],
+}
+
+
+def tests_of(module: Path) -> list[str]:
+    inside = module.relative_to("src/unmask")
+    own = Path("tests", inside.parent, f"test_{inside.name}")
+    found = PINNED_BY.get(inside.as_posix(), [own.as_posix()])
+    missing = [path for path in found if not (ROOT / path).exists()]
+    if missing:
+        raise SystemExit(f"{module} has no {missing[0]}; name its tests with TESTS='tests/...'")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("module", type=Path, help="for instance src/unmask/judge.py")
+    parser.add_argument(
+        "--tests", nargs="*", help="test files or folders, instead of those that mirror the module"
+    )
+    parser.add_argument("--children", type=int, default=2)
+    options = parser.parse_args()
+    tests = options.tests or tests_of(options.module)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    with tempfile.TemporaryDirectory(prefix="mutate-") as folder:
+        place = Path(folder)
+        for name in ("src", "tests"):
+            shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+        # Of pytest's settings only those that decide what passes.
+        place.joinpath("pyproject.toml").write_text(
+            f"""[tool.pytest.ini_options]
+addopts = {project["addopts"]!r}
+pythonpath = ["."]
+markers = {project["markers"]!r}
+filterwarnings = ["error"]
+[tool.mutmut]
+source_paths = ["src/"]
+only_mutate = ["{options.module.as_posix()}"]
+pytest_add_cli_args_test_selection = {tests!r}
+process_isolation = "forkserver"
+"""
+        )
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+        mutmut = [sys.executable, "-m", "mutmut"]
+        run = subprocess.run(
+            [*mutmut, "run", "--max-children", str(options.children)],
+            cwd=place, env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        listed = subprocess.run(
+            [*mutmut, "results", "--all", "true"], cwd=place, env=environment, capture_output=True, text=True
+        )
+        outcomes = [line.strip().rsplit(": ", 1) for line in listed.stdout.splitlines() if ": " in line]
+        if not outcomes:
+            print(run.stdout[-3000:], run.stderr[-3000:], listed.stdout, listed.stderr, sep="\n")
+            return 1
+        print(f"{options.module} against {' '.join(tests)}: {dict(Counter(how for _, how in outcomes))}")
+        for name, how in outcomes:
+            if how not in ("killed", "timeout", "caught by type check"):
+                shown = subprocess.run(
+                    [*mutmut, "show", name], cwd=place, env=environment, capture_output=True, text=True
+                )
+                changed = [
+                    line
+                    for line in shown.stdout.splitlines()
+                    if line[:1] in "+-" and line[:3] not in ("+++", "---")
+                ]
+                print(f"{how}: {name}", *changed, sep="\n    ")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
