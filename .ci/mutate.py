@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,7 @@ def main() -> int:
         "--tests", nargs="*", help="test files or folders, instead of those that mirror the module"
     )
     parser.add_argument("--children", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=None, help="stop then, and say what is not checked")
     options = parser.parse_args()
     tests = options.tests or tests_of(options.module)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
@@ -72,20 +74,27 @@ process_isolation = "forkserver"
         )
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
         mutmut = [sys.executable, "-m", "mutmut"]
-        run = subprocess.run(
-            [*mutmut, "run", "--max-children", str(options.children)],
-            cwd=place, env=environment, capture_output=True, text=True,
-        )  # fmt: skip
+        log = place / "mutmut.log"
+        with log.open("w") as out:
+            run = subprocess.Popen(
+                [*mutmut, "run", "--max-children", str(options.children)],
+                cwd=place, env=environment, stdout=out, stderr=out, start_new_session=True,
+            )  # fmt: skip
+        try:
+            run.wait(options.minutes and 60 * options.minutes)
+        except subprocess.TimeoutExpired:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
         listed = subprocess.run(
             [*mutmut, "results", "--all", "true"], cwd=place, env=environment, capture_output=True, text=True
         )
         outcomes = [line.strip().rsplit(": ", 1) for line in listed.stdout.splitlines() if ": " in line]
         if not outcomes:
-            print(run.stdout[-3000:], run.stderr[-3000:], listed.stdout, listed.stderr, sep="\n")
+            print(log.read_text()[-3000:], listed.stdout, listed.stderr, sep="\n")
             return 1
         print(f"{options.module} against {' '.join(tests)}: {dict(Counter(how for _, how in outcomes))}")
         for name, how in outcomes:
-            if how not in ("killed", "timeout", "caught by type check"):
+            if how not in ("killed", "timeout", "not checked"):
                 shown = subprocess.run(
                     [*mutmut, "show", name], cwd=place, env=environment, capture_output=True, text=True
                 )

@@ -63,3 +63,37 @@ def test_judging_is_metered_apart_and_once_where_nothing_is_random():
     sure = Classifier(lambda x: x, deterministic=True)
     judge(sure, x, x, y, Linf(epsilon=0.1), draws=4, generator=rng())
     assert sure.meter.judge_forwards == 5
+
+
+def said(*rounds):
+    """A network that says these logits, one round after the other, whatever it is asked; and how often it was."""
+    calls = []
+
+    def network(x):
+        calls.append(len(x))
+        return torch.tensor(rounds[len(calls) - 1])
+
+    return Classifier(network), calls
+
+
+def test_all_that_the_judge_saw_is_over_all_draws_and_the_prediction_of_the_last():
+    first = [[3.0, 0.0, 1.0], [0.0, 4.0, 0.0], [NAN, 0.0, 0.0]]
+    second = [[0.0, 1.0, 0.0], [0.0, 2.0, 1.0], [1.0, 0.0, 3.0]]
+    classifier, calls = said(first, second)
+    x, y = torch.full((3, 1), 0.5), torch.zeros(3, dtype=torch.int64)
+    seen = judge(classifier, x, x, y, Linf(epsilon=0.1), draws=2, generator=rng())
+    assert calls == [3, 3]
+    assert seen.failure_rate.tolist() == [0.5, 1.0, 0.5]
+    assert seen.margin[:2].tolist() == [(-2 + 1) / 2, (4 + 2) / 2]
+    assert seen.prediction.tolist() == [1, 1, 2]
+    assert seen.finite.tolist() == [True, True, False]
+    assert seen.allowed.tolist() == [True, True, True]
+
+
+def test_one_draw_unless_more_are_asked_for_and_the_margin_of_a_target_pulls_towards_it():
+    classifier, calls = said([[3.0, 0.0, 1.0], [0.0, 4.0, 0.0]])
+    x, y = torch.full((2, 1), 0.5), torch.zeros(2, dtype=torch.int64)
+    seen = judge(classifier, x, x, y, Linf(epsilon=0.1, goal="targeted"), generator=rng())
+    assert calls == [2]
+    assert seen.margin.tolist() == [2.0, -4.0]
+    assert seen.failure_rate.tolist() == [1.0, 0.0]
