@@ -1,5 +1,7 @@
 """Outputs are judged one by one: of values and indices, the indices; and a step at whatever scale it shows."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from tests.tracing.idioms import DECIDED, Network
@@ -9,6 +11,8 @@ from tests.tracing.test_analyse import suspects
 from unmask.classifier import Classifier
 from unmask.tracing.record.compare import decided_otherwise
 from unmask.tracing.record.recorder import record
+from unmask.tracing.repair.propose import propose
+from unmask.tracing.repair.rewrite import Rewritten
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -38,3 +42,22 @@ def test_values_that_move_do_not_stand_for_indices_that_stay():
     after = {r.key: r for r in record(Classifier(network), 0.9 * x, seed=0).records}
     (largest,) = (r for r in before.records if r.name == "max")
     assert not decided_otherwise(largest, after[largest.key])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", [name for name in DECIDED if "ind" in name])
+def test_no_repair_changes_what_the_users_code_is_handed(name):
+    """A bridge at an operation with values and indices once handed out the values alone."""
+    network = Network(DECIDED[name][0])
+    x = torch.rand(4, 1, 4, 4, generator=torch.Generator().manual_seed(2))
+    for repair in propose(suspects(network)):
+        made = Rewritten(network, repair.rewrite)(x.clone().requires_grad_())
+        assert torch.equal(made, network(x)), repair.name
+
+
+def test_the_page_of_idioms_has_every_row_of_the_table():
+    from tests.tracing.idiom_table import rows
+
+    page = (Path(__file__).parents[2] / "docs" / "idioms.md").read_text()
+    missing = [name for name, *_ in rows() if f"\n| {name.replace('|', '/')} | " not in page]
+    assert not missing, "run `python -m tests.tracing.idiom_table`"

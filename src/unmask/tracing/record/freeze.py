@@ -61,7 +61,7 @@ class Freezer(Interceptor):
                     tensor.copy_(value.data)
             else:
                 replaced[id(tensor)] = _holding(tensor, value.data)
-        return _exchange(result, replaced) if replaced else result
+        return exchange(result, replaced) if replaced else result
 
 
 def _holding(tensor: Tensor, data: Tensor) -> Tensor:
@@ -86,15 +86,16 @@ class _Held(torch.autograd.Function):
         return grad, None
 
 
-def _exchange(result: Any, replaced: dict[int, Tensor]) -> Any:
+def exchange(result: Any, replaced: dict[int, Tensor]) -> Any:
+    """A result with others in the place of some of its tensors, by identity; of the same type, named fields and all."""
     if isinstance(result, Tensor):
         return replaced.get(id(result), result)
     if isinstance(result, tuple) and hasattr(result, "_fields"):
         return type(result)(
-            *(_exchange(item, replaced) for item in result)
+            *(exchange(item, replaced) for item in result)
         )  # torch.return_types is not a namedtuple
     if isinstance(result, (tuple, list)):
-        items = [_exchange(item, replaced) for item in result]
+        items = [exchange(item, replaced) for item in result]
         try:
             return type(result)(items)
         except TypeError:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...classifier import LEAST
 from ...types import Outputs
+from ..record.freeze import exchange
 from ..record.intercept import Interceptor
 from ..record.operations import COPIES, EXITS, WRITES, tensors_in
 from ..record.recorder import group_of
@@ -411,7 +412,7 @@ class _Rewriter(Interceptor):
             if name in WRITES or (args and result is args[0]):
                 args[0].copy_(joined)
                 return result
-        return joined
+        return exchange(result, {id(target): joined})
 
 
 _AUGMENTED = frozenset(
