@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from .checkpointing import differentiable_checkpoints
 from .errors import GradientFailed, ModelFailed, UnmaskError
 from .foreign import failure, user_line, wants_to_stop
 from .randomness import Streams
@@ -247,7 +248,8 @@ class Classifier:
     def _checked(self, x: Tensor) -> Outputs:
         self.put_back()
         try:
-            outputs = self.network(lent(x))
+            with differentiable_checkpoints():
+                outputs = self.network(lent(x))
         except (UnmaskError, torch.OutOfMemoryError):
             raise
         except BaseException as error:

@@ -39,6 +39,7 @@ from .runtime.batch_size import BatchSize
 from .runtime.journal import Entry
 from .standing import Standing
 
+REPEATABILITY = "repeatability"  # says how much the gradients of two draws differ
 CURVE = "epsilon monotonicity"  # the control whose points are drawn
 
 
@@ -78,7 +79,7 @@ def suite(gradient: GradientEstimator, objective: Objective, *, early_stop: bool
         "planted example": Planted(attack=apgd),
         "gradient against finite difference, exact": GradientCheck(),
         "gradient share, exact": GradientShare(),
-        "repeatability": Repeatability(),
+        REPEATABILITY: Repeatability(),
         "randomness against none": RandomnessGain(attack=pgd),
     }
 
@@ -95,7 +96,7 @@ def suite_outside(search: Attack, *, targeted: bool) -> dict[str, Diagnostic]:
         "random noise of the same size": RandomNoise(attack=search),
         "gradient against finite difference, exact": GradientCheck(),
         "gradient share, exact": GradientShare(),
-        "repeatability": Repeatability(),
+        REPEATABILITY: Repeatability(),
     }
     if targeted:
         del found["unbounded epsilon"]

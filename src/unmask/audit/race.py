@@ -21,6 +21,17 @@ WINNERS = 3
 LUCK = 0.1
 
 
+def credited(gains: Tensor) -> float:
+    """Mean of the gains in failure rate, one for each example; 0 where luck explains that more are gains than losses.
+
+    A sign test over the examples on which anything changed, at `LUCK`.
+    """
+    won, lost = int((gains > 0).sum()), int((gains < 0).sum())
+    if not won or binomtest(won, won + lost, alternative="greater").pvalue > LUCK:
+        return 0.0
+    return float(gains.mean())
+
+
 @dataclass(frozen=True)
 class Race:
     """How the candidates did: `[candidates, examples]` failure rates."""
@@ -51,11 +62,7 @@ class Race:
         The examples are those that an attack with the exact gradient has left, so that any second attack breaks a few
         of them: a sign test over the examples on which the two differ, at `LUCK`.
         """
-        gains = self.rates[self.rates.mean(1).argmax()] - self.rates[0]
-        won, lost = int((gains > 0).sum()), int((gains < 0).sum())
-        if not won or binomtest(won, won + lost, alternative="greater").pvalue > LUCK:
-            return 0.0
-        return float(gains.mean())
+        return credited(self.rates[self.rates.mean(1).argmax()] - self.rates[0])
 
     def winners(self) -> list[Candidate]:
         """The best, then whoever breaks what those before did not; at most `WINNERS`."""

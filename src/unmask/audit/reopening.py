@@ -34,7 +34,7 @@ from .attack_runner import Campaign
 from .black_box import search_for_controls
 from .candidates import Candidate
 from .context import Subject
-from .controls import CURVE, Examined, run_controls, suite, suite_outside
+from .controls import CURVE, REPEATABILITY, Examined, run_controls, suite, suite_outside
 from .plan import Step
 from .records import AccuracyAtEpsilon
 from .standing import Standing
@@ -58,6 +58,14 @@ class Controlled:
     ahead: bool
     few: int
     reopened: bool
+
+    @property
+    def steadiness(self) -> float:
+        """Mean cosine between the network's own gradients of two draws; 1 where nothing is random, 0 if unknown."""
+        for e in self.examined:
+            if e.name == REPEATABILITY and e.reading is not None:
+                return e.reading.statistics["gradient_cosine"]
+        return 0.0
 
     @property
     def curve(self) -> list[AccuracyAtEpsilon]:

@@ -27,6 +27,7 @@ from .records import (
     Control,
     Cost,
     Environment,
+    Fact,
     GradientHistogram,
     ImageTriple,
     MaskingFinding,
@@ -61,6 +62,7 @@ class Outcome:
     final: Judgement
     draws: int
     findings: list[MaskingFinding]
+    harmless: list[Fact]
     controls: list[Control]
     curve: list[AccuracyAtEpsilon]
     began: float
@@ -82,6 +84,7 @@ class Outcome:
             robust_accuracy_interval=interval,
             naive_robust_accuracy=self.naive,
             masking=self.findings,
+            facts=self.harmless,
             attacks=self._attacks(),
             controls=self.controls,
             cost=self._cost(),

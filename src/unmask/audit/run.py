@@ -27,12 +27,12 @@ from .context import Subject, subject_of
 from .controls import as_control
 from .detector import count_rejections, detector_finding
 from .evidence import write_report
-from .findings import GradientState, confirmed, describe, unlocated
+from .findings import GradientState, confirmed, describe, harmless, unlocated
 from .inference import released
 from .plan import Step
 from .prepare import look_over, looked_over, trace
-from .race import Race, run_race
-from .records import MaskingFinding, Report
+from .race import Race, credited, run_race
+from .records import Fact, MaskingFinding, Report
 from .reopening import control
 from .report_builder import Outcome
 from .runtime.progress import Progress, Silent
@@ -97,6 +97,7 @@ def _audited(subject: Subject, attacks: Sequence[Attack]) -> Report:
     campaign = Campaign(subject, inside, facts)
     progress.stage("naive attack")
     naive = campaign.naive(clean_rates)
+    standard = campaign.naive_rates
     entrants = candidates(
         analysis,
         subject.threat,
@@ -137,8 +138,13 @@ def _audited(subject: Subject, attacks: Sequence[Attack]) -> Report:
     clean = standing.judged(subject.x, "final clean", draws, goal=(subject.y, subject.misclassification))
     left = inside.robust_accuracy if subject.outside else 1 - float(final.failure_rate.mean())
     findings = [] if counted is None else detector_finding(subject, counted, naive - left)
-    findings += _findings(subject, analysis, state, race, naive - left)
-    findings += unlocated(naive - left, findings, detector=facts.has_detector)
+    worst = inside.rate.clamp_min(0) if subject.outside else final.failure_rate
+    gained = 0.0 if standard is None else credited(worst - standard)
+    named, harms_nothing = _findings(
+        subject, analysis, state, race, naive - left, gained, controlled.steadiness
+    )
+    findings += named
+    findings += unlocated(gained, findings, detector=facts.has_detector)
     for finding in findings:
         progress.finding(finding)
     controls = [as_control(e, named=bool(findings), outside=subject.outside) for e in controlled.examined]
@@ -155,6 +161,7 @@ def _audited(subject: Subject, attacks: Sequence[Attack]) -> Report:
             final,
             draws,
             findings,
+            harms_nothing,
             controls,
             controlled.curve,
             began,
@@ -199,9 +206,18 @@ def _standing(subject: Subject, elsewhere: Meter | None = None) -> Standing:
 
 
 def _findings(
-    subject: Subject, analysis: Analysis, state: GradientState, race: Race, naive_gap: float
-) -> list[MaskingFinding]:
-    """The operations that fooled the standard attack, off whose accuracy the whole audit took `naive_gap`."""
+    subject: Subject,
+    analysis: Analysis,
+    state: GradientState,
+    race: Race,
+    naive_gap: float,
+    gained: float,
+    steady: float,
+) -> tuple[list[MaskingFinding], list[Fact]]:
+    """The operations that fooled the standard attack, off whose accuracy the whole audit took `naive_gap`.
+
+    Beside them those that were suspected and fooled nobody.
+    """
     suspects = confirmed(
         analysis,
         state,
@@ -209,9 +225,12 @@ def _findings(
         gap=race.gap,
         naive_gap=naive_gap,
         repaired=race.winners()[0].at,
+        gained=gained,
+        steady=steady,
     )
     winner = race.winners()[0]
     general = winner.name
     if subject.random:
         general = "EOT: gradients averaged over as many draws as their noise demands"
-    return describe(suspects, winner.at, general)
+    facts = harmless(analysis, suspects, state, deterministic=not subject.random)
+    return describe(suspects, winner.at, general), facts

@@ -147,6 +147,8 @@ def show_report(report: Report, files: list[Path], out: Console) -> None:
         table.add_row("", finding.symptom)
         if finding.repair:
             table.add_row("", f"repair: {finding.repair}")
+    for fact in report.facts:
+        table.add_row("fact", words.fact_sentence(fact))
     table.add_row("", "")
     passed = sum(c.passed is True for c in report.controls)
     failed = [c for c in report.controls if c.passed is False]

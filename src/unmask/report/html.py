@@ -58,6 +58,7 @@ def render(report: Report, folder: str = "DIR") -> str:
         mechanisms=words.MECHANISMS,
         bars=_bars(report),
         findings=[(finding, place(finding), source_lines(finding)) for finding in report.masking],
+        facts=[words.fact_sentence(fact) for fact in report.facts],
         figures=_figures(report),
         images=[(triple, *plots.image_row(triple)) for triple in report.images[:IMAGES]],
         commands=words.reproduce_commands(report, folder),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..audit.records import Report
+from ..audit.records import Fact, Report
 from ..audit.verdict import contradictions, undecided
 
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
@@ -97,6 +97,12 @@ def naive_sentence(report: Report) -> str:
     if gap > 0:
         return f"A standard attack alone reports {naive}."
     return f"A standard attack reports the same, {naive}."
+
+
+def fact_sentence(fact: Fact) -> str:
+    """What is so, and where, without blame."""
+    where = f" ({fact.file}:{fact.line})" if fact.file and fact.line else ""
+    return f"{fact.operation or 'the network'} {fact.statement}{where}"
 
 
 def clever_sentence(report: Report) -> str:

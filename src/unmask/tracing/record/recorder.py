@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from ...checkpointing import differentiable_checkpoints
 from ...classifier import Classifier, lent, seeded
 from ...types import Outputs
 from .draws import generator_states, watching_draws
@@ -247,7 +248,8 @@ def _copied(result: Any) -> Any:
 
 def run_network(classifier: Classifier, x: Tensor) -> Tensor:
     """One bare pass, read as logits; the frame at which every recorded stack ends."""
-    outputs = Outputs.of(classifier.network(x))
+    with differentiable_checkpoints():
+        outputs = Outputs.of(classifier.network(x))
     assert outputs is not None, "it ran before, and was read"
     return outputs.logits
 
