@@ -33,7 +33,8 @@ def controlled(rates, *, ahead=False, draws=4):
 
 
 def asked(final, found, *, random=False, rate=None, naive=None, clean=None, draws=1, **subject):
-    subject = SimpleNamespace(**{"random": random, "queries": None, "threat": THREAT} | subject)
+    claim = SimpleNamespace(queries=subject.pop("queries", None))
+    subject = SimpleNamespace(**{"random": random, "claim": claim, "threat": THREAT} | subject)
     standing = SimpleNamespace(rate=final.failure_rate.double() if rate is None else rate, draws=16)
     clean = clean or judgement(torch.zeros(N), torch.full((N,), -1.0))
     return consistency(subject, standing, naive, clean, final, draws, found)
