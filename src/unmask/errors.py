@@ -21,6 +21,14 @@ class AttackFailed(UnmaskError):
     """An attack of the user's own raised, or returned something that is no batch of images."""
 
 
+class Diverged(UnmaskError):
+    """Training whose loss or weights are no numbers any more; `epochs` are those before, whose weights are kept."""
+
+    def __init__(self, message: str, epochs: int):
+        super().__init__(message)
+        self.epochs = epochs
+
+
 class Unsupported(UnmaskError):
     """The combination asked for does not exist, for instance BPDA without a surrogate."""
 

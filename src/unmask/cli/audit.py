@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from ..audit.records import Report
+from ..claim.claim import Claim
 from ..cli import options as opt
 from ..errors import UnusableInput
 from ..foreign import failure
+from .folders import writable
 from .pipes import readers_may_leave
 
 
@@ -58,7 +60,15 @@ def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
     if arguments.resume is not None and arguments.out not in (None, arguments.resume):
         raise UnusableInput(f"--resume {arguments.resume} and --out {arguments.out} differ; leave --out out")
     claim = opt.gather(arguments, arguments.resume)
+    out = arguments.resume or arguments.out or free_folder(f"unmask-{short_name(claim.target)}")
+    if _rank() > 0 or arguments.resume is not None:
+        return _performed(arguments, claim, out)
+    _refuse_used(out)
+    with writable(out):  # before anything is loaded
+        return _performed(arguments, claim, out)
 
+
+def _performed(arguments: argparse.Namespace, claim: Claim, out: Path) -> tuple[Report, list[Path]]:
     # Here, so that a wrong option is told before torch is loaded.
     import torch
 
@@ -83,10 +93,8 @@ def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
         allow_pickle=claim.allow_pickle,
     )
     check_clean(claim, target.network, data, device=device)
-    out = arguments.resume or arguments.out or free_folder(f"unmask-{short_name(claim.target)}")
     resuming = arguments.resume is not None
     if _rank() == 0 and not resuming:
-        _refuse_used(out)
         opt.store(out, claim)
     arguments.resumable = out
     with of_torchrun(), TerminalProgress(quiet=arguments.quiet or _rank() > 0) as progress:
@@ -124,8 +132,6 @@ def free_folder(name: str) -> Path:
 def _refuse_used(out: Path) -> None:
     if (out / opt.COMMAND).exists():
         raise UnusableInput(f"{out} already holds an audit; go on with --resume {out}, or give another --out")
-    if out.exists() and not out.is_dir():
-        raise UnusableInput(f"--out {out} is a file; give a folder")
 
 
 def _write(report: Report, out: Path) -> list[Path]:

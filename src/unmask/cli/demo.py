@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .folders import writable
+
 CLAIM, EPSILON, EXAMPLES = 0.9, 0.2, 200
 
 
@@ -25,14 +27,21 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 if the demonstration went as it must: the claim refuted, the evidence verified."""
+    from .audit import free_folder
+
+    folder = arguments.out or free_folder("unmask-demo")
+    with writable(folder):
+        return _run(folder)
+
+
+def _run(folder: Path) -> int:
     from ..audit.verify import verify
     from ..cli import main
-    from .audit import free_folder, perform
+    from .audit import perform
     from .terminal import console, show_report
     from .verify import show
 
     out = console(sys.stdout)
-    folder = arguments.out or free_folder("unmask-demo")
     file = write_defence(folder)
     words = [
         "audit",

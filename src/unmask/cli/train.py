@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UnusableInput
+from ..errors import Diverged, UnusableInput
 from .architectures import ARCHITECTURES, architecture, target_file
+from .folders import writable
 from .options import NORMS, number
 from .recipes import ONLY, RECIPES, add_recipe_options, build, check
 
@@ -69,8 +71,14 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Trains, measures on the test split, writes."""
     check(arguments)
+    if int(os.environ.get("RANK", "0")):
+        return _run(arguments)
+    with writable(arguments.out):
+        return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     import torch
-    from safetensors.torch import save_file
 
     from ..attacks import PGD
     from ..data import load
@@ -119,24 +127,23 @@ def run(arguments: argparse.Namespace) -> int:
             if write_curves is not None:
                 write_curves(history)
 
-        history = trainer.fit(
-            network,
-            seen,
-            threat,
-            generator=torch.Generator().manual_seed(arguments.seed),
-            validation=validation,
-            checkpoint=arguments.out / "checkpoint.safetensors",
-            progress=progress,
-        )
+        try:
+            history = trainer.fit(
+                network,
+                seen,
+                threat,
+                generator=torch.Generator().manual_seed(arguments.seed),
+                validation=validation,
+                checkpoint=arguments.out / "checkpoint.safetensors",
+                progress=progress,
+            )
+        except Diverged as error:
+            if error.epochs and processes.first:
+                write_network(arguments, network, shape, classes)
+            raise
     if not processes.first:
         return 0
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    save_file(
-        {name: t.cpu().contiguous() for name, t in network.state_dict().items()},
-        arguments.out / "network.safetensors",
-    )
-    target = arguments.out / "network.py"
-    target.write_text(target_file(arguments.arch, shape, classes), encoding="utf-8")
+    target = write_network(arguments, network, shape, classes)
     test = load(arguments.data, split="test")
     clean, _ = accuracies(network, test, None, PGD(), 500, arguments.seed)
     few, _ = split_off(test, max(len(test) - ROBUST_EXAMPLES, 0))
@@ -165,6 +172,17 @@ def run(arguments: argparse.Namespace) -> int:
         )
     print(arguments.out / "network.safetensors")
     return 0
+
+
+def write_network(arguments: argparse.Namespace, network: Any, shape: list[int], classes: int) -> Path:
+    """Writes the weights, and beside them a target for `unmask audit`, whose path is returned."""
+    from safetensors.torch import save
+
+    weights = {name: t.cpu().contiguous() for name, t in network.state_dict().items()}
+    (arguments.out / "network.safetensors").write_bytes(save(weights))
+    target = arguments.out / "network.py"
+    target.write_text(target_file(arguments.arch, shape, classes), encoding="utf-8")
+    return target
 
 
 def shared_fields(arguments: argparse.Namespace, *, colour: bool) -> dict[str, Any]:

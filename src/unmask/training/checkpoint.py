@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import UnusableInput, first_line
@@ -25,7 +25,7 @@ def save_checkpoint(path: Path, groups: Groups, history: History, recipe: str) -
     notes = {"recipe": recipe, "epochs": history.record(), "events": history.events}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
-    save_file(tensors, unfinished, metadata={"history": json.dumps(notes)})
+    unfinished.write_bytes(save(tensors, metadata={"history": json.dumps(notes)}))
     unfinished.replace(path)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..attacks import PGD, Attack
 from ..classifier import seeded
 from ..data import Data
-from ..errors import UnusableInput
+from ..errors import Diverged, UnusableInput
 from ..threat import ThreatModel
 from .augmentation import mirrored, shifted
 from .base import Epoch, History, Trainer
@@ -25,6 +25,9 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .processes import Processes
 from .run import Images, Labels, Run
 from .validation import accuracies
+
+# Batches between two looks at whether the loss is still a number: each waits for the device. Ours.
+LOOK = 20
 
 
 @dataclass(frozen=True)
@@ -164,13 +167,24 @@ class Loop(Trainer):
         seed = int(
             torch.randint(2**62, (), generator=torch.Generator().manual_seed(generator.initial_seed()))
         )
+        kept = run.weights()["mean"]
         while len(history.epochs) < self.passes and not self._stalled(history):
             done = len(history.epochs)
             with seeded(seed + done, run.device):  # dropout and the like of the network itself
                 epoch = self._epoch(run, data, validation, seed)
+            if not (math.isfinite(epoch.loss) and run.finite()):
+                network.load_state_dict(best or kept)
+                network.eval()
+                raise Diverged(
+                    f"training has diverged: the loss or a weight is no finite number in epoch {done + 1} (loss "
+                    f"{epoch.loss:g}); the weights of epoch {done} are kept: lower the learning rate "
+                    f"({self.learning_rate:g}), or epsilon",
+                    done,
+                )
+            kept = run.weights()["mean"]
             history.epochs.append(epoch)
             if history.best == done:
-                best = run.weights()["mean"]
+                best = kept
             if checkpoint is not None and self.processes.first:
                 groups = {
                     **run.weights(),
@@ -229,7 +243,9 @@ class Loop(Trainer):
         batches = len(data) // self.batch_size
         total, right = torch.zeros((), device=run.device), torch.zeros((), device=run.device)
         order = torch.randperm(len(data), generator=run.generator)[: batches * self.batch_size]
-        for part in order.split(self.batch_size):
+        for number, part in enumerate(order.split(self.batch_size)):
+            if number % LOOK == LOOK - 1 and not math.isfinite(float(total)):
+                break  # what is lost stays lost
             x, y = data.x[part], data.y[part].to(run.device)
             if self.pad:
                 x = shifted(x, self.pad, generator=run.generator)

@@ -124,6 +124,11 @@ class Run:
         self.backward(loss)
         self.update()
 
+    def finite(self) -> bool:
+        """Whether all weights are numbers, averaged or not."""
+        tensors = (*self.network.state_dict().values(), *self._mean.values())
+        return all(bool(t.isfinite().all()) for t in tensors if t.is_floating_point())
+
     def weights(self) -> Groups:
         """Network, averaged weights and momentum: what a step back restores. Copies."""
         momentum = {
