@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import json
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from tests.fixtures.digits_networks import trained
 from torch import nn
 
 from unmask.classifier import Classifier
+from unmask.cli.main import main
 from unmask.data import load
 from unmask.diagnostics import preflight
 from unmask.errors import UnusableInput
@@ -410,6 +412,46 @@ def test_rounding_inside_a_network_is_no_dependence():
             return x
 
     assert not fly(Steps()).batch_dependent
+
+
+def test_a_network_with_a_memory_is_audited_and_verified_as_one_that_nobody_has_asked(tmp_path, capsys):
+    target = tmp_path / "with_a_memory.py"
+    target.write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "from unmask.data import load\n\n\n"
+        "class Keeps(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        data = load('digits', split='train')\n"
+        "        self.mean = [data.x[data.y == c].mean(0).flatten() for c in range(10)]\n"
+        "        self.mem = None\n\n"
+        "    def forward(self, x):\n"
+        "        z = [2 * x.flatten(1) @ m - m @ m for m in self.mean]\n"
+        "        z = torch.stack(z, 1)\n"
+        "        self.mem = z if self.mem is None else z - 0.9 * self.mem.detach().mean(0)\n"
+        "        return self.mem\n"
+    )
+    out = str(tmp_path / "out")
+    words = [
+        "audit",
+        f"{target}:Keeps",
+        "--data",
+        "digits",
+        "--examples",
+        "8",
+        "--norm",
+        "linf",
+        "--epsilon",
+        "0.1",
+    ]
+    assert main([*words, "--budget", "quick", "--out", out]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["environment"]["state"] == ["mem"]
+    assert any("keeps state between calls (`mem`)" in line for line in report["warnings"])
+    assert not report["stochastic"]
+    assert main(["verify", out]) == 0
+    capsys.readouterr()
 
 
 # --- the record of a state -------------------------------------------------------------------------------------------

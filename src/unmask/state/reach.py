@@ -1,0 +1,130 @@
+"""All places that a state can be in and that are reached from a network."""
+
+from __future__ import annotations
+
+import functools
+import random
+import types
+from collections import deque
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .parts import MODULES_OWN, PLAIN, Cells, Memory, Names, OfClass, Part, Row, joined, never
+
+# Where random numbers come from is randomness, which is averaged over, and no state, which is put back.
+_RANDOM = (torch.Generator, np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
+# Things without a state of their own, or whose state is the process's.
+_OPAQUE = (type, types.ModuleType, types.BuiltinFunctionType, torch.dtype, torch.device, torch.Size, *_RANDOM)
+# Most things that are looked at; a network that holds more keeps its state to itself. Ours.
+_MOST = 50_000
+
+
+def parts_of(network: object) -> list[Part]:
+    """The places, nearest first; a thing that is reached twice has the shorter name."""
+    found: list[Part] = []
+    seen: dict[int, object] = {}  # the objects, so that no id is used twice
+    left: deque[tuple[str, object]] = deque([("", network)])
+    while left and len(seen) < _MOST:
+        at, thing = left.popleft()
+        if id(thing) in seen or isinstance(thing, PLAIN):
+            continue
+        seen[id(thing)] = thing
+        part, inside = _look(at, thing)
+        found += part
+        left.extend(inside)
+    return found
+
+
+def _look(at: str, thing: Any) -> tuple[list[Part], list[tuple[str, object]]]:
+    """The places of a thing that can hold a state, and what else can be reached from it."""
+    if isinstance(thing, Tensor):
+        return ([Memory(at, thing)] if _copies(thing) else []), []
+    if isinstance(thing, np.ndarray):
+        return ([Memory(at, thing)] if thing.dtype != object else []), []
+    if isinstance(thing, dict):
+        return [Names(at, thing, dict(thing))], [(joined(at, k), v) for k, v in thing.items()]
+    if isinstance(thing, list | deque | set):
+        return [Row(at, thing)], [(at, v) for v in thing]
+    if isinstance(thing, tuple | frozenset):
+        return [], [(at, v) for v in thing]
+    if isinstance(thing, torch.jit.ScriptModule):
+        return [], [*thing.named_parameters(at), *thing.named_buffers(at)]
+    if isinstance(thing, types.MethodType):
+        return [], [(at, thing.__self__), (at, thing.__func__)]
+    if isinstance(thing, functools.partial):
+        return [], [(at, thing.func), (at, thing.args), (at, thing.keywords)]
+    if isinstance(thing, types.FunctionType):
+        return _function(at, thing)
+    if isinstance(thing, _OPAQUE) or not isinstance(getattr(thing, "__dict__", None), dict):
+        return [], []
+    return _instance(at, thing)
+
+
+def _instance(at: str, thing: Any) -> tuple[list[Part], list[tuple[str, object]]]:
+    own = vars(thing)
+    kept = {k: v for k, v in own.items() if k not in MODULES_OWN}
+    parts: list[Part] = [Names(at, own, kept)]
+    # The dictionaries of a module are no level of their own to whoever reads `net.mem`.
+    inside = [
+        (at if k in ("_buffers", "_parameters", "_modules") else joined(at, k), v) for k, v in kept.items()
+    ]
+    for owner in type(thing).__mro__:
+        if not _users(owner):
+            continue
+        held = {k: v for k, v in vars(owner).items() if not k.startswith("__") and _is_data(v)}
+        if held:
+            parts.append(Names(at, OfClass(owner), held, never))
+            inside += [(joined(at, k), v) for k, v in held.items()]
+        inside += [(at, f) for f in vars(owner).values() if isinstance(f, types.FunctionType)]
+    return parts, inside
+
+
+def _function(at: str, function: types.FunctionType) -> tuple[list[Part], list[tuple[str, object]]]:
+    cells = Cells(function)
+    if not _users(function):
+        return [], list(cells.items())
+    parts: list[Part] = [Names(at, cells, {k: v for k, v in cells.items() if _is_data(v)}, never)]
+    inside = [(joined(at, k), v) for k, v in cells.items()]
+    inside += [(at, v) for v in (*(function.__defaults__ or ()), *vars(function).values())]
+    used = {k: function.__globals__[k] for k in _named(function.__code__) if k in function.__globals__}
+    held = {k: v for k, v in used.items() if _is_data(v)}
+    if vars(function):
+        parts.append(Names(at, vars(function), dict(vars(function))))
+    if held:
+        parts.append(Names("", function.__globals__, held, never))
+    return parts, [*inside, *used.items()]
+
+
+def _named(code: types.CodeType) -> set[str]:
+    """Names that a function's code may look up globally, those of the functions inside it as well."""
+    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
+    return set(code.co_names).union(*map(_named, inner))
+
+
+def _users(thing: Any) -> bool:
+    root = (getattr(thing, "__module__", None) or "").partition(".")[0]
+    return root not in (
+        "torch",
+        "torchvision",
+        "numpy",
+        "scipy",
+        "builtins",
+        "unmask",
+        "functools",
+        "abc",
+        "",
+    )
+
+
+def _is_data(value: object) -> bool:
+    """Not code: what may be counted up, filled or exchanged."""
+    if isinstance(value, nn.Module | Tensor):
+        return True
+    return not callable(value) and not isinstance(value, (property, staticmethod, classmethod, *_OPAQUE))
+
+
+def _copies(tensor: Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type != "meta"
