@@ -165,3 +165,28 @@ def test_refuses_what_is_no_ball(fields):
 def test_refuses_an_unknown_norm():
     with pytest.raises(UnusableInput, match=r"l7.*linf"):
         threat_model("l7", 0.1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_within_is_the_projection_with_a_radius_of_each_examples_own(norm):
+    x = torch.rand(5, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    x_adv = torch.rand(5, 1, 3, 3, generator=torch.Generator().manual_seed(1))
+    radii = torch.tensor([0.0, 0.05, 0.2, 0.5, 100.0], dtype=torch.float64)
+    found = threat_model(norm, 7.0).within(x_adv, x, radii)
+    for i, radius in enumerate(radii.tolist()):
+        alone = threat_model(norm, radius).project(x_adv[i : i + 1], x[i : i + 1])
+        torch.testing.assert_close(found[i : i + 1], alone, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_ascends_by_each_examples_own_length_and_stays_in_the_box(norm):
+    x = torch.tensor([[0.5, 0.5, 0.9], [0.5, 0.5, 0.9]])
+    grad = torch.tensor([[1.0, -2.0, 4.0], [0.0, 0.0, 0.0]])
+    threat = threat_model(norm, 7.0)
+    found = threat.ascend(x, grad, torch.tensor([0.3, 0.3]))
+    expected = {
+        "linf": [0.8, 0.2, 1.0],
+        "l2": [0.5 + 0.3 / 21**0.5, 0.5 - 0.6 / 21**0.5, 1.0],
+        "l1": [0.5, 0.3, 1.0],  # a tenth to the wall, and the other two on the next steepest
+    }[norm]
+    torch.testing.assert_close(found, torch.tensor([expected, [0.5, 0.5, 0.9]]))

@@ -87,6 +87,19 @@ class ThreatModel(ABC):
         """`project` around `x`, in place: for the steps of an attack, which all have the same ball and box."""
         return lambda x_adv: self.project(x_adv, x, out=x_adv)
 
+    def within(self, x_adv: Images, x: Images, radius: Values) -> Images:
+        """As `project`, with a radius `[batch]` of each example's own.
+
+        Drawn straight towards `x` where the norm knows no better.
+        """
+        share = (radius / self.distance(x_adv, x).clamp_min(1e-38)).clamp_max(1).to(x.dtype)
+        return torch.lerp(x, x_adv, per_example(share, x)).clamp_(*self.box)
+
+    def ascend(self, x_adv: Images, grad: Images, length: Values) -> Images:
+        """`x_adv` moved by `length` `[batch]` along the direction in which a linear function grows fastest."""
+        step = self.steepest_ascent(grad).mul_(per_example(length, grad).to(grad.dtype))
+        return step.add_(x_adv).clamp_(*self.box)
+
     @abstractmethod
     def steepest_ascent(self, grad: Images) -> Images:
         """The direction of unit norm along which a linear function grows fastest; zero where the gradient is zero.
@@ -137,6 +150,10 @@ class Linf(ThreatModel):
         low, high = self.box
         # One new tensor at most, not four: on the hot path of every attack, allocation costs more than arithmetic.
         return torch.sub(x_adv, x, out=out).clamp_(-self.epsilon, self.epsilon).add_(x).clamp_(low, high)
+
+    def within(self, x_adv: Images, x: Images, radius: Values) -> Images:
+        most = per_example(radius, x).to(x.dtype)
+        return torch.sub(x_adv, x).clamp_(-most, most).add_(x).clamp_(*self.box)
 
     def projection(self, x: Images) -> Callable[[Images], Images]:
         # Ball and box are one box around each example: a step's projection is one pass over the pixels, not four.
@@ -207,6 +224,24 @@ class L1(ThreatModel):
     dual_p: ClassVar[float] = torch.inf
 
     def project(self, x_adv: Images, x: Images, *, out: Images | None = None) -> Images:
+        return self._project(x_adv, x, self.epsilon, out)
+
+    def within(self, x_adv: Images, x: Images, radius: Values) -> Images:
+        return self._project(x_adv, x, radius.to(x.dtype)[:, None])
+
+    def ascend(self, x_adv: Images, grad: Images, length: Values) -> Images:
+        # One pixel would soon stand at the wall: the steepest are moved to it one after the other.
+        low, high = self.box
+        flat = x_adv.flatten(1)
+        slope, order = grad.flatten(1).abs().sort(1, descending=True)
+        towards = grad.flatten(1).gather(1, order).sign()
+        at = flat.gather(1, order)
+        room = torch.where(towards > 0, high - at, at - low) * (slope > 0)
+        left = length.to(flat.dtype)[:, None] - (room.cumsum(1) - room)
+        step = torch.minimum(room, left.clamp_min(0)) * towards
+        return (flat + torch.zeros_like(flat).scatter_(1, order, step)).reshape(x_adv.shape)
+
+    def _project(self, x_adv: Images, x: Images, radius: float | Tensor, out: Images | None = None) -> Images:
         # The Euclidean projection onto {|delta|_1 <= eps, lo <= delta <= hi} soft-thresholds and clips by one shared
         # multiplier: delta_i = clip(sign(d_i) max(|d_i| - lam, 0), lo_i, hi_i). Bisection on lam, 50 halvings.
         low, high = self.box
@@ -219,10 +254,10 @@ class L1(ThreatModel):
 
         bottom = torch.zeros_like(size[:, :1])
         top = size.amax(1, keepdim=True)
-        inside = kept(bottom).sum(1, keepdim=True) <= self.epsilon
+        inside = kept(bottom).sum(1, keepdim=True) <= radius
         for _ in range(50):
             middle = (bottom + top) / 2
-            over = kept(middle).sum(1, keepdim=True) > self.epsilon
+            over = kept(middle).sum(1, keepdim=True) > radius
             bottom, top = torch.where(over, middle, bottom), torch.where(over, top, middle)
         lam = torch.where(inside, torch.zeros_like(top), top)
         return torch.add(x, (d.sign() * kept(lam)).reshape(x.shape), out=out).clamp_(low, high)

@@ -17,12 +17,14 @@ from unmask.attacks import (
     FGSM,
     PGD,
     Attack,
+    BoundaryWalk,
     CarliniWagner,
     ConfidenceSweep,
     FeatureMatching,
     HopSkipJump,
     JointPGD,
     MomentumPGD,
+    Others,
     Queried,
     RayS,
     Square,
@@ -75,6 +77,11 @@ def guides():
     )
 
 
+def others():
+    """Random images, with the classes of either network in turn: most of them said wrongly."""
+    return Others(torch.rand(40, *SHAPE, generator=rng(2)), torch.arange(40) % 5)
+
+
 CASES = {
     "FGSM": Case(FGSM(), 1, 1),
     "FGSM-random": Case(FGSM(random_start=True, rel_step_size=2.0), 1, 1, slack={"l2": 1.5, "l1": 1.5}),
@@ -90,6 +97,9 @@ CASES = {
     "FAB-least-distance": Case(
         FAB(steps=10, restarts=2, targets=2, early_stop=False), 1 + 2 * (10 * 3 + 5), 2 * 10 * 2
     ),
+    "BoundaryWalk": Case(BoundaryWalk(), 3 * (6 + 31 + 11), 3 * (31 + 10), slack={"l1": 1.1}),
+    "BoundaryWalk-others": Case(BoundaryWalk(others=others(), starts=2), 2 * (6 + 31), 2 * 31),
+    "BoundaryWalk-all-steps": Case(BoundaryWalk(starts=1, early_stop=False), 6 + 31 + 11, 31 + 10),
     "CarliniWagner": Case(CarliniWagner(steps=100, searches=7), 707, 707, norms=("l2",)),
     "ConfidenceSweep": Case(ConfidenceSweep(confidences=(0.0, 5.0)), 2 * 41 + 2, 2 * 41),
     "FeatureMatching": Case(

@@ -1,7 +1,8 @@
 """Attacks. Each is a frozen record with a pure `run`; the judge alone says what succeeded."""
 
 from .apgd import APGD
-from .base import Attack, GradientAttack
+from .base import Attack, GradientAttack, Others, Setting
+from .boundary_walk import BoundaryWalk
 from .carlini_wagner import CarliniWagner
 from .confidence_sweep import ConfidenceSweep
 from .fab import FAB
@@ -24,6 +25,7 @@ __all__ = [
     "FGSM",
     "PGD",
     "Attack",
+    "BoundaryWalk",
     "CarliniWagner",
     "ConfidenceSweep",
     "FeatureMatching",
@@ -31,8 +33,10 @@ __all__ = [
     "HopSkipJump",
     "JointPGD",
     "MomentumPGD",
+    "Others",
     "Queried",
     "RayS",
+    "Setting",
     "Square",
     "Substitute",
     "TargetedAPGD",

@@ -41,6 +41,9 @@ class APGD(GradientAttack):
     restarts: int = 1
     rho: float = 0.75
 
+    def describe(self) -> str:
+        return f"APGD-{self.steps}" + (f", {self.restarts} restarts" if self.restarts > 1 else "")
+
     def run(
         self,
         classifier: Classifier,

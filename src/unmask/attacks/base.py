@@ -1,9 +1,10 @@
-"""An attack proposes; it never judges itself."""
+"""An attack proposes; it never judges itself. It says of itself what it is and where it fits."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ..classifier import Classifier
 from ..gradients import Exact, GradientEstimator
-from ..objectives import Objective, cross_entropy
+from ..objectives import Objective, TargetedObjective, Undetected, cross_entropy
 from ..randomness import Streams
 from ..threat import ThreatModel
 
@@ -19,8 +20,50 @@ Images = Float[Tensor, "batch *dims"]
 Labels = Int[Tensor, " batch"]
 
 
+@dataclass(frozen=True)
+class Others:
+    """Images that an attack may start from.
+
+    **Fields**
+    - `x`: `[others, *dims]`, for instance the other images of the test set.
+    - `classes`: `[others]`, what the network takes them for.
+    """
+
+    x: Images
+    classes: Labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a plan tells its attacks about the network that they meet.
+
+    **Fields**
+    - `gradient`: the estimator that the race chose.
+    - `random`: equal inputs may give different outputs, so that one lucky draw proves nothing.
+    - `detector`: a rejected input is no success.
+    - `classes`: among which an attack may choose; two, where the goal names the class.
+    - `others`: images to start from.
+    """
+
+    gradient: GradientEstimator = Exact()
+    random: bool = False
+    detector: bool = False
+    classes: int = 2
+    others: Others | None = field(default=None, compare=False, repr=False)
+
+
 class Attack(ABC):
-    """Finds, for each example, a point of ball and box that the classifier gets wrong."""
+    """Finds, for each example, a point of ball and box that the classifier gets wrong.
+
+    An attack of one's own needs `run` alone; the rest says more about it, to whoever plans.
+
+    **Class fields**
+    - `needs_gradient`: whether it asks the network for slopes; False for one that sees answers only.
+    - `chooses_targets`: whether it aims at classes of its own choice, and so needs a goal that leaves one.
+    """
+
+    needs_gradient: ClassVar[bool] = False
+    chooses_targets: ClassVar[bool] = False
 
     @abstractmethod
     def run(
@@ -37,6 +80,14 @@ class Attack(ABC):
         Leaves `x`, the network's mode, its parameters' `.grad` and the global random state as they were.
         """
 
+    def describe(self) -> str:
+        """What it is, in a few words with its numbers, for the report."""
+        return type(self).__name__
+
+    def fit(self, setting: Setting) -> Attack | None:
+        """The same attack for the network at hand; None where it has nothing to do there."""
+        return self
+
 
 @dataclass(frozen=True, kw_only=True)
 class GradientAttack(Attack):
@@ -49,6 +100,24 @@ class GradientAttack(Attack):
       networks, where one lucky draw proves nothing.
     """
 
+    needs_gradient: ClassVar[bool] = True
+
     objective: Objective = cross_entropy
     gradient: GradientEstimator = Exact()
     early_stop: bool = True
+
+    def fit(self, setting: Setting) -> Attack | None:
+        """Along the setting's gradient, past its detector, and to the end where draws are random."""
+        if self.chooses_targets and setting.classes < 3:
+            return None
+        return replace(
+            self,
+            gradient=setting.gradient,
+            early_stop=not setting.random,
+            objective=beside(self.objective, setting.detector),
+        )
+
+
+def beside(objective: Objective, detector: bool) -> Objective:
+    """The objective where a detector looks on. One that awaits its targets stays: it pulls, whatever objects."""
+    return Undetected(objective) if detector and not isinstance(objective, TargetedObjective) else objective

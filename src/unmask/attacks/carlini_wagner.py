@@ -50,6 +50,9 @@ class CarliniWagner(GradientAttack):
     learning_rate: float = 0.05
     objective: Objective = margin
 
+    def describe(self) -> str:
+        return f"Carlini-Wagner-{self.steps}, {self.searches} constants"
+
     def run(
         self,
         classifier: Classifier,

@@ -50,6 +50,10 @@ class FAB(GradientAttack):
     overshoot: float = 1.05
     backstep: float = 0.9
 
+    def describe(self) -> str:
+        aims = "all classes" if self.targets is None else f"{self.targets} classes"
+        return f"FAB{'-T' * self.one_by_one}-{self.steps}, {aims}"
+
     def run(
         self,
         classifier: Classifier,

@@ -16,7 +16,7 @@ from ..objectives import margin
 from ..randomness import Streams
 from ..threat import L1, L2, ThreatModel
 from ..types import per_example
-from .base import Attack, Images, Labels
+from .base import Attack, Images, Labels, Setting
 from .batch import Batch, Incumbent
 
 _TRIES = 50  # random images tried as a first adversarial point
@@ -45,6 +45,13 @@ class HopSkipJump(Attack):
     queries: int = 5000
     initial_samples: int = 100
     early_stop: bool = True
+
+    def describe(self) -> str:
+        return f"HopSkipJump-{self.queries} (labels only)"
+
+    def fit(self, setting: Setting) -> Attack | None:
+        """None for a random network: a bisection needs one boundary."""
+        return None if setting.random else self
 
     def run(
         self,

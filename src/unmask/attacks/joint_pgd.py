@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool
@@ -17,7 +17,7 @@ from ..objectives import Objective, Targeted, margin
 from ..randomness import Streams
 from ..threat import ThreatModel
 from ..types import Outputs, per_example
-from .base import Attack, Images, Labels
+from .base import Attack, Images, Labels, Setting
 from .batch import Batch, Incumbent
 
 
@@ -85,6 +85,18 @@ class JointPGD(Attack):
     targets: int = 0
     gradient: GradientEstimator = Exact()
     early_stop: bool = True
+
+    needs_gradient: ClassVar[bool] = True
+
+    def describe(self) -> str:
+        return f"joint PGD-{self.steps}, {self.rule}" + (f", {self.targets} classes" if self.targets else "")
+
+    def fit(self, setting: Setting) -> Attack | None:
+        """Along the setting's gradient; None without a detector, or where it has no classes to choose from."""
+        if not setting.detector or (self.targets and setting.classes < 3):
+            return None
+        targets = min(self.targets, setting.classes - 1)
+        return replace(self, gradient=setting.gradient, early_stop=not setting.random, targets=targets)
 
     def __post_init__(self) -> None:
         if self.rule not in ("selective", "orthogonal"):

@@ -48,6 +48,9 @@ class MomentumPGD(GradientAttack):
     max_draws: int = 1
     flips: float = 0.1
 
+    def describe(self) -> str:
+        return f"momentum PGD-{self.steps}" + ("" if self.random_start else " from the image")
+
     def __post_init__(self) -> None:
         if self.max_draws < 1:
             raise UnusableInput(f"`MomentumPGD` has max_draws={self.max_draws}; give at least 1")

@@ -40,6 +40,9 @@ class PGD(GradientAttack):
     random_start: bool = True
     last: bool = False
 
+    def describe(self) -> str:
+        return f"PGD-{self.steps}" + (f", {self.restarts} restarts" if self.restarts > 1 else "")
+
     def run(
         self,
         classifier: Classifier,

@@ -74,6 +74,9 @@ class Queried(Attack):
     answers: Literal["scores", "labels"] = "scores"
     queries: int | None = None
 
+    def describe(self) -> str:
+        return f"{self.inner.describe()}, told {self.answers}"
+
     def run(
         self,
         classifier: Classifier,

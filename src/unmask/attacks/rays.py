@@ -14,7 +14,7 @@ from ..judge import fooled
 from ..objectives import margin
 from ..randomness import Streams
 from ..threat import Linf, ThreatModel
-from .base import Attack, Images, Labels
+from .base import Attack, Images, Labels, Setting
 from .batch import Batch, Incumbent
 
 _HALVINGS = 10  # of the radius, after each better direction
@@ -38,6 +38,13 @@ class RayS(Attack):
 
     queries: int = 5000
     early_stop: bool = True
+
+    def describe(self) -> str:
+        return f"RayS-{self.queries} (labels only)"
+
+    def fit(self, setting: Setting) -> Attack | None:
+        """None for a random network: a bisection along a ray needs one boundary."""
+        return None if setting.random else self
 
     def run(
         self,

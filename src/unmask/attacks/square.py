@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -15,11 +15,12 @@ from ..objectives import Objective, margin
 from ..randomness import Streams
 from ..threat import L1, L2, Linf, ThreatModel
 from ..types import per_example
-from .base import Attack, Images, Labels
+from .base import Attack, Images, Labels, Setting, beside
 from .batch import Batch, Incumbent
 from .square_moves import LinfMoves, LpMoves
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # of 10,000 queries; the paper's section 5
+_RANDOM_DRAWS = 4  # ours: forwards averaged into one score of a random network
 _AHEAD = 64  # random numbers are drawn for this many queries at once
 
 
@@ -51,6 +52,15 @@ class Square(Attack):
     objective: Objective = margin
     draws: int = 1
     early_stop: bool = True
+
+    def describe(self) -> str:
+        return f"Square-{self.queries}"
+
+    def fit(self, setting: Setting) -> Attack | None:
+        """Past the setting's detector; to the end, and on several draws a score, where they are random."""
+        draws = max(self.draws, _RANDOM_DRAWS) if setting.random else self.draws
+        objective = beside(self.objective, setting.detector)
+        return replace(self, draws=draws, early_stop=not setting.random, objective=objective)
 
     def run(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from ..judge import fooled
 from ..objectives import margin
 from ..randomness import Streams
 from ..threat import ThreatModel
-from .base import Attack, Images, Labels
+from .base import Attack, Images, Labels, Setting
 from .batch import Batch, Incumbent
 from .pgd import PGD
 
@@ -49,6 +49,12 @@ class Substitute(Attack):
     inner: Attack = PGD(steps=20, rel_step_size=0.125, objective=margin, early_stop=False)
     width: int = 32
     early_stop: bool = True
+
+    def describe(self) -> str:
+        return "substitute network, transferred"
+
+    def fit(self, setting: Setting) -> Attack | None:
+        return replace(self, early_stop=not setting.random)
 
     def run(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
@@ -12,7 +13,7 @@ from ..objectives import TargetedDLR, TargetedObjective
 from ..randomness import Streams
 from ..threat import ThreatModel
 from .apgd import APGD
-from .base import GradientAttack, Images, Labels
+from .base import Attack, GradientAttack, Images, Labels, Setting
 from .batch import Batch, Incumbent
 
 
@@ -36,6 +37,16 @@ class TargetedAPGD(GradientAttack):
     steps: int = 100
     rho: float = 0.75
     objective: TargetedObjective = TargetedDLR()
+
+    chooses_targets: ClassVar[bool] = True
+
+    def describe(self) -> str:
+        return f"targeted APGD-{self.steps}, {self.targets} class{'es' * (self.targets > 1)}"
+
+    def fit(self, setting: Setting) -> Attack | None:
+        """As every gradient attack; at no more classes than there are."""
+        fewer = replace(self, targets=min(self.targets, max(setting.classes - 1, 1)))
+        return GradientAttack.fit(fewer, setting)
 
     def run(
         self,

@@ -29,6 +29,9 @@ class Transfer(Attack):
 
     inner: Attack = APGD(early_stop=False)
 
+    def describe(self) -> str:
+        return f"{self.inner.describe()} on the surrogate, transferred"
+
     def run(
         self,
         classifier: Classifier,

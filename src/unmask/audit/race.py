@@ -88,7 +88,12 @@ def run_race(subject: Subject, standing: Standing, entrants: list[Candidate]) ->
     left = (standing.rate < 0.5).nonzero()[:, 0]
     others = (standing.rate >= 0.5).nonzero()[:, 0]
     some = torch.cat([left, others])[: subject.budget.race_examples].sort().values
-    return Race(entrants, torch.stack([_lap(subject, standing, entrant, some) for entrant in entrants]))
+    rates: list[Tensor] = []
+    for entrant in entrants:
+        rates.append(_lap(subject, standing, entrant, some))
+        if bool((rates[-1] >= 1).all()):
+            break  # nobody can do better
+    return Race(entrants[: len(rates)], torch.stack(rates))
 
 
 def _lap(subject: Subject, standing: Standing, entrant: Candidate, some: Tensor) -> Tensor:
