@@ -1,5 +1,7 @@
 """No verdict stands beside evidence of the same audit that speaks against it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tests.fixtures.digits_networks import trained
@@ -7,6 +9,7 @@ from torch import nn
 
 from unmask.audit.attack_runner import Campaign
 from unmask.audit.consistency import NAME
+from unmask.audit.plan import BUDGETS
 from unmask.audit.race import Race
 from unmask.audit.run import audit
 from unmask.audit.standing import Standing
@@ -158,6 +161,7 @@ def test_a_masking_that_no_repair_undoes_reopens_the_campaign(monkeypatch, right
     """The exact gradient, which is zero, alone in the race: search without gradients must take its place."""
     without_repairs(monkeypatch)
     monkeypatch.setattr("unmask.audit.attack_runner.STUBBORN", 2.0)  # nothing but the controls can ask for it
+    monkeypatch.setitem(BUDGETS, "quick", replace(BUDGETS["quick"], lines=()))  # and no walk wins before
     report = audited(Flat().eval(), claim=None)
     assert the(report, "gradient against finite difference, exact").role is not None
     recipes = " ".join(attack.recipe for attack in report.attacks)
