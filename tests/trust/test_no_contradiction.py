@@ -166,7 +166,8 @@ def test_a_masking_that_no_repair_undoes_reopens_the_campaign(monkeypatch, right
     assert the(report, "gradient against finite difference, exact").role is not None
     recipes = " ".join(attack.recipe for attack in report.attacks)
     assert "Square-300" in recipes
-    assert "finite differences of the whole network" in recipes
+    # Nothing runs where nothing is left.
+    assert report.robust_accuracy == 0 or "finite differences of the whole network" in recipes
     assert report.robust_accuracy <= right.robust_accuracy + 0.2
     assert the(report, NAME).passed
 
