@@ -126,7 +126,7 @@ class Outcome:
                 "certificate": certificate,
                 "clever": clever,
                 "cost": self._cost(),
-                "warnings": [*self.facts.warnings, *subject.warnings],
+                "warnings": [*subject.data.notes, *self.facts.warnings, *subject.warnings],
             }
         )
         return report.model_copy(update={"verdict": verdict_of(report)})

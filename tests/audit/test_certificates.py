@@ -1,0 +1,83 @@
+"""Which images a certificate is tried on, and what is said of how many."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tests.fixtures.digits_networks import trained
+
+from unmask.audit import certificates
+from unmask.audit.certificates import certified_share
+from unmask.audit.runtime.progress import Silent
+from unmask.bounds import certify
+from unmask.classifier import Classifier
+from unmask.data import load
+from unmask.threat import Linf
+
+DATA = load("digits", examples=40)
+
+
+def subject(relaxation, epsilon=0.02):
+    return SimpleNamespace(
+        classifier=Classifier(trained("plain_mlp"), deterministic=True),
+        threat=Linf(epsilon=epsilon),
+        x=DATA.x,
+        aim=DATA.y,
+        random=False,
+        progress=Silent(),
+        budget=SimpleNamespace(relaxation=relaxation),
+    )
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Every image that each method was asked about."""
+    seen = {"interval": [], "crown": []}
+
+    def spy(network, x, y, threat, *, methods):
+        seen[methods[0]] += [x[n] for n in range(len(x))]
+        return certify(network, x, y, threat, methods=methods)
+
+    monkeypatch.setattr(certificates, "certify", spy)
+    return seen
+
+
+def right():
+    with torch.no_grad():
+        return (trained("plain_mlp")(DATA.x).argmax(1) == DATA.y).nonzero()[:, 0]
+
+
+def test_one_image_too_many_takes_nothing_from_the_others(asked):
+    left = right()
+    hidden = certificates._hidden_elements(trained("plain_mlp"), DATA.x[:1])
+    whole, _ = certified_share(subject(hidden * len(left)), left)
+    short, words = certified_share(subject(hidden * (len(left) - 1)), left)
+    assert short >= whole - 1 / len(DATA) - 1e-9
+    assert whole > 0.3
+    assert f"of the {len(left)} open images" in words
+
+
+@pytest.mark.parametrize("bought", [0, 5, 17])
+def test_as_many_as_the_budget_buys(asked, bought):
+    left = right()
+    hidden = certificates._hidden_elements(trained("plain_mlp"), DATA.x[:1])
+    _, words = certified_share(subject(hidden * bought), left)
+    assert len(asked["crown"]) == bought
+    assert ("linear ones tried on" in words) == bool(bought)
+
+
+def test_nothing_is_tried_on_what_an_attack_broke(asked):
+    left = right()[:6]
+    share, words = certified_share(subject(10**7), left)
+    tried = asked["interval"] + asked["crown"]
+    assert all(any(torch.equal(t, DATA.x[n]) for n in left) for t in tried)
+    assert share <= 6 / len(DATA)
+    assert "6 open images" in words
+    asked["interval"].clear()
+    assert certified_share(subject(10**7), left[:0]) == (None, None)
+    assert asked["interval"] == []
+
+
+def test_an_undefended_network_is_left_after_the_pilot(asked):
+    certified_share(subject(10**7, epsilon=0.3), right())
+    assert len(asked["crown"]) == certificates.PILOT
