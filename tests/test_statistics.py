@@ -38,7 +38,7 @@ def test_fractions_widen_and_rounding_errors_do_not():
     assert clopper_pearson(0.5, 9)[0] == 0.0
 
 
-@pytest.mark.parametrize(("successes", "n"), [(1, 0), (-1, 5), (5.1, 5)])
+@pytest.mark.parametrize(("successes", "n"), [(1, 0), (0, 0), (-1, 5), (5.1, 5)])
 def test_counts_that_are_none_are_refused(successes, n):
     with pytest.raises(AssertionError, match=str(n)):
         clopper_pearson(successes, n)
