@@ -25,7 +25,7 @@ PINNED_BY = {
     "attacks/apgd.py": ["tests/attacks/test_apgd.py"],
     "attacks/hyperplane.py": ["tests/attacks/test_fab.py", "tests/attacks/test_minimal_norm.py"],
     "attacks/square_moves.py": ["tests/attacks/test_square.py"],
-    "statistics.py": ["tests/test_statistics.py"],
+    "statistics.py": ["tests/test_statistics.py", "tests/audit/test_random_interval.py"],
     "tracing/detect/flow.py": ["tests/tracing/detect"],
     "tracing/detect/losses.py": ["tests/tracing/detect", "tests/tracing/test_analyse.py"],
     "tracing/detect/misleading.py": ["tests/tracing/detect", "tests/tracing/test_analyse.py"],
@@ -93,8 +93,11 @@ process_isolation = "forkserver"
             print(log.read_text()[-3000:], listed.stdout, listed.stderr, sep="\n")
             return 1
         print(f"{options.module} against {' '.join(tests)}: {dict(Counter(how for _, how in outcomes))}")
+        untested = Counter(name.split("__mutmut_")[0] for name, how in outcomes if how == "no tests")
+        for name, number in untested.items():
+            print(f"no tests: {name} ({number})")
         for name, how in outcomes:
-            if how not in ("killed", "timeout", "not checked"):
+            if how not in ("killed", "timeout", "not checked", "no tests"):
                 shown = subprocess.run(
                     [*mutmut, "show", name], cwd=place, env=environment, capture_output=True, text=True
                 )

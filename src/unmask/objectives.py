@@ -148,17 +148,6 @@ class TargetedDLR(TargetedObjective):
 
 
 @dataclass(frozen=True)
-class TowardsLabel(Objective):
-    """Cross-entropy pulled towards `y`, for a threat model whose goal is `targeted` (`y` is the target)."""
-
-    def __call__(self, outputs: Outputs, y: Labels) -> Values:
-        return -F.cross_entropy(outputs.logits, y, reduction="none")
-
-    def for_goal(self, goal: str) -> Objective:
-        return self
-
-
-@dataclass(frozen=True)
 class Undetected(Objective):
     """An objective minus a multiple of the detector's score where that score rejects: fool both.
 

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.fixtures.counterexamples import Staircase
 from torch import nn
 
 from unmask.audit.context import subject_of
 from unmask.audit.estimate import estimated
 from unmask.audit.records import CleverRecord, MaskingFinding
-from unmask.bounds.clever.counterexamples import Staircase
 from unmask.claim.claim import claim_about
 from unmask.data import Data
 from unmask.judge import judge

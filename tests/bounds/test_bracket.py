@@ -9,10 +9,10 @@ import pytest
 import torch
 from tests.bounds.networks import random_network
 from tests.bounds.test_other_peoples_networks import mnist
+from tests.fixtures.counterexamples import counterexamples
 from torch import nn
 
 from unmask.bounds import Bracketing, Clever, NearestSearch, mark
-from unmask.bounds.clever.counterexamples import counterexamples
 from unmask.bounds.clever.score import CleverScore
 from unmask.bounds.clever.weibull import WeibullFit
 from unmask.classifier import Classifier

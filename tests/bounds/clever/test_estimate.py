@@ -10,15 +10,15 @@ import torch
 from scipy.optimize import minimize
 from scipy.stats import weibull_max
 from tests.bounds.networks import random_network
-from torch import nn
-
-from unmask.bounds.clever.counterexamples import (
+from tests.fixtures.counterexamples import (
     InPrecision,
     Ramp,
     SaturatedSigmoid,
     Staircase,
     counterexamples,
 )
+from torch import nn
+
 from unmask.bounds.clever.estimate import Clever
 from unmask.bounds.clever.half import HalfTape
 from unmask.bounds.clever.marks import mark

@@ -55,9 +55,6 @@ class Site:
         return f"{self.file}:{self.line}" if self.file else self.module or "?"
 
 
-NOWHERE = Site("", 0)
-
-
 def _is_user(path: str) -> bool:
     if path.startswith("<"):
         return False
