@@ -13,7 +13,7 @@ STEPS = [
     {"classifier"},
     {"tracing"},
     {"gradients", "judge"},
-    {"attacks", "defenses", "zoo", "data", "sources", "claim", "target"},
+    {"attacks", "defenses", "zoo", "data", "sources", "claim", "target", "remedies"},
     {"diagnostics", "bounds", "training"},
     {"audit"},
     {"report"},

@@ -152,7 +152,7 @@ def without_repairs(monkeypatch):
 
 
 def _exact_alone(*args, **options):
-    from unmask.audit.candidates import candidates
+    from unmask.remedies import candidates
 
     return candidates(*args, **options)[:1]
 

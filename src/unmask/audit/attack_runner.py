@@ -14,8 +14,8 @@ from ..errors import GradientFailed, UnmaskError, Unsupported, first_line
 from ..foreign import failure, wants_to_stop
 from ..gradients import Exact, GradientEstimator
 from ..objectives import cross_entropy
+from ..remedies import Candidate
 from ..statistics import mean_interval
-from .candidates import Candidate
 from .context import Subject
 from .own_attack import OwnAttack, own_name
 from .plan import (

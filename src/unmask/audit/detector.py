@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from ..attacks import APGD
 from ..classifier import Meter
 from ..objectives import cross_entropy
+from ..remedies import LOST
 from ..tracing.analyse import analyse
 from ..tracing.record.recorder import record
 from ..tracing.record.sites import Site
 from ..tracing.suspect import Analysis, title
-from .candidates import LOST
 from .context import Subject
 from .findings import GAP, JOINT, end_of_statement
 from .records import MaskingFinding

@@ -16,8 +16,8 @@ from ..errors import GradientFailed
 from ..gradients import Exact
 from ..objectives import cross_entropy, margin
 from ..randomness import Streams
+from ..remedies import DEAD, LOST, Group
 from ..tracing.suspect import Analysis, Suspect
-from .candidates import DEAD, LOST, Group
 from .records import Fact, MaskingFinding, Mechanism, Scalar
 
 # A gradient below this is dead; see `tracing.flow.DEAD`.

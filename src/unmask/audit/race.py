@@ -11,7 +11,7 @@ from torch import Tensor
 from ..attacks import APGD
 from ..errors import UnmaskError, first_line
 from ..foreign import wants_to_stop
-from .candidates import Candidate
+from ..remedies import Candidate
 from .context import Subject
 from .standing import Standing
 

@@ -28,11 +28,11 @@ from ..diagnostics import (
 )
 from ..judge import judge
 from ..randomness import Streams
+from ..remedies import Candidate
 from ..threat import ThreatModel
 from ..worst_case import WorstCase
 from .attack_runner import Campaign
 from .black_box import search_for_controls
-from .candidates import Candidate
 from .context import Subject
 from .controls import CURVE, REPEATABILITY, Examined, run_controls, suite, suite_outside
 from .plan import Step

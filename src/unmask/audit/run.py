@@ -16,12 +16,12 @@ from ..attacks.queried import Queried
 from ..claim.claim import Claim
 from ..classifier import Classifier, Meter, Network
 from ..data import Data
+from ..remedies import candidates
 from ..state import State
 from ..target.target import Target
 from ..tracing.analyse import Analysis
 from .attack_runner import Campaign
 from .black_box import outside_steps, queries_spent
-from .candidates import candidates
 from .consistency import consistency
 from .context import Subject, subject_of
 from .controls import as_control

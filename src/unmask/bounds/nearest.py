@@ -12,14 +12,13 @@ from torch import Tensor
 from ..attacks import APGD, FAB, Attack, HopSkipJump, RayS
 from ..classifier import Classifier
 from ..errors import Unsupported
-from ..gradients import Exact, FiniteDifference, Float64, GradientEstimator
-from ..gradients.repaired import Repaired
+from ..gradients import Exact, GradientEstimator
 from ..judge import fooled
 from ..objectives import margin
 from ..randomness import Streams
+from ..remedies import candidates
 from ..threat import Linf, ThreatModel
 from ..tracing.analyse import Analysis, Suspect, analyse
-from ..tracing.repair.propose import propose
 from ..types import per_example
 from ..worst_case import WorstCase
 
@@ -110,7 +109,7 @@ class NearestSearch:
         self._climb(found, Exact(), "exact", threat)
         exact_distance = found.distance
         suspects = [s for s in analysis.suspects if s.symptom != "underflow"]  # CLEVER uses no cross-entropy
-        for number, gradient in enumerate(_repairs(analysis) if suspects else []):
+        for number, gradient in enumerate(_repairs(analysis, threat) if suspects else []):
             self._climb(found, gradient, f"repaired {number}", threat)
         if (left := found.distance.isinf()).any():
             attack: Attack = HopSkipJump(queries=self.queries, early_stop=False)
@@ -208,10 +207,12 @@ def _whole_box(threat: ThreatModel, x: Images) -> ThreatModel:
     return replace(threat, epsilon=float(threat.distance(corner + (high - low), corner)))
 
 
-def _repairs(analysis: Analysis) -> list[GradientEstimator]:
-    """Every proposed rewrite, else float64 and finite differences."""
-    repairs: list[GradientEstimator] = [Repaired(r.rewrite) for r in propose(analysis)]
-    return repairs or [Float64(Exact()), FiniteDifference(samples=16, delta=0.05)]
+def _repairs(analysis: Analysis, threat: ThreatModel) -> list[GradientEstimator]:
+    """Every remedy of the margin's gradient that costs about a pass; the dear ones only where there is no other."""
+    found = candidates(analysis, threat, deterministic=True, detector=False, draws=1)[1:]
+    found = [c for c in found if c.objective == margin]
+    cheap = [c.gradient for c in found if c.passes <= 2]
+    return cheap or [c.gradient for c in found]
 
 
 def _masking(suspects: list[Suspect], exact: Tensor, best: Tensor) -> str:

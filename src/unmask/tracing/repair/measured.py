@@ -16,7 +16,7 @@ from torch.autograd import Function
 # Directions of a backward pass, or all coordinates where these are fewer. Ours.
 DIRECTIONS = 32
 # Most inputs of a row for which a linear map is learned, and least cosine between its changes and those seen. Ours.
-LARGEST, LINEAR = 2048, 0.7
+LARGEST, LINEAR = 2048, 0.97
 
 Run = Callable[[Tensor], Tensor]
 
@@ -103,5 +103,11 @@ def linear_map(run: Run, x: Tensor, value: Tensor, spread: float) -> Tensor | No
     ridge = 1e-6 * a[:known].square().sum() / features
     gram = a[:known].T @ a[:known] + ridge * torch.eye(features, dtype=a.dtype, device=a.device)
     weight = torch.linalg.solve(gram, a[:known].T @ b[:known])
-    agreement = torch.cosine_similarity(a[known:] @ weight, b[known:], dim=1).mean()
+    # Of the changes seen around each row, not of the rows' own differences: a curve is no line from near.
+    beside = (
+        value.detach().repeat(-(-count // len(x)), *[1] * (value.ndim - 1))[known:count].flatten(1).double()
+    )
+    change = seen[known:].flatten(1).double() - beside
+    step = (points - base)[known:].flatten(1).double()
+    agreement = torch.cosine_similarity(step @ weight, change, dim=1).mean()
     return weight.to(x) if agreement > LINEAR else None

@@ -1,16 +1,17 @@
 """Entrants of the race."""
 
+import pytest
 import torch
 from tests.fixtures import BROKEN
 from torch import nn
 
-from unmask.audit.candidates import candidates
 from unmask.classifier import Classifier, Meter
 from unmask.data import load
 from unmask.defenses import JPEG
 from unmask.gradients import BPDA, EOT
 from unmask.randomness import Streams
-from unmask.threat import Linf
+from unmask.remedies import candidates, per_element
+from unmask.threat import L1, L2, Linf
 from unmask.tracing.analyse import analyse
 
 DATA = load("digits", examples=8)
@@ -63,3 +64,11 @@ def test_a_defence_of_ours_brings_its_surrogate():
     assert set(entrant.at.values()) == {"the surrogate that the defence brings"}
     random = candidates(analysis, threat, deterministic=False, detector=False, draws=16, surrogate=True)
     assert EOT(BPDA(), max_draws=8) in [c.gradient for c in random]
+
+
+@pytest.mark.parametrize(
+    ("threat", "expected"),
+    [(Linf(epsilon=0.1), 0.1), (L2(epsilon=2), 0.25), (L1(epsilon=32), 0.5)],
+)
+def test_widths_follow_from_epsilon_and_dimension(threat, expected):
+    assert per_element(threat, DATA.x) == pytest.approx(expected)

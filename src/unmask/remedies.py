@@ -1,10 +1,13 @@
-"""Which ways of following the gradient enter the race. Diagnosis proposes them; measurement decides."""
+"""Which gradients to try, for an audit's race and a bound's search. Diagnosis proposes them; measurement decides."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ..gradients import (
+import torch
+from torch import Tensor
+
+from .gradients import (
     BPDA,
     EOT,
     Exact,
@@ -15,12 +18,12 @@ from ..gradients import (
     Smoothing,
     Widened,
 )
-from ..gradients.repaired import Repaired
-from ..gradients.widened import narrow
-from ..objectives import Objective, Undetected, cross_entropy, margin
-from ..threat import Linf, ThreatModel
-from ..tracing.repair.propose import propose
-from ..tracing.suspect import Analysis
+from .gradients.repaired import Repaired
+from .gradients.widened import narrow
+from .objectives import Objective, Undetected, cross_entropy, margin
+from .threat import ThreatModel
+from .tracing.repair.propose import propose
+from .tracing.suspect import Analysis
 
 Group = tuple[str, str, int]
 
@@ -43,6 +46,14 @@ class Candidate:
     objective: Objective = margin
     at: dict[Group, str] = field(default_factory=dict)
     passes: int = 1
+
+
+def per_element(threat: ThreatModel, x: Tensor) -> float:
+    """How far every element can move at once: epsilon in L-inf, `epsilon / sqrt(n)` in L2, `epsilon / n` in L1.
+
+    Widths of smoothing and of finite differences are shares of it, so that their points lie as far away as an attack's.
+    """
+    return threat.epsilon / float(threat.distance(torch.ones_like(x[:1]), torch.zeros_like(x[:1])))
 
 
 def candidates(
@@ -79,7 +90,8 @@ def candidates(
         found.append(Candidate("float32 copy", Widened(), at=at, passes=2))
     if analysis.where(*LOST, *DEAD, "non_finite"):
         # Slopes at one scale that mean nothing may still mean something at the attack's scale.
-        sigma = threat.epsilon / 2 if isinstance(threat, Linf) else 0.05
+        size = per_element(threat, analysis.base.x.detach())
+        sigma = size / 2
         at = {s.group: "gradients averaged over noisy copies of the input" for s in analysis.suspects}
         copies = 8
         found.append(
@@ -89,7 +101,7 @@ def candidates(
             repaired = Smoothing(Repaired(repairs[0].rewrite), sigma=sigma, draws=copies)
             found.append(Candidate("smoothed, repaired", repaired, at=at, passes=copies + 1))
         at = {s.group: "finite differences of the whole network" for s in analysis.suspects}
-        delta = threat.epsilon / 4 if isinstance(threat, Linf) else 0.05
+        delta = size / 4
         directions = FiniteDifference(samples=16, delta=delta)
         found.append(Candidate("finite differences", directions, at=at, passes=2 * directions.samples + 1))
     if surrogate:
