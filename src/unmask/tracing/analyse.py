@@ -99,13 +99,15 @@ def _analyse(
     other = record(classifier, x, seed=seed + 1)
     controlled = same(base.logits, again.logits)
     deterministic = controlled and same(base.logits, other.logits)
+    twin = other if controlled else again  # on the same input, where randomness shows
+    del again  # a run holds all that a backward pass needs
     direction = _direction(x, threat, streams)
     moved = {
         scale: record(classifier, threat.settle(x + scale * (direction - x), x), seed=seed)
         for scale in SCALES
     }
     moved[EXCHANGED] = record(classifier, x.roll(1, 0), seed=seed)
-    runs, points, seeds = (base, other if controlled else again), x, (seed, seed + controlled)
+    runs, points, seeds = (base, twin), x, (seed, seed + controlled)
     if deterministic:
         # Votes that all agree at an image hide the noise behind them; between two images they do not.
         points = x.lerp(x.roll(1, 0), 0.5)
@@ -113,8 +115,9 @@ def _analyse(
         runs = record(classifier, points, seed=seed), record(classifier, points, seed=seed + 1)
         deterministic = same(runs[0].logits, runs[1].logits)
     origins = () if deterministic else random_origins(classifier, *runs, points, seeds)
+    del runs
     twins = twins_of(moved)
-    noisy = drawn(base, other if controlled else again, {o.group for o in origins}, twins)
+    noisy = drawn(base, twin, {o.group for o in origins}, twins)
     if controlled and noisy:
         if follow(base, margin, y).dead_at_input > 0.5:
             # The only way on leads through a draw, as in `poisson(x)`: then it loses the gradient, too.

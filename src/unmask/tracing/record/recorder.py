@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from ...checkpointing import differentiable_checkpoints
@@ -33,9 +33,10 @@ class Recorder(Interceptor):
 
     **Arguments**
     - `uncut`: False records the graph that the user's code leaves, cuts and hooks included, and nothing beside it.
+    - `written`: as of `record`.
     """
 
-    def __init__(self, network: Any, x: Tensor, *, uncut: bool = True):
+    def __init__(self, network: Any, x: Tensor, *, uncut: bool = True, written: Collection[int] = ()):
         super().__init__()
         self.keeps_inference_mode = not uncut
         self.records: list[Record] = []
@@ -43,6 +44,9 @@ class Recorder(Interceptor):
         self.shadows = Shadows(x, uncut=uncut)
         self._uncut = uncut
         self._names = module_names(network)
+        stored = (*network.parameters(), *network.buffers()) if isinstance(network, nn.Module) else ()
+        # Weights that the network leaves alone are looked at where they are.
+        self._kept = {id(t) for t in stored if memory_of(t) and memory_of(t) not in written}
         self._now: dict[int, Value] = {id(x): Value(-1, held(x), edge_of(x), x._version, from_input=True)}
         self._alive: list[Tensor] = [x]
         self._writers: dict[int, int] = {}  # of memory: the last operation that wrote into it
@@ -62,7 +66,8 @@ class Recorder(Interceptor):
         ):  # in another name for the same memory
             value = Value(writer, held(tensor), self._edge(tensor), tensor._version)
         elif value is None:
-            value = Value(-1, constant(tensor), self._edge(tensor), tensor._version, fixed=id(tensor))
+            data = tensor.detach() if id(tensor) in self._kept else constant(tensor)
+            value = Value(-1, data, self._edge(tensor), tensor._version, fixed=id(tensor))
         elif value.version != tensor._version:  # written through a view
             value = Value(value.producer, held(tensor), self._edge(tensor), tensor._version)
         elif value.edge is None and tensor.requires_grad:  # made a leaf of its own since
@@ -280,7 +285,7 @@ def _recorded(
         return tensor.clone() if tensor.untyped_storage().data_ptr() in written else tensor
 
     saved = torch.autograd.graph.saved_tensors_hooks(packed, lambda t: t) if written else nullcontext()
-    recorder = Recorder(classifier.network, given, uncut=uncut)
+    recorder = Recorder(classifier.network, given, uncut=uncut, written=written)
     with torch.enable_grad(), seeded(seed, given.device), saved:
         with watching_draws(recorder.saw_draw), recorder:
             logits = run_network(classifier, given)
