@@ -94,7 +94,7 @@ def _data(data: str | Data | tuple[Tensor, Tensor], examples: int | None) -> Dat
 
 
 def _message(report: Report, folder: Path, *, again: bool) -> str:
-    lines = [f"{words.HEADLINES[report.verdict]}: {words.verdict_sentence(report)}"]
+    lines = [f"{words.headline(report)}: {words.verdict_sentence(report)}"]
     if (
         report.verdict == "not_refuted"
     ):  # fewer examples than claimed survive, though the interval reaches the claim

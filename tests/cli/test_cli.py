@@ -97,6 +97,18 @@ def test_other_verdicts(engine, folder, verdict, status):
     assert main([*AUDIT, "--claim", "0.2"]) == status
 
 
+@pytest.mark.parametrize(("gate", "status"), [("0", 0), ("1", 1), ("100/100", 1), ("1e-3", 0)])
+def test_a_gate_on_the_measured_share(engine, folder, gate, status):
+    assert main([*AUDIT, "--fail-under", gate]) == status
+
+
+@pytest.mark.parametrize("gate", ["1.5", "-0.1", "half", "nan"])
+def test_no_gates(engine, folder, capsys, gate):
+    told = one_line(capsys, *AUDIT, f"--fail-under={gate}")
+    assert "--fail-under" in told
+    assert not engine.calls
+
+
 # what is written and printed
 
 
@@ -136,7 +148,7 @@ def test_json_on_standard_output_and_everything_else_on_standard_error(engine, f
     out, err = capsys.readouterr()
     assert json.loads(out)["schema"] == 1
     assert "the user's network prints this" in err
-    assert "NOT REFUTED" in err
+    assert "MEASURED" in err
     main(["verify", "unmask-linear", "--json"])
     assert json.loads(capsys.readouterr().out)["holds"] is True
 

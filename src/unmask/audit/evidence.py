@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -59,6 +60,15 @@ class Evidence:
 
 
 TENSORS = ("x_adv", "index", "label", "prediction", "failure_rate")
+_WHOLE, _REAL = ("I64",), ("F32", "F64")
+_DTYPES = {
+    "x_adv": ("F32",),
+    "index": _WHOLE,
+    "label": _WHOLE,
+    "prediction": _WHOLE,
+    "failure_rate": _REAL,
+    "targets": _WHOLE,
+}
 
 
 def hash_images(x: Tensor) -> str:
@@ -103,8 +113,20 @@ def write_report(folder: str | os.PathLike[str] | None, report: Report) -> Path 
     return path
 
 
-def read_evidence(folder: str | os.PathLike[str]) -> Evidence:
-    """Reads `evidence.safetensors`. **Raises** `UnusableInput` where it is missing or damaged."""
+def final_draws(passes: int, *, stochastic: bool) -> int:
+    """How many fresh draws the final judgement takes of each example: the rule of an audit, and of who checks one.
+
+    One where there is no randomness. Else 64 single passes: enough for a rate to five points or so. Ours.
+    """
+    return max(8, 64 // passes) if stochastic else 1
+
+
+def read_evidence(folder: str | os.PathLike[str], *, at_most: int | None = None) -> Evidence:
+    """Reads `evidence.safetensors`, of which no more than `at_most` rows make sense.
+
+    **Raises** `UnusableInput` where it is missing or damaged, or its tensors are of other types or sizes; these are
+    looked at before a tensor is read.
+    """
     path = Path(folder, FILE)
     if not path.is_file():
         raise UnusableInput(f"there is no {path}; give the folder that unmask audit wrote")
@@ -112,11 +134,43 @@ def read_evidence(folder: str | os.PathLike[str]) -> Evidence:
         with safe_open(path, "pt") as file:
             facts = json.loads(file.metadata()["unmask"])
             names = (*TENSORS, *({"targets"} & set(file.keys())))
+            _refuse_shapes({name: file.get_slice(name) for name in names}, at_most)
             tensors = {name: file.get_tensor(name) for name in names}
         if facts.pop("schema") != 1:
             raise ValueError("it is of another schema")
-        return Evidence(**tensors, **{**facts, "threat": ThreatRecord(**facts["threat"])})
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        return Evidence(**tensors, **_checked_facts(facts))
+    except (
+        SafetensorError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+        OSError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200]
         raise UnusableInput(
-            f"{path} is damaged ({type(error).__name__}: {error}); run the audit again"
+            f"{path} is damaged ({type(error).__name__}: {reason}); run the audit again"
         ) from error
+
+
+def _refuse_shapes(slices: dict[str, Any], at_most: int | None) -> None:
+    shapes = {name: part.get_shape() for name, part in slices.items()}
+    rows = shapes["index"][0] if len(shapes["index"]) == 1 else -1
+    for name, part in slices.items():
+        shape, dtype = shapes[name], part.get_dtype()
+        flat = name == "x_adv" or len(shape) == 1
+        if not flat or not shape or shape[0] != rows or dtype not in _DTYPES[name]:
+            raise ValueError(f"{name} is {dtype} {shape} beside {rows} rows")
+    if at_most is not None and rows > at_most:
+        raise ValueError(f"{rows} rows, but the report is about {at_most} examples")
+
+
+def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    words = ("originals", "data", "split", "target", "checkpoint_hash")
+    if not all(isinstance(facts[name], str) for name in words):
+        raise ValueError(f"one of {', '.join(words)} is no text")
+    for name in ("passes", "draws"):
+        if type(facts[name]) is not int or not 1 <= facts[name] <= 2**31:
+            raise ValueError(f"{name} is {facts[name]!r}")
+    return {**facts, "threat": ThreatRecord(**facts["threat"])}

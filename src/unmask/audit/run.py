@@ -26,7 +26,7 @@ from .consistency import consistency
 from .context import Subject, subject_of
 from .controls import as_control
 from .detector import count_rejections, detector_finding
-from .evidence import write_report
+from .evidence import final_draws, write_report
 from .findings import GradientState, confirmed, describe, harmless, unlocated
 from .inference import released
 from .plan import Step
@@ -133,7 +133,7 @@ def _audited(subject: Subject, attacks: Sequence[Attack]) -> Report:
     controlled = control(subject, standing, campaign, race.winners()[0])
 
     progress.stage("final judgement")
-    draws = 1 if not subject.random else max(8, 64 // subject.classifier.passes)
+    draws = final_draws(subject.classifier.passes, stochastic=subject.random)
     final = standing.judged(standing.x_adv, "final", draws)
     clean = standing.judged(subject.x, "final clean", draws, goal=(subject.y, subject.misclassification))
     left = inside.robust_accuracy if subject.outside else 1 - float(final.failure_rate.mean())

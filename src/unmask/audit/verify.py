@@ -4,51 +4,79 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import hypergeom
 from torch import Tensor
 
-from ..claim.target_classes import choose, load_for
+from ..claim.target_classes import load_for
 from ..data import Data
 from ..errors import UnusableInput
-from ..state import State
-from ..statistics import clopper_pearson, mean_interval
 from ..target.load import build, checkpoint_hash
-from ..types import Outputs
+from .deployed import Predict, deployed, module_of
 from .evidence import Evidence, hash_images, read_evidence
+from .evidence_checks import (
+    DRAWS,
+    ROUNDING,
+    Check,
+    clean_accuracy,
+    clean_mistakes,
+    conclusion,
+    draws_by_rule,
+    lengths,
+    mean_rate,
+    met,
+    pictures,
+    plausible,
+    possible,
+    randomness,
+    robust_accuracy,
+    same_run,
+    targets_by_rule,
+)
 from .records import Report
-from .verdict import verdict_of
+from .well_formed import read_report
 
-ROUNDING = 1e-9  # relative slack of a float64 sum over a million pixels
-DRAWS = 20  # fresh draws per example of a random network
-ALARM = 1e-3  # chance that sound evidence of a random network is doubted, for each of its checks
-PREDICT = Callable[[Tensor], tuple[Tensor, Tensor]]  # logits, and whether it answers at all
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing looked at: what it is, whether it holds, and what was found."""
-
-    name: str
-    holds: bool
-    found: str
+# Of a report, what no file can show to be so: only auditing again can.
+UNCHECKED = (
+    "naive_robust_accuracy",
+    "masking",
+    "facts",
+    "attacks",
+    "controls",
+    "cost",
+    "environment",
+    "accuracy_against_epsilon",
+    "accuracy_against_cost",
+    "gradient_histogram",
+    "warnings",
+    "queries",
+    "clever",
+    "certified_accuracy",
+)
 
 
 @dataclass(frozen=True)
 class Verification:
-    """Outcome of `verify`. `verified` of `total` examples passed every check of their own."""
+    """Outcome of `verify`.
+
+    **Fields**
+    - `verified` of `total` saved examples passed every check of their own.
+    - `proves`: share of the examples that may survive at most, by the evidence alone, in [0, 1].
+    - `examples`: how many the report is about.
+    - `unchecked`: keys of `report.json` that say something, which was taken at its word.
+    """
 
     checks: list[Check]
     verified: int
     total: int
+    proves: float = 1.0
+    examples: int = 0
+    unchecked: list[str] = field(default_factory=list)
 
     @property
     def holds(self) -> bool:
@@ -71,47 +99,60 @@ def verify(
 
     **Cost**: one clean pass over all examples and one pass over the evidence; for a random network twenty
     draws of `passes` passes for each.
-    **Raises** `UnusableInput` where a file, the network or the data cannot be read.
+    **Raises** `UnusableInput` where a file, the network or the data cannot be read, or the report names code inside
+    `folder` itself; `ModelFailed` where the network raises.
     """
-    report, evidence = read_report(folder), read_evidence(folder)
-    loaded = load_for(
-        report.targets,
-        report.data if data is None else data,
-        split=report.split or None,
-        examples=report.examples,
-        seed=report.sample_seed,
-        allow_pickle=allow_pickle,
-    )
-    draws = DRAWS if report.stochastic else 1
-    with torch.no_grad(), _random_state_restored():
+    report = read_report(folder)
+    evidence = read_evidence(folder, at_most=report.examples)
+    if target is None:
+        refuse_code_inside(folder, report.target)
+    with _random_state_restored():
+        # As the audit builds it: first of all, and with gradients, for a network may train or calibrate itself.
         network, _ = build(report.target if target is None else target)
+        loaded = load_for(
+            report.targets,
+            report.data if data is None else data,
+            split=report.split or None,
+            examples=report.examples,
+            seed=report.sample_seed,
+            allow_pickle=allow_pickle,
+        )
+        if evidence.x_adv.shape[1:] != loaded.x.shape[1:]:
+            raise UnusableInput(
+                f"the evidence holds images of shape {list(evidence.x_adv.shape[1:])}, the data set of "
+                f"{list(loaded.x.shape[1:])}; give the audited data by --data"
+            )
+        hashed = checkpoint_hash(module_of(network))  # before a forward pass fills anything
         torch.seed()  # fresh randomness from the system, whatever seeds the network's code has set
         np.random.seed()
         random.seed()
-        return _verify(report, evidence, loaded, network, _predictor(network, report, device), draws)
+        size = min(report.environment.batch_size, max(1, len(loaded)))
+        predict = deployed(
+            network, passes=report.passes, batch_size=size, device=device, state=report.environment.state
+        )
+        with torch.no_grad():
+            return _verify(report, evidence, loaded, hashed, predict)
 
 
-def read_report(folder: str | os.PathLike[str]) -> Report:
-    """Reads `report.json`. **Raises** `UnusableInput` where it is missing, damaged or of another schema."""
-    path = Path(folder, "report.json")
-    if not path.is_file():
-        raise UnusableInput(f"there is no {path}; give the folder that a finished unmask audit wrote")
-    try:
-        return Report.model_validate_json(path.read_bytes())
-    except ValueError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UnusableInput(f"{path} is not a report of schema 1 ({reason}); run the audit again") from error
+def refuse_code_inside(folder: str | os.PathLike[str], spec: str) -> None:
+    """Refuses a target that lies in the folder under test: who wrote the evidence would choose what judges it."""
+    place = spec.partition(" + ")[0].partition(":")[0]
+    path, inside = os.path.realpath(os.path.expanduser(place)), os.path.realpath(folder)
+    if os.path.exists(path) and os.path.commonpath([path, inside]) == inside:
+        raise UnusableInput(
+            f"the report names the target {spec}, which lies in {os.fspath(folder)} itself; say that you trust it: "
+            f"--target {spec}"
+        )
 
 
-def _verify(
-    report: Report, evidence: Evidence, data: Data, network: Any, predict: PREDICT, draws: int
-) -> Verification:
+def _verify(report: Report, evidence: Evidence, data: Data, hashed: str, predict: Predict) -> Verification:
     index, n = evidence.index, len(evidence.index)
+    draws = DRAWS if report.stochastic else 1
     # A place in the split is one in `data` too, unless images of the target class were left out.
     at = torch.searchsorted(data.index, index).clamp(0, len(data) - 1)
     known = data.index[at] == index
     x, y = data.x[at], data.y[at]
-    checks = [_same_run(report, evidence, network)]
+    checks = [same_run(report, evidence, hashed), draws_by_rule(report, evidence)]
 
     def each(name: str, good: Tensor) -> Tensor:
         bad = index[~good].tolist()
@@ -128,148 +169,39 @@ def _verify(
     checks.append(Check("clean images", same, "the audited ones" if same else "not those that were audited"))
     good &= each("finite", torch.isfinite(evidence.x_adv).flatten(1).all(1))
     good &= each("in the box [0, 1]", ((evidence.x_adv >= 0) & (evidence.x_adv <= 1)).flatten(1).all(1))
-    reach = _lengths(evidence.x_adv, x, report.threat.norm)
+    reach = lengths(evidence.x_adv, x, report.threat.norm)
     radius = report.threat.epsilon * (1 + ROUNDING)
     good &= each(f"in the {report.threat.norm} ball of radius {report.threat.epsilon:.6g}", reach <= radius)
+    good &= each("failure rate", possible(evidence))
 
-    goal, reached = "misclassified", partial(_met, label=evidence.label)
+    goal, reached = "misclassified", partial(met, label=evidence.label)
     if evidence.targets is not None:
-        rule = _targets(report, data, predict)
+        rule = targets_by_rule(report, data, predict)
         good &= each("target by the rule", known & (rule[at] == evidence.targets))
-        goal, reached = "taken for its target", partial(_met, target=evidence.targets)
-    failures = sum((reached(*predict(evidence.x_adv)) for _ in range(draws)), torch.zeros(n))
+        goal, reached = "taken for its target", partial(met, target=evidence.targets)
+    answers = [predict(evidence.x_adv) for _ in range(draws)]
+    failures = sum((reached(*answer) for answer in answers), torch.zeros(n))
+    clean = [predict(data.x) for _ in range(draws)]
     if report.stochastic:
-        good &= each("fails as often as stated", _plausible(failures, draws, evidence))
-        checks.append(_mean_rate(failures, draws, evidence))
-        broken = float(evidence.failure_rate[good].sum())
+        good &= each("fails as often as stated", plausible(failures, draws, evidence))
+        checks.append(mean_rate(failures, draws, evidence))
+        broken = float(evidence.failure_rate.clamp(0, 1)[good].sum())
     else:
         good &= each(goal, failures > 0)
+        each("seen as stated", answers[0][0].argmax(1) == evidence.prediction)
         broken = float(good.sum())
+    mistakes = torch.stack([met(*answer, label=data.y) for answer in clean]).mean(0)
     checks += [
-        _clean_accuracy(report, data, predict, draws),
-        _robust_accuracy(report, broken),
-        _conclusion(report, evidence),
+        randomness(report, clean, predict, data),
+        clean_accuracy(report, mistakes, draws),
+        clean_mistakes(report, mistakes, index, data),
+        robust_accuracy(report, broken),
+        pictures(report, evidence, data),
+        conclusion(report, evidence),
     ]
-    return Verification(checks, int(good.sum()), n)
-
-
-def _lengths(x_adv: Tensor, x: Tensor, norm: str) -> Tensor:
-    delta = (x_adv.double() - x.double()).abs().flatten(1)
-    if norm == "linf":
-        return delta.amax(1)
-    return delta.sum(1) if norm == "l1" else delta.square().sum(1).sqrt()
-
-
-def _network(target: Any) -> Any:
-    """The user's network, which our own Classifier keeps in that field. A module's field is the module's own affair."""
-    return target if isinstance(target, torch.nn.Module) else getattr(target, "network", target)
-
-
-def _predictor(network: Any, report: Report, device: str) -> PREDICT:
-    """The deployed prediction, mean over the claimed passes: logits, and whether it answers at all."""
-    inner = _network(network)
-    if isinstance(inner, torch.nn.Module):
-        inner.to(device)
-    held = State(inner).only(report.environment.state)  # as it is deployed: before anybody has asked it
-
-    def predict(x: Tensor) -> tuple[Tensor, Tensor]:
-        said, answered = [], []
-        for batch in x.split(max(1, report.environment.batch_size)):
-            logits, score = 0, None
-            for _ in range(report.passes):
-                held.restore()
-                outputs = Outputs.of(inner(batch.clone().to(device)))
-                assert outputs is not None, "what was audited can be read"
-                logits = logits + outputs.logits
-                detector = outputs.detector_score
-                if detector is not None:
-                    score = detector if score is None else score + detector
-            assert isinstance(logits, Tensor)
-            accepted = torch.ones(len(batch), dtype=torch.bool) if score is None else (score <= 0).cpu()
-            said.append(logits.cpu())
-            # Minus infinity beside a finite logit is an answer: that class is impossible.
-            possible = torch.isfinite(logits) | torch.isneginf(logits)
-            answered.append(accepted & (possible.all(1) & torch.isfinite(logits).any(1)).cpu())
-        if not said:
-            return torch.zeros(0, 1), torch.zeros(0, dtype=torch.bool)
-        return torch.cat(said), torch.cat(answered)
-
-    return predict
-
-
-def _met(
-    logits: Tensor, answered: Tensor, *, label: Tensor | None = None, target: Tensor | None = None
-) -> Tensor:
-    classes = logits.argmax(1)
-    return ((classes == target if label is None else classes != label) & answered).double()
-
-
-def _targets(report: Report, data: Data, predict: PREDICT) -> Tensor:
-    """The classes to reach, of all examples, by the rule that the report states."""
-    assert report.targets is not None
-    logits, _ = predict(data.x)
-    return choose(report.targets, data.y, data.index, seed=report.environment.seed, logits=logits)
-
-
-def _plausible(failures: Tensor, draws: int, evidence: Evidence) -> Tensor:
-    """Exact two-sample test per example: can it fail that rarely if the stated rate is true."""
-    stated = (evidence.failure_rate.double() * evidence.draws).round()
-    total = evidence.draws + draws
-    chance = hypergeom.cdf(failures.numpy(), total, (stated + failures).numpy(), draws)
-    return torch.from_numpy(chance >= ALARM / max(1, len(failures)))
-
-
-def _mean_rate(failures: Tensor, draws: int, evidence: Evidence) -> Check:
-    stated, fresh = evidence.failure_rate.double(), failures / draws
-    pooled = (stated * evidence.draws + failures) / (evidence.draws + draws)
-    error = (pooled * (1 - pooled) * (1 / draws + 1 / evidence.draws)).sum().sqrt()
-    holds = bool((stated.sum() - fresh.sum()).abs() <= 3.29 * error + ROUNDING)  # two-sided, ALARM
-    n = max(1, len(stated))
-    return Check("mean failure rate", holds, f"stated {stated.sum() / n:.4f}, fresh {fresh.sum() / n:.4f}")
-
-
-def _same_run(report: Report, evidence: Evidence, network: Any) -> Check:
-    stated = (evidence.checkpoint_hash, evidence.threat, evidence.data, evidence.split, evidence.passes)
-    reported = (report.environment.checkpoint_hash, report.threat, report.data, report.split, report.passes)
-    aims = report.threat.goal == "targeted"
-    if stated != reported or aims != (evidence.targets is not None) or aims != (report.targets is not None):
-        return Check("one audit", False, "report.json and evidence.safetensors are of different audits")
-    now = checkpoint_hash(_network(network))
-    same = now == evidence.checkpoint_hash
-    return Check("checkpoint", same, now[:12] or "no parameters" if same else "not the audited one")
-
-
-def _clean_accuracy(report: Report, data: Data, predict: PREDICT, draws: int) -> Check:
-    # As under attack, what is rejected is not taken for another class.
-    rates = 1 - sum(_met(*predict(data.x), label=data.y) for _ in range(draws)) / draws
-    assert isinstance(rates, Tensor)
-    fresh = float(rates.mean())
-    # How often the report drew is unknown here; one draw each scatters most.
-    error = float((rates * (1 - rates)).sum().sqrt()) / len(rates) if report.stochastic else 0.0
-    holds = abs(fresh - report.clean_accuracy) <= 3.29 * error * (1 + 1 / draws) ** 0.5 + 1e-6
-    return Check("clean accuracy", holds, f"stated {report.clean_accuracy:.4f}, found {fresh:.4f}")
-
-
-def _robust_accuracy(report: Report, broken: float) -> Check:
-    found = 1 - broken / report.examples
-    holds = abs(found - report.robust_accuracy) <= 1e-6
-    return Check("robust accuracy", holds, f"stated {report.robust_accuracy:.4f}, from evidence {found:.4f}")
-
-
-def _conclusion(report: Report, evidence: Evidence) -> Check:
-    stated = report.robust_accuracy_interval
-    low, high = clopper_pearson(report.robust_accuracy * report.examples, report.examples)
-    if report.stochastic and not np.allclose(
-        (low, high), stated, atol=1e-6
-    ):  # the wider one of earlier versions
-        right = np.ones(report.examples)
-        right[: len(evidence.index)] = (1 - evidence.failure_rate.double())[: report.examples]
-        low, high = mean_interval(right)
-    same = np.allclose((low, high), stated, atol=1e-6)
-    follows = verdict_of(report)
-    holds = bool(same) and follows == report.verdict
-    found = report.verdict if follows == report.verdict else f"{follows}, not {report.verdict}"
-    return Check("interval and verdict", holds, f"[{low:.4f}, {high:.4f}], {found}")
+    proves = min(1.0, max(0.0, 1 - broken / report.examples))
+    unchecked = [name for name in UNCHECKED if getattr(report, name)]
+    return Verification(checks, int(good.sum()), n, proves, report.examples, unchecked)
 
 
 @contextmanager

@@ -36,6 +36,12 @@ def add_parser(commands: Any) -> None:
     command.add_argument(
         "--out", type=Path, metavar="DIR", help="folder to write (default: unmask-<callable>)"
     )
+    command.add_argument(
+        "--fail-under",
+        type=opt.number,
+        metavar="SHARE",
+        help="exit status 1 if the measured accuracy under attack is below this share of the examples",
+    )
     command.add_argument("--resume", type=Path, metavar="DIR", help="go on with an interrupted audit")
     command.add_argument(
         "--json", action="store_true", help="print report.json, everything else on standard error"
@@ -52,13 +58,23 @@ def run(arguments: argparse.Namespace) -> int:
         return 0  # the first process answers for all
     with readers_may_leave(sys.stdout):
         _print(arguments, report, files)
-    return report.exit_status
+    return _status(report, arguments.fail_under)
+
+
+def _status(report: Report, fail_under: float | None) -> int:
+    """The verdict's, but 1 where the measured accuracy falls below a gate that compares these very examples."""
+    below = fail_under is not None and report.robust_accuracy < fail_under
+    return 1 if below else report.exit_status
 
 
 def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
     """Audits and writes the folder. Sets `arguments.resumable` once there is something to resume."""
     if arguments.resume is not None and arguments.out not in (None, arguments.resume):
         raise UnusableInput(f"--resume {arguments.resume} and --out {arguments.out} differ; leave --out out")
+    if arguments.fail_under is not None and not 0 <= arguments.fail_under <= 1:
+        raise UnusableInput(
+            f"--fail-under is {arguments.fail_under:g}; give a share between 0 and 1, for instance 0.4"
+        )
     claim = opt.gather(arguments, arguments.resume)
     out = arguments.resume or arguments.out or free_folder(f"unmask-{short_name(claim.target)}")
     if _rank() > 0 or arguments.resume is not None:
@@ -158,7 +174,7 @@ def _print(arguments: argparse.Namespace, report: Report, files: list[Path]) -> 
         sys.stdout.write(report.to_json())
     if arguments.quiet:
         if not arguments.json:
-            print(f"{words.HEADLINES[report.verdict]}. {words.verdict_sentence(report)}")
+            print(f"{words.headline(report)}. {words.verdict_sentence(report)}")
         return
     show_report(report, files, console(sys.stderr if arguments.json else sys.stdout))
 

@@ -135,6 +135,11 @@ def store(folder: Path, claim: Claim) -> None:
     (folder / COMMAND).write_text(json.dumps(_stated(claim), indent=2) + "\n", encoding="utf-8")
 
 
+def stored(folder: Path) -> Claim:
+    """The options that `store` kept. **Raises** `UnusableInput` where they are missing or damaged."""
+    return parse_claim(_stored(folder), str(folder / COMMAND))
+
+
 def _add(command: argparse.ArgumentParser, names: Sequence[str]) -> None:
     for name in names:
         field = Claim.model_fields[name]
@@ -174,7 +179,7 @@ def _stored(folder: Path) -> dict[str, Any]:
         return {name: value for name, value in values.items() if value is not None}
     except FileNotFoundError as error:
         raise UnusableInput(f"{folder} holds no interrupted audit; give the folder named by --out") from error
-    except (ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UnusableInput(
             f"{folder / COMMAND} is damaged; give all options again beside --resume"
         ) from error

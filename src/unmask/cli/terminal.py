@@ -114,7 +114,7 @@ def show_table(table: Table, out: Console) -> None:
 
 def show_report(report: Report, files: list[Path], out: Console) -> None:
     """The verdict, what led to it, and where the files are."""
-    headline = Text(words.HEADLINES[report.verdict].upper(), style=STYLES[report.verdict])
+    headline = Text(words.headline(report).upper(), style=STYLES[report.verdict])
     out.print()
     out.print(headline + Text("  ") + Text(words.verdict_sentence(report)))
     out.print()
@@ -133,6 +133,7 @@ def show_report(report: Report, files: list[Path], out: Console) -> None:
         ),
         ("certified", words.percent(report.certified_accuracy)),
         ("CLEVER", words.clever_sentence(report)),
+        ("power", words.power_sentence(report)),
     ]
     for name, value in rows:
         if value not in ("", words.percent(None)):

@@ -6,10 +6,12 @@ import argparse
 import contextlib
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from ..claim.claim import Claim, read_claim
+from ..cli.options import COMMAND, stored
 from .pipes import readers_may_leave
 
 
@@ -19,11 +21,15 @@ def add_parser(commands: Any) -> None:
         "verify",
         help="check the evidence of an audit again, trusting nothing",
         description="Checks each saved adversarial example with code that shares nothing with the attacks. "
-        "This runs the Python file that the report names as its target.",
+        "This runs the Python file that the report names as its target, and says which; one inside DIR only if "
+        "--target names it.",
     )
     command.add_argument("folder", type=Path, metavar="DIR", help="folder that unmask audit wrote")
     command.add_argument("--target", metavar="TARGET", help="where the network is now, if it was moved")
     command.add_argument("--data", metavar="DATA", help="where the data set is now, if it was moved")
+    command.add_argument(
+        "--claim-file", type=Path, metavar="FILE", help="claim.toml, which the report must be about"
+    )
     command.add_argument("--device", default="cpu", metavar="DEVICE", help="cpu (default), cuda, …")
     command.add_argument(
         "--allow-pickle", action="store_true", help="read pickled data, which runs the code inside"
@@ -35,16 +41,31 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 everything holds, 1 something does not."""
-    from ..audit.verify import verify
+    from ..audit.verify import Check, verify
+    from ..audit.well_formed import read_report
+    from ..report.against import other_than_claimed
+    from ..report.regenerated import page_differs
+    from ..target.source_files import what_runs
 
+    folder: Path = arguments.folder
+    report = read_report(folder)
+    claims = _claims(arguments)
     with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
+        if not arguments.quiet:
+            print(f"runs {what_runs(arguments.target or report.target)}", file=sys.stderr, flush=True)
         outcome = verify(
-            arguments.folder,
+            folder,
             target=arguments.target,
             data=arguments.data,
             allow_pickle=arguments.allow_pickle,
             device=arguments.device,
         )
+    differs = page_differs(folder, report)
+    more = [Check("page", differs is None, differs or "says what report.json does")]
+    for name, claim in claims.items():
+        other = other_than_claimed(claim, report)
+        more.append(Check(f"as {name} states", not other, "; ".join(other) or "the same"))
+    outcome = replace(outcome, checks=[*outcome.checks, *more])
     with readers_may_leave(sys.stdout):
         if arguments.json:
             print(json.dumps({"holds": outcome.holds, **asdict(outcome)}, indent=2))
@@ -53,11 +74,22 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if outcome.holds else 1
 
 
+def _claims(arguments: argparse.Namespace) -> dict[str, Claim]:
+    """What the report is held against: the options that the audit was given, and a claim file if one is named."""
+    folder, found = arguments.folder, {}
+    if (folder / COMMAND).exists():
+        found[COMMAND] = stored(folder)
+    if arguments.claim_file is not None:
+        found[arguments.claim_file.name] = read_claim(arguments.claim_file)
+    return found
+
+
 def show(outcome: Any, *, quiet: bool = False) -> None:
     """Prints a table of the checks, and one line with the outcome."""
     from rich.table import Table
     from rich.text import Text
 
+    from ..report.words import percent
     from .terminal import console, show_table
 
     out = console(sys.stdout)
@@ -71,8 +103,14 @@ def show(outcome: Any, *, quiet: bool = False) -> None:
             table.add_row(sign, check.name, check.found)
         show_table(table, out)
     counted = f"{outcome.verified} of {outcome.total} adversarial examples hold"
+    proved = (
+        f"The evidence proves that at most {percent(outcome.proves)} of {outcome.examples} examples survive; it cannot "
+        "show that nothing was left out."
+    )
+    if outcome.unchecked:
+        proved += f" Taken at the report's word: {', '.join(outcome.unchecked)}."
     if outcome.holds:
-        out.print(Text("Verified: ", style="bold green") + Text(f"{counted}, and so does every number."))
+        out.print(Text("Verified: ", style="bold green") + Text(f"{counted}. {proved}"))
     else:
         failed = ", ".join(check.name for check in outcome.checks if not check.holds)
         out.print(Text("Not verified: ", style="bold red") + Text(f"{counted}; what fails: {failed}."))

@@ -50,9 +50,10 @@ def render(report: Report, folder: str = "DIR") -> str:
     environment.filters.update(percent=words.percent, radius=words.radius, number=_number)
     return environment.get_template("report.html.jinja").render(
         report=report,
-        headline=words.HEADLINES[report.verdict],
+        headline=words.headline(report),
         sentence=words.verdict_sentence(report),
         naive=words.naive_sentence(report),
+        power=words.power_sentence(report),
         clever=words.clever_sentence(report),
         norm=words.NORMS[report.threat.norm],
         mechanisms=words.MECHANISMS,

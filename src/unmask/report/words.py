@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from ..audit.records import Fact, Report
 from ..audit.verdict import contradictions, undecided
+from ..statistics import clopper_pearson
 
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 HEADLINES = {
@@ -43,6 +46,40 @@ def radius(epsilon: float) -> str:
     if float(short) == epsilon:
         return short
     return f"{steps}/255" if steps / 255 == epsilon else repr(epsilon)
+
+
+def headline(report: Report) -> str:
+    """The verdict in a word or two; what was given no claim has none, and was measured.
+
+    An audit that proves nothing says so either way.
+    """
+    if report.claim is None and report.verdict == "not_refuted":
+        return "Measured"
+    return HEADLINES[report.verdict]
+
+
+def power_sentence(report: Report) -> str:
+    """Which claims these few examples could refute at all, whatever an attack finds; empty without a claim.
+
+    Even if no example survives, the exact interval of 0 of n ends above zero, and a claim below that end stands.
+    """
+    if report.claim is None:
+        return ""
+    least = clopper_pearson(0, report.examples)[1]
+    if report.claim <= least:
+        return (
+            f"{report.examples} examples cannot refute a claim of {percent(report.claim)}, even if none survives: give "
+            f"more, for the smallest claim that they can refute lies above {percent(least)}."
+        )
+    # The upper end grows with k, so the largest k below the claim is found by halving.
+    survive = bisect_left(
+        range(report.examples), report.claim, key=lambda k: clopper_pearson(k, report.examples)[1]
+    )
+    survive -= 1
+    return (
+        f"{report.examples} examples refute this claim if at most {survive} survive; no claim up to "
+        f"{percent(least)} can be refuted by so few."
+    )
 
 
 def verdict_sentence(report: Report) -> str:

@@ -32,6 +32,15 @@ def files_behind(source: Path) -> dict[str, str]:
     return {_from(source.parent, file): digest for file, digest in sorted(found.items())}
 
 
+def what_runs(spec: str) -> str:
+    """A target's name and the SHA-256 of the file behind it, before anything of it runs; a module is not looked up."""
+    place = spec.partition(" + ")[0].rpartition(":")[0]
+    path = Path(place or spec).expanduser()
+    if not path.is_file():
+        return spec
+    return f"{spec} (SHA-256 of {path}: {hashlib.sha256(path.read_bytes()).hexdigest()})"
+
+
 def _from(folder: Path, file: Path) -> str:
     return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)
 

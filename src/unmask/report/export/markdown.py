@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from ...audit.records import Report
-from ..words import HEADLINES, MECHANISMS, naive_sentence, percent, reproduce_commands, verdict_sentence
+from ..words import MECHANISMS, headline, naive_sentence, percent, reproduce_commands, verdict_sentence
 
 
 def markdown(report: Report) -> str:
     """Verdict, findings, attacks and controls; headings start at the second level."""
-    lines = [f"## {HEADLINES[report.verdict]}: {_code(report.target)}", "", verdict_sentence(report)]
+    lines = [f"## {headline(report)}: {_code(report.target)}", "", verdict_sentence(report)]
     lines += [naive_sentence(report), ""]
     if report.masking:
         lines += ["### Where the gradient is masked", ""]

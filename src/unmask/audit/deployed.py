@@ -1,0 +1,82 @@
+"""The deployed prediction, as a stranger would ask for it: mean logits over the claimed passes, and whether it answers.
+
+Nothing of the audit's own door to the network, nor of its judge, is behind this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ModelFailed, UnmaskError
+from ..foreign import failure, wants_to_stop
+from ..state import State
+from ..types import Outputs
+
+Predict = Callable[[Tensor], tuple[Tensor, Tensor]]  # logits, and whether it answers at all
+
+
+def module_of(target: Any) -> Any:
+    """The user's network, which our own Classifier keeps in that field. A module's field is the module's own affair."""
+    return target if isinstance(target, torch.nn.Module) else getattr(target, "network", target)
+
+
+def deployed(
+    network: Any, *, passes: int, batch_size: int, device: str, state: Sequence[str] = ()
+) -> Predict:
+    """Logits summed over the passes, `[n, classes]`, and which examples are answered, `[n]`.
+
+    What is named in `state` is put back before every pass: a network that remembers is judged as it is deployed, before
+    anybody has asked it.
+    """
+    inner = module_of(network)
+    if isinstance(inner, torch.nn.Module):
+        inner.to(device)
+    held = State(inner).only(state)
+
+    def ask(batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        held.restore()
+        return _asked(inner, batch, device)
+
+    return partial(_predict, ask, passes, batch_size)
+
+
+def _predict(
+    ask: Callable[[Tensor], tuple[Tensor, Tensor | None]], passes: int, batch_size: int, x: Tensor
+) -> tuple[Tensor, Tensor]:
+    said, answered = [], []
+    for batch in x.split(batch_size):
+        logits, score = ask(batch)
+        for _ in range(passes - 1):
+            more, detected = ask(batch)
+            logits = logits + more
+            score = None if score is None or detected is None else score + detected
+        accepted = torch.ones(len(batch), dtype=torch.bool) if score is None else (score <= 0).cpu()
+        said.append(logits.cpu())
+        # Minus infinity beside a finite logit is an answer: that class is impossible.
+        possible = torch.isfinite(logits) | torch.isneginf(logits)
+        answered.append(accepted & (possible.all(1) & torch.isfinite(logits).any(1)).cpu())
+    if not said:
+        return torch.zeros(0, 1), torch.zeros(0, dtype=torch.bool)
+    return torch.cat(said), torch.cat(answered)
+
+
+def _asked(inner: Any, batch: Tensor, device: str) -> tuple[Tensor, Tensor | None]:
+    """One pass. What the user's code raises is told in one line with its place."""
+    try:
+        outputs = Outputs.of(inner(batch.clone().to(device)))
+    except (UnmaskError, torch.OutOfMemoryError):
+        raise
+    except BaseException as error:
+        if wants_to_stop(error):
+            raise
+        raise ModelFailed(f"the network raised {failure(error)}; make it run by itself first") from error
+    if outputs is None or outputs.logits.ndim != 2 or len(outputs.logits) != len(batch):
+        raise ModelFailed(
+            "the network returned something else than logits [batch, classes]; it is not the audited one"
+        )
+    return outputs.logits, outputs.detector_score

@@ -1,0 +1,180 @@
+"""What `unmask verify` looks at, one question a function: evidence, report, network and data against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import hypergeom
+from torch import Tensor
+
+from ..claim.target_classes import choose
+from ..data import Data
+from ..statistics import clopper_pearson, mean_interval
+from .deployed import Predict
+from .evidence import Evidence, final_draws
+from .records import Report
+from .verdict import verdict_of
+
+ROUNDING = 1e-9  # relative slack of a float64 sum over a million pixels
+DRAWS = 20  # fresh draws per example of a random network
+ALARM = 1e-3  # chance that sound evidence of a random network is doubted, for each of its checks
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: what it is, whether it holds, and what was found."""
+
+    name: str
+    holds: bool
+    found: str
+
+
+def lengths(x_adv: Tensor, x: Tensor, norm: str) -> Tensor:
+    """Length `[n]` of each perturbation in a norm, in float64."""
+    delta = (x_adv.double() - x.double()).abs().flatten(1)
+    if norm == "linf":
+        return delta.amax(1)
+    return delta.sum(1) if norm == "l1" else delta.square().sum(1).sqrt()
+
+
+def met(
+    logits: Tensor, answered: Tensor, *, label: Tensor | None = None, target: Tensor | None = None
+) -> Tensor:
+    """1 for each `[n]` where the adversary has what he wants: another class than the label, or the target; else 0."""
+    classes = logits.argmax(1)
+    return ((classes == target if label is None else classes != label) & answered).double()
+
+
+def targets_by_rule(report: Report, data: Data, predict: Predict) -> Tensor:
+    """The classes to reach, of all examples, by the rule that the report states."""
+    assert report.targets is not None
+    logits, _ = predict(data.x)
+    return choose(report.targets, data.y, data.index, seed=report.environment.seed, logits=logits)
+
+
+def plausible(failures: Tensor, draws: int, evidence: Evidence) -> Tensor:
+    """Exact two-sample test per example: can it fail that rarely if the stated rate is true."""
+    stated = (evidence.failure_rate.double() * evidence.draws).round()
+    total = evidence.draws + draws
+    chance = hypergeom.cdf(failures.numpy(), total, (stated + failures).numpy(), draws)
+    return torch.from_numpy(chance >= ALARM / max(1, len(failures)))
+
+
+def mean_rate(failures: Tensor, draws: int, evidence: Evidence) -> Check:
+    """Whether all examples together fail about as often as stated."""
+    stated, fresh = evidence.failure_rate.double(), failures / draws
+    pooled = (stated * evidence.draws + failures) / (evidence.draws + draws)
+    error = (pooled * (1 - pooled) * (1 / draws + 1 / evidence.draws)).sum().sqrt()
+    holds = bool((stated.sum() - fresh.sum()).abs() <= 3.29 * error + ROUNDING)  # two-sided, ALARM
+    n = max(1, len(stated))
+    return Check("mean failure rate", holds, f"stated {stated.sum() / n:.4f}, fresh {fresh.sum() / n:.4f}")
+
+
+def same_run(report: Report, evidence: Evidence, hashed: str) -> Check:
+    """Whether report, evidence and network are of one audit."""
+    stated = (evidence.checkpoint_hash, evidence.threat, evidence.data, evidence.split, evidence.passes)
+    reported = (report.environment.checkpoint_hash, report.threat, report.data, report.split, report.passes)
+    aims = report.threat.goal == "targeted"
+    one = (*stated, evidence.target) == (*reported, report.target)
+    if not one or aims != (evidence.targets is not None) or aims != (report.targets is not None):
+        return Check("one audit", False, "report.json and evidence.safetensors are of different audits")
+    same = hashed == evidence.checkpoint_hash
+    return Check("checkpoint", same, hashed[:12] or "no parameters" if same else "not the audited one")
+
+
+def draws_by_rule(report: Report, evidence: Evidence) -> Check:
+    """The number of draws follows from the rule; a file that states more would make its rates look surer."""
+    rule = final_draws(report.passes, stochastic=report.stochastic)
+    found = f"{evidence.draws}" if evidence.draws == rule else f"stated {evidence.draws}, by the rule {rule}"
+    return Check("draws of the judge", evidence.draws == rule, found)
+
+
+def possible(evidence: Evidence) -> Tensor:
+    """Rates are whole numbers of draws, none of them zero: of a network without randomness, one of one."""
+    times = evidence.failure_rate.double() * evidence.draws
+    whole = (times - times.round()).abs() <= 1e-4 * evidence.draws
+    return whole & (times >= 0.5) & (times <= evidence.draws + 0.5)
+
+
+def randomness(report: Report, clean: list[tuple[Tensor, Tensor]], predict: Predict, data: Data) -> Check:
+    """Whether the network draws random numbers is seen, for a random one's evidence is held to weaker checks."""
+    again = [answer[0] for answer in clean[1:]] or [predict(data.x)[0]]
+    classes = clean[0][0].argmax(1)
+    if report.stochastic:
+        differs = any(not torch.equal(clean[0][0], other) for other in again)
+        return Check(
+            "randomness", differs, "it draws" if differs else "stated random, every draw is the same"
+        )
+    same = bool((classes == again[0].argmax(1)).all())
+    return Check("randomness", same, "none" if same else "stated none, two predictions differ")
+
+
+def clean_accuracy(report: Report, mistakes: Tensor, draws: int) -> Check:
+    """The stated share against fresh predictions of every image."""
+    # As under attack, what is rejected is not taken for another class.
+    rates = 1 - mistakes
+    fresh = float(rates.mean())
+    # How often the report drew is unknown here; one draw each scatters most.
+    error = float((rates * (1 - rates)).sum().sqrt()) / len(rates) if report.stochastic else 0.0
+    holds = abs(fresh - report.clean_accuracy) <= 3.29 * error * (1 + 1 / draws) ** 0.5 + 1e-6
+    return Check("clean accuracy", holds, f"stated {report.clean_accuracy:.4f}, found {fresh:.4f}")
+
+
+def clean_mistakes(report: Report, mistakes: Tensor, index: Tensor, data: Data) -> Check:
+    """Images that are wrong without an attack are in the ball: they cannot be missing, nor robust exceed clean."""
+    if report.stochastic or report.threat.goal == "targeted":
+        return Check("clean mistakes are in the evidence", True, "not asked of this threat model")
+    missing = data.index[(mistakes > 0) & ~torch.isin(data.index, index)].tolist()
+    above = report.robust_accuracy > report.clean_accuracy + 1e-6
+    found = f"{len(missing)} are missing" + "; more survive than are right without an attack" * above
+    return Check("clean mistakes are in the evidence", not missing and not above, found)
+
+
+def pictures(report: Report, evidence: Evidence, data: Data) -> Check:
+    """The images that the page shows are those of the evidence and of the data set."""
+    rows = {int(place): n for n, place in enumerate(evidence.index)}
+    wrong = []
+    for picture in report.images:
+        row = rows.get(picture.index)
+        at = (data.index == picture.index).nonzero()[:, 0]
+        pairs = [] if row is None else [(picture.adversarial, evidence.x_adv[row])]
+        pairs += [(picture.clean, data.x[int(at[0])])] if len(at) else []
+        same = len(pairs) == 2 and all(_equal(shown, kept) for shown, kept in pairs)
+        seen = row is not None and picture.label == int(evidence.label[row])
+        if not same or not seen or picture.adversarial_prediction != int(evidence.prediction[row or 0]):
+            wrong.append(picture.index)
+    found = f"{len(report.images)}" if not wrong else f"not example {', '.join(map(str, wrong[:5]))}"
+    return Check("pictures of the report", not wrong, found)
+
+
+def _equal(shown: Any, kept: Tensor) -> bool:
+    try:
+        return torch.equal(torch.tensor(shown, dtype=kept.dtype), kept)
+    except (ValueError, TypeError):  # rows of different lengths
+        return False
+
+
+def robust_accuracy(report: Report, broken: float) -> Check:
+    """The stated share against what the evidence that holds has broken."""
+    found = 1 - broken / report.examples
+    holds = abs(found - report.robust_accuracy) <= 1e-6
+    return Check("robust accuracy", holds, f"stated {report.robust_accuracy:.4f}, from evidence {found:.4f}")
+
+
+def conclusion(report: Report, evidence: Evidence) -> Check:
+    """Interval and verdict against the rule, stated again from the report's numbers."""
+    stated = report.robust_accuracy_interval
+    low, high = clopper_pearson(report.robust_accuracy * report.examples, report.examples)
+    if report.stochastic and not np.allclose((low, high), stated, atol=1e-6):
+        # The other one is the wider one of earlier versions.
+        right = np.ones(report.examples)
+        right[: len(evidence.index)] = (1 - evidence.failure_rate.double())[: report.examples]
+        low, high = mean_interval(right)
+    same = np.allclose((low, high), stated, atol=1e-6)
+    follows = verdict_of(report)
+    holds = bool(same) and follows == report.verdict
+    found = report.verdict if follows == report.verdict else f"{follows}, not {report.verdict}"
+    return Check("interval and verdict", holds, f"[{low:.4f}, {high:.4f}], {found}")
