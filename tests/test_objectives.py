@@ -85,3 +85,30 @@ def test_a_rejected_input_is_worth_less():
 def test_targets_must_be_given():
     with pytest.raises(Unsupported, match="TargetedAPGD"):
         Targeted()(OUT, Y)
+
+
+def test_a_part_keeps_targets_weight_and_level_and_a_goal_keeps_them_too():
+    """Whatever wraps an objective with fields of its own."""
+    inner, part = Targeted(torch.tensor([2, 3])), torch.tensor([1])
+    scored = Outputs(LOGITS, torch.tensor([0.5, 0.25], dtype=torch.float64))
+    for whole, value in ((Towards(inner), -2.0), (Undetected(inner, 2.0), 1.5), (Confident(inner, 1.5), 1.5)):
+        assert whole.take(part)(scored[part], Y[part]).tolist() == [value]
+    assert Undetected(margin, 2.0).for_goal("targeted")(scored, Y).tolist() == [2.0 - 1.0, -2.0 - 0.5]
+    assert Confident(margin, -1.0).for_goal("targeted")(scored, Y).tolist() == [-1.0, -2.0]
+
+
+def test_aiming_anew_changes_the_targets_alone():
+    assert Targeted().aim(torch.tensor([3, 0]))(OUT, Y).tolist() == [-4.0, -1.5]
+    assert Targeted().take(torch.tensor([0])).targets is None
+    with pytest.raises(Unsupported, match="`Targeted` has no targets; give `Targeted"):
+        Targeted()(OUT, Y)
+
+
+def test_the_targeted_ratio_with_three_classes_with_five_and_with_logits_close_together():
+    aim = TargetedDLR(torch.tensor([2]))
+    three = Outputs(torch.tensor([[3.0, 1.0, 2.5]]))
+    assert aim(three, Y[:1]).tolist() == [-0.5 / (3.0 - 1.0)]
+    five = Outputs(torch.tensor([[3.0, 1.0, 2.5, 0.5, -7.0]]))
+    assert aim(five, Y[:1]).tolist() == pytest.approx([-0.5 / (3.0 - (1.0 + 0.5) / 2)])
+    close = Outputs(torch.tensor([[0.3, 0.1, 0.2]], dtype=torch.float64))
+    assert aim(close, Y[:1]).tolist() == pytest.approx([-0.1 / 0.2])
