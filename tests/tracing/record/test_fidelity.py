@@ -8,6 +8,7 @@ from tests.tracing.test_analyse import images, suspects
 from torch import nn
 
 from unmask.classifier import Classifier, seeded
+from unmask.tracing.detect.squashing import soft_max_at_the_end
 from unmask.tracing.record.draws import generator_states
 from unmask.tracing.record.fidelity import checked, plain_pass
 from unmask.tracing.record.recorder import record
@@ -107,6 +108,10 @@ def test_what_cannot_be_recorded_is_said_and_nobody_is_accused(harm):
     analysis = suspects(Watched(harm))
     assert not analysis.suspects
     assert "no operation of the network could be examined" in analysis.warning
+
+
+def test_a_soft_max_behind_code_that_cannot_be_recorded_has_no_place():
+    assert soft_max_at_the_end(Classifier(Watched(raise_an_error)), images()) is None
 
 
 class OnlyAsWritten(nn.Module):
