@@ -258,3 +258,22 @@ def test_a_reader_that_leaves_keeps_the_status(tmp_path, more):
     os.close(write_end)
     assert run.returncode == 1  # something is left open
     assert run.stderr == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["audit", "a.py:b", "--norm", "linf", "--epsilon=--"],
+        ["train", "standard", "--out", "made", "--epsilon=--"],
+        ["bound", "a.py:b", "--data=--"],
+        ["claim", "new", "--out=--"],
+    ],
+)
+def test_two_dashes_are_no_value(capsys, words):
+    assert "no value" in one_line(capsys, *words)
+
+
+@pytest.mark.parametrize("target", ["os:getcwd", "own.py:number", "own.py:empty"])
+def test_verify_against_something_that_is_no_network(folder, done, capsys, target):
+    write(folder, "\ndef number(): return 3\ndef empty(): return lambda x: None\n")
+    one_line(capsys, "verify", str(done), "--target", target)

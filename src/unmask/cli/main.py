@@ -47,13 +47,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = argparse.Namespace()
     keep_freed_memory()
     try:
-        arguments = parser().parse_args(argv)
+        arguments = parser().parse_args(_plain(sys.argv[1:] if argv is None else argv))
         with signals_heard():
             return _run(arguments)
     except SystemExit as finished:  # --help and --version
         return int(finished.code or 0)
     except BaseException as error:
         return _failed(arguments, error)
+
+
+def _plain(argv: Sequence[str]) -> Sequence[str]:
+    """The words as they are. **Raises** `UnusableInput` for `--option=--`, which argparse takes for an empty list."""
+    for word in argv:
+        if word.startswith("--") and word.endswith("=--"):
+            raise UnusableInput(f"{word[:-3]} is '--', which is no value; see unmask --help")
+    return argv
 
 
 def _run(arguments: argparse.Namespace) -> int:
