@@ -66,7 +66,7 @@ def line(problem: Problem, budget: str, report: Report) -> str:
     attacks = units(report) / clean
     whole = (report.cost.forwards + BACKWARD * report.cost.backwards) / clean
     theirs, times = "-", "-"
-    if problem.theirs is not None:
+    if problem.theirs is not None and report.examples == problem.examples:
         count, each = problem.theirs
         per_image = AUTOATTACK * count / clean if each is None else each * report.examples / clean
         theirs, times = str(count), f"{per_image / attacks:.1f} / {per_image / whole:.1f}"
