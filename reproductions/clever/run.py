@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from unmask.bounds.clever.counterexamples import InPrecision, Ramp, SaturatedSigmoid, Staircase
 
 from unmask.bounds import Bracketing, Brackets, Clever, NearestSearch
-from unmask.bounds.clever.counterexamples import InPrecision, Ramp, SaturatedSigmoid, Staircase
 from unmask.classifier import Classifier
 from unmask.data import load
 from unmask.errors import UnusableInput
