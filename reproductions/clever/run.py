@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from unmask.bounds.clever.counterexamples import InPrecision, Ramp, SaturatedSigmoid, Staircase
 
 from unmask.bounds import Bracketing, Brackets, Clever, NearestSearch
 from unmask.classifier import Classifier
@@ -26,6 +26,9 @@ from unmask.randomness import Streams
 from unmask.threat import L2, Linf, ThreatModel
 from unmask.training import Standard
 from unmask.zoo import CNN
+
+sys.path.insert(0, str(Path(__file__).parent))
+from counterexamples import InPrecision, Ramp, SaturatedSigmoid, Staircase
 
 Row = dict[str, Any]
 # Shares of a step that rise; 0.2 is the paper's figure.

@@ -101,3 +101,16 @@ def per_example(values: Tensor, like: Tensor) -> Tensor:
     torch.Size([2, 1, 1, 1])
     """
     return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """A tensor's values in ordinary memory, without its graph: sparse ones filled up, quantised ones as numbers.
+
+    >>> import torch
+    >>> plain(torch.eye(2).to_sparse()).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    tensor = tensor.detach()
+    if tensor.is_quantized:
+        return tensor.dequantize()
+    return tensor if tensor.layout == torch.strided else tensor.to_dense()

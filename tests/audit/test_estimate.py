@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.fixtures.counterexamples import Staircase
+from reproductions.clever.counterexamples import Staircase
 from torch import nn
 
 from unmask.audit.context import subject_of

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from reproductions.clever.counterexamples import counterexamples
 from tests.bounds.networks import random_network
 from tests.bounds.test_other_peoples_networks import mnist
-from tests.fixtures.counterexamples import counterexamples
 from torch import nn
 
 from unmask.bounds import Bracketing, Clever, NearestSearch, mark

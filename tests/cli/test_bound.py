@@ -10,7 +10,7 @@ from unmask.cli.main import main
 TARGETS = """
 import torch
 from torch import nn
-from unmask.bounds.clever.counterexamples import Staircase
+from reproductions.clever.counterexamples import Staircase
 
 def linear():
     with torch.random.fork_rng():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -110,7 +111,9 @@ class NearestSearch:
         exact_distance = found.distance
         suspects = [s for s in analysis.suspects if s.symptom != "underflow"]  # CLEVER uses no cross-entropy
         for number, gradient in enumerate(_repairs(analysis, threat) if suspects else []):
-            self._climb(found, gradient, f"repaired {number}", threat)
+            # What this network cannot run, such as double precision where it casts by itself, is left out.
+            with suppress(Unsupported):
+                self._climb(found, gradient, f"repaired {number}", threat)
         if (left := found.distance.isinf()).any():
             attack: Attack = HopSkipJump(queries=self.queries, early_stop=False)
             if isinstance(threat, Linf):

@@ -37,7 +37,7 @@ def undefended(classifier: Classifier) -> Network:
 
 def mode_of(network: Network) -> bool:
     """Whether it is in train mode."""
-    return isinstance(network, nn.Module) and network.training
+    return isinstance(network, nn.Module) and getattr(network, "training", False)
 
 
 class Transformed(nn.Module):

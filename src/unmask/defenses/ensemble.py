@@ -60,5 +60,5 @@ class RandomMember(Defense):
         if not isinstance(first, nn.Module):
             raise UnusableInput(f"`RandomMember` got a {type(first).__name__}; give a torch.nn.Module")
         members = [first, *self.others]
-        mean = _Mean(members).train(first.training)
+        mean = _Mean(members).train(getattr(first, "training", False))
         return randomised(classifier, _Member(members), self.passes).with_surrogate(mean)

@@ -44,7 +44,7 @@ def check_normalisation(network: object) -> None:
         return
     for name, module in network.named_modules():
         # By the buffer, not by the class, so that other people's batch norms are seen too.
-        if module.training and "running_mean" in dict(module.named_buffers(recurse=False)):
+        if in_train_mode(module) and "running_mean" in dict(module.named_buffers(recurse=False)):
             raise UnusableInput(
                 f"`{name or type(module).__name__}` ({type(module).__name__}) is in train mode, so "
                 "predictions depend "
@@ -63,7 +63,7 @@ def check_train_mode(classifier: Classifier, x: Tensor, *, streams: Streams) -> 
     **Raises** `UnusableInput`.
     """
     network = classifier.network
-    if not isinstance(network, nn.Module) or not all(m.training for m in network.modules()):
+    if not isinstance(network, nn.Module) or not all(map(in_train_mode, network.modules())):
         return
     for name, module in network.named_modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) or "dropout" in type(module).__name__.lower():
@@ -89,6 +89,11 @@ def check_train_mode(classifier: Classifier, x: Tensor, *, streams: Streams) -> 
         )
 
 
+def in_train_mode(module: nn.Module) -> bool:
+    """Whether a module is in train mode; a frozen scripted one has no mode, which is evaluation's."""
+    return getattr(module, "training", False)
+
+
 def _close(first: Tensor, second: Tensor) -> bool:
     return first.shape == second.shape and torch.allclose(first, second, rtol=1e-4, atol=1e-5, equal_nan=True)
 
@@ -98,7 +103,7 @@ def in_eval_mode(network: nn.Module) -> Iterator[None]:
     """Within the block every module is in evaluation mode; afterwards in the mode that it had."""
     # Flag by flag, not by `.eval()`: that runs the user's overrides of `train`, and could not be put back
     # exactly.
-    flags = [(module, module.training) for module in network.modules()]
+    flags = [(m, m.training) for m in network.modules() if hasattr(m, "training")]
     try:
         for module, _ in flags:
             module.training = False

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import ModelFailed, UnusableInput
 from .comparison import Comparison, Difference, asked
-from .modes import in_eval_mode
+from .modes import in_eval_mode, in_train_mode
 
 
 def modes(compare: Comparison) -> list[str]:
@@ -53,7 +53,7 @@ def modes(compare: Comparison) -> list[str]:
             )
     if not isinstance(network, nn.Module):
         return []
-    said, trained = [], [name for name, module in network.named_modules() if module.training]
+    said, trained = [], [name for name, module in network.named_modules() if in_train_mode(module)]
     if trained and classifier.deterministic and (found := other(in_eval_mode(network), as_given)):
         raise UnusableInput(
             f"`{trained[0]}` is in train mode, and the network answers otherwise in evaluation mode ({found}); call "

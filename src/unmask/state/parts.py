@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..types import plain
+
 PLAIN = (int, float, complex, str, bytes, bool, type(None))
 # What torch's modules keep for themselves: hooks come and go with whoever watches.
 MODULES_OWN = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules", "training"}
@@ -168,7 +170,7 @@ def _equal(now: Any, kept: Any) -> bool:
     if now.shape != kept.shape or now.dtype != kept.dtype:
         return False
     if isinstance(now, Tensor):
-        now = now.detach()
+        now, kept = plain(now), plain(kept)
         return torch.equal(now, kept) or bool(((now == kept) | ((now != now) & (kept != kept))).all())
     return bool(((now == kept) | ((now != now) & (kept != kept))).all())
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from ..errors import UnmaskError, UnusableInput
 from ..foreign import failure, wants_to_stop
+from ..types import plain
 
 
 def find(spec: str) -> tuple[Any, Path | None]:
@@ -107,8 +108,8 @@ def checkpoint_hash(network: object) -> str:
             digest.update(f"{name} uninitialized\n".encode())
             continue
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        plain = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(plain.view(torch.uint8).numpy().tobytes())
+        values = plain(tensor).cpu().contiguous().reshape(-1)
+        digest.update(values.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

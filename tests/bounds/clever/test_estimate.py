@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import minimize
-from scipy.stats import weibull_max
-from tests.bounds.networks import random_network
-from tests.fixtures.counterexamples import (
+from reproductions.clever.counterexamples import (
     InPrecision,
     Ramp,
     SaturatedSigmoid,
     Staircase,
     counterexamples,
 )
+from scipy.optimize import minimize
+from scipy.stats import weibull_max
+from tests.bounds.networks import random_network
 from torch import nn
 
 from unmask.bounds.clever.estimate import Clever

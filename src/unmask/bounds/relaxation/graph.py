@@ -62,7 +62,7 @@ def read_graph(network: Any, x: Tensor) -> Graph:
     sample = torch.cat([x[:1], x[:1] / 2]).to(own)
     with _refusals("running the network for a bound"):
         # In train mode a pass would move the batch statistics.
-        training = any(module.training for module in network.modules())
+        training = any(getattr(module, "training", False) for module in network.modules())
         expected = answer(copy.deepcopy(network) if training else network, sample.clone())
     if not isinstance(expected, Tensor):
         raise Unsupported(f"bounds need logits; this network returns a {type(expected).__name__}")
