@@ -10,6 +10,7 @@ from tests.fixtures.digits_networks import trained
 from torch import Tensor, nn
 
 from unmask.classifier import Classifier
+from unmask.data import load
 from unmask.diagnostics import preflight
 from unmask.errors import UnmaskError, UnusableInput
 from unmask.randomness import Streams
@@ -356,3 +357,13 @@ def test_clean_accuracy_below_the_claim(base, digits, fly, refused):
 def test_the_claim_is_judged_by_the_interval(base, digits, fly):
     # 31 of 32 are right; the exact interval reaches 99.92 %
     assert fly(base, claim=0.995).clean_accuracy == pytest.approx(31 / 32)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("size", [4, 16])
+def test_a_program_exported_for_one_batch_size_is_told_how_to_export_it(size):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    program = torch.export.export(network, (torch.rand(size, 1, 8, 8),)).module()
+    data = load("digits", examples=20)
+    with pytest.raises(UnusableInput, match="dynamic batch dimension"):
+        preflight(Classifier(program), data.x, data.y, generator=torch.Generator().manual_seed(0))
