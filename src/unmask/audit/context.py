@@ -195,7 +195,7 @@ def subject_of(
     if processes.rank > 0:
         out, progress = None, None
     # Our own copies: a network may hold the tensors that the caller gave.
-    x, y, index = (t.to(device, copy=True) for t in (data.x, data.y, data.index))
+    x, y, index = (t.detach().to(device, copy=True) for t in (data.x, data.y, data.index))
     subject = Subject(
         classifier=classifier.replace(meter=Meter()),
         data=data,

@@ -148,6 +148,8 @@ def free_folder(name: str) -> Path:
 def _refuse_used(out: Path) -> None:
     if (out / opt.COMMAND).exists():
         raise UnusableInput(f"{out} already holds an audit; go on with --resume {out}, or give another --out")
+    if (out / "report.json").exists():  # of an audit from Python, or whose journal was removed
+        raise UnusableInput(f"{out} already holds a report; give another --out")
 
 
 def _write(report: Report, out: Path) -> list[Path]:
