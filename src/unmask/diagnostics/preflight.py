@@ -211,8 +211,7 @@ def _check_shape(classifier: Classifier, x: Images, streams: Streams) -> Tensor:
                 "x.permute(0, 3, 1, 2)"
             ) from error
         check_precision(classifier.network)
-        if hint := _exported(error):
-            raise UnusableInput(f"the network does not take {len(x)} images: {error}{hint}") from error
+        _refuse_one_size(error)
         raise
     shape = list(logits.shape)
     if logits.ndim != 2 or len(logits) != len(x) or shape[1] < 1:
@@ -229,9 +228,10 @@ def _check_shape(classifier: Classifier, x: Images, streams: Streams) -> Tensor:
     try:
         single = list(_forward(classifier, x[:1], streams[:1].fork("shape")).logits.shape)
     except ModelFailed as error:
+        _refuse_one_size(error)
         raise UnusableInput(
             f"the network takes {len(x)} images but not one alone: {error}; predictions must not depend "
-            f"on the batch{_exported(error)}"
+            "on the batch"
         ) from error
     if single != [1, shape[1]]:
         raise UnusableInput(
@@ -241,10 +241,12 @@ def _check_shape(classifier: Classifier, x: Images, streams: Streams) -> Tensor:
     return logits
 
 
-def _exported(error: ModelFailed) -> str:
-    """The way out for a program of `torch.export` whose guard on the number of images did not hold; else empty."""
-    guarded = "Guard failed" in str(error)
-    return ". It was exported for one batch size: export it with a dynamic batch dimension" if guarded else ""
+def _refuse_one_size(error: ModelFailed) -> None:
+    """**Raises** `UnusableInput` for a program of `torch.export` whose guard on the number of images did not hold."""
+    if "Guard failed" in str(error):
+        raise UnusableInput(
+            f"the network was exported for one batch size; export it with a dynamic batch dimension ({error})"
+        ) from error
 
 
 def _check_logits(logits: Float[Tensor, "batch classes"]) -> tuple[bool, bool]:
