@@ -76,6 +76,15 @@ CASES = {
         ],
         lambda x: x.flip(3)[:, :, 1:5:3, ::2],
     ),
+    "three equal parts, as old exporters write them": (
+        [
+            helper.make_node("Split", ["x"], ["a", "b", "c"], axis=2),
+            helper.make_node("Sub", ["c", "b"], ["d"]),
+            helper.make_node("Add", ["d", "a"], ["y"]),
+        ],
+        [],
+        lambda x: x[:, :, 4:] - x[:, :, 2:4] + x[:, :, :2],
+    ),
     "old soft-max flattens": (
         [helper.make_node("Softmax", ["x"], ["y"], axis=1)],
         [],

@@ -23,6 +23,8 @@ def attributes(node: Any) -> Attributes:
     """A node's attributes as Python values and tensors."""
     helper, numpy_helper = import_module("onnx.helper"), import_module("onnx.numpy_helper")
     found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    if node.op_type == "Split":  # before opset 18 the outputs alone say how many parts there are
+        found.setdefault("num_outputs", len(node.output))
     return {
         k: v.decode()
         if isinstance(v, bytes)
@@ -198,7 +200,7 @@ def _split(inputs: Inputs, stated: Attributes, opset: int) -> tuple[Tensor, ...]
         return x.split(_whole(inputs[1]), axis)
     if "split" in stated:
         return x.split(list(stated["split"]), axis)
-    return x.chunk(stated["num_outputs"], axis) if "num_outputs" in stated else x.chunk(2, axis)
+    return x.chunk(stated["num_outputs"], axis)
 
 
 def _slice(inputs: Inputs, stated: Attributes, opset: int) -> Tensor:
