@@ -22,13 +22,13 @@ from .gradients.repaired import Repaired
 from .gradients.widened import narrow
 from .objectives import Objective, Undetected, cross_entropy, margin
 from .threat import ThreatModel
+from .tracing.repair.learned import Learned
 from .tracing.repair.propose import propose
-from .tracing.suspect import Analysis
+from .tracing.suspect import Analysis, Asks, Group
 
-Group = tuple[str, str, int]
-
-LOST = ("zero", "discrete", "cut", "wrong", "opaque")
-DEAD = ("vanished", "saturated", "underflow")
+# A gradient that is lost or lies, and one that is there and dies.
+LOST = (Asks.REPLACE, Asks.REOPEN)
+DEAD = (Asks.LESS_GAIN, Asks.RESCALE)
 
 
 @dataclass(frozen=True)
@@ -64,31 +64,37 @@ def candidates(
     detector: bool,
     draws: int,
     surrogate: bool = False,
+    learned: Learned | None = None,
 ) -> list[Candidate]:
-    """All entrants, the exact gradient first. `surrogate`: the classifier brings a stand-in of its own.
+    """All entrants, the exact gradient first.
+
+    **Arguments**
+    - `draws`: forwards that one averaged gradient of a random network may take.
+    - `surrogate`: the classifier brings a stand-in of its own.
+    - `learned`: a bridge that was fitted over what autograd cannot see.
 
     Random networks get every one of them under EOT, whose number of draws follows the noise up to `draws` forwards, so
     that no entrant costs much more than another: the copies that smoothing and finite differences look at are draws
     too.
     """
     found = [Candidate("exact", Exact())]
-    repairs = propose(analysis)
+    repairs = propose(analysis, learned)
     found += [Candidate(r.name, Repaired(r.rewrite), at=r.at) for r in repairs]
-    if analysis.where("underflow"):
-        at = {s.group: "logits rescaled before the loss" for s in analysis.where("underflow")}
+    if analysis.asking(Asks.RESCALE):
+        at = {s.group: "logits rescaled before the loss" for s in analysis.asking(Asks.RESCALE)}
         found += [Candidate("logit scale", LogitScale(Exact()), cross_entropy, at)]
         found += (
             [Candidate("logit scale, repaired", LogitScale(Repaired(repairs[0].rewrite)), at=at)]
             if repairs
             else []
         )
-    if analysis.where(*DEAD):
-        at = {s.group: "float64" for s in analysis.where(*DEAD)}
+    if analysis.asking(*DEAD):
+        at = {s.group: "float64" for s in analysis.asking(*DEAD)}
         found.append(Candidate("float64", Float64(Exact()), at=at))
     if narrow(v.data for r in analysis.base.records for v in r.outputs):
-        at = {s.group: "a float32 copy is differentiated" for s in analysis.where(*DEAD, "non_finite")}
+        at = {s.group: "a float32 copy is differentiated" for s in analysis.asking(*DEAD, Asks.FINITE)}
         found.append(Candidate("float32 copy", Widened(), at=at, passes=2))
-    if analysis.where(*LOST, *DEAD, "non_finite"):
+    if analysis.asking(*LOST, *DEAD, Asks.FINITE):
         # Slopes at one scale that mean nothing may still mean something at the attack's scale.
         size = per_element(threat, analysis.base.x.detach())
         sigma = size / 2

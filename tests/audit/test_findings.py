@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from tests.tracing.named import BY_NAME
 
-from unmask.audit.findings import GAP, MISLED, STEADY, GradientState, confirmed
+from unmask.audit.findings import GradientState, confirmed
 from unmask.tracing.record.sites import Site
 from unmask.tracing.suspect import Analysis, Suspect
+from unmask.tracing.symptoms.random import STEADY
+from unmask.tracing.symptoms.thresholds import GAP, MISLED
 
 LEADING_NOWHERE = ("zero", "discrete", "effect", "cut", "opaque")
 
@@ -24,7 +27,7 @@ def named(
 ):
     """Whether a suspect is confirmed, beside one that never is and one that always would be."""
     site = Site("net.py", 3)
-    suspect = Suspect(symptom, "torch.f", site, ("f", "net.py", 3), kind, share, {"jump": jump})
+    suspect = Suspect(BY_NAME[symptom], "torch.f", site, ("f", "net.py", 3), kind, share, {"jump": jump})
     analysis = Analysis((suspect,), None, {}, deterministic, True, ())  # type: ignore[arg-type]
     seen = {"dead_cross_entropy": 0.0, "dead_margin": 0.0, "non_finite": 0.0, **state}
     kept = confirmed(
@@ -128,9 +131,10 @@ def test_an_exploding_gradient_is_named_where_gradients_were_not_finite():
 def test_all_that_are_confirmed_keep_their_order():
     site, group = Site("net.py", 3), ("f", "net.py", 3)
     suspects = [
-        Suspect(s, "torch.f", site, group) for s in ("vanished", "random", "cut", "non_finite", "zero")
+        Suspect(BY_NAME[s], "torch.f", site, group)
+        for s in ("vanished", "random", "cut", "non_finite", "zero")
     ]
     analysis = Analysis(tuple(suspects), None, {}, True, True, ())  # type: ignore[arg-type]
     state = GradientState(0.0, 0.0, 0.0, torch.zeros(0))
     kept = confirmed(analysis, state, deterministic=True, gap=GAP, naive_gap=GAP, gained=0.0, steady=0.0)
-    assert [s.symptom for s in kept] == ["vanished", "cut", "zero"]
+    assert [s.symptom.name for s in kept] == ["vanished", "cut", "zero"]

@@ -111,10 +111,10 @@ def row(name: str, build: Callable[[], nn.Module], symptoms: set[str], text: str
     torch.manual_seed(1)
     network = build().eval()
     analysis = suspects(network)
-    named = [s for s in analysis.suspects if s.symptom in symptoms]
+    named = [s for s in analysis.suspects if s.symptom.name in symptoms]
     lines = file.read_text().splitlines()
     expected = {n for n, line in enumerate(lines, 1) if text and text in line}
-    seen = ", ".join(sorted({s.symptom for s in analysis.suspects})) or "nothing"
+    seen = ", ".join(sorted({s.symptom.name for s in analysis.suspects})) or "nothing"
     right = "yes" if any(s.site.line in expected for s in named) else "no" if symptoms else "–"
     repair, gap = "–", "–"
     if named and symptoms != {"random"}:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from tests.fixtures.digits_networks import trained
+from tests.tracing.named import BY_NAME
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -100,7 +101,9 @@ NOTHING = {"deterministic": False, "gap": 0.0, "naive_gap": 0.0, "gained": 0.0, 
 
 
 def suspect(symptom, line=3, kind="torch"):
-    return Suspect(symptom, "torch.op", Site("net.py", line), ("op", "net.py", line), kind=kind, share=0.9)
+    return Suspect(
+        BY_NAME[symptom], "torch.op", Site("net.py", line), ("op", "net.py", line), kind=kind, share=0.9
+    )
 
 
 @pytest.mark.parametrize(

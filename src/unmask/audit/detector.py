@@ -16,8 +16,9 @@ from ..tracing.analyse import analyse
 from ..tracing.record.recorder import record
 from ..tracing.record.sites import Site
 from ..tracing.suspect import Analysis, title
+from ..tracing.symptoms.thresholds import GAP
 from .context import Subject
-from .findings import GAP, JOINT, end_of_statement
+from .findings import JOINT, end_of_statement
 from .records import MaskingFinding
 from .standing import Standing
 
@@ -55,7 +56,7 @@ def with_detector(subject: Subject, analysis: Analysis, seen: Tensor) -> Analysi
         generator=subject.streams("trace detector", seen),
     )
     known = {s.group for s in analysis.suspects}
-    new = tuple(s for s in more.suspects if s.symptom in LOST and s.group not in known)
+    new = tuple(s for s in more.suspects if s.symptom.asks in LOST and s.group not in known)
     return replace(more, suspects=analysis.suspects + new) if new else analysis
 
 

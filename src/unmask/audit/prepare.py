@@ -13,7 +13,7 @@ from ..diagnostics import Preflight, preflight
 from ..errors import UnusableInput
 from ..state import State
 from ..tracing.analyse import analyse
-from ..tracing.repair.learned import learn_stand_in
+from ..tracing.repair.learned import Learned, learn_stand_in
 from ..tracing.suspect import Analysis
 from .context import Subject
 from .detector import with_detector
@@ -67,10 +67,13 @@ def looked_over(subject: Subject, facts: Preflight, batch_size: int, state: Stat
     return subject if subject.claim.targets is None else replace(subject, aim=find_targets(subject))
 
 
-def trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState]:
-    """Traces at most eight correctly classified examples, and looks at the gradient of at most 32."""
+def trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState, Learned | None]:
+    """Traces at most eight correctly classified examples, and looks at the gradient of at most 32.
 
-    def with_batches_of(size: int) -> tuple[Analysis, GradientState]:
+    Also a stand-in that was learned for what autograd cannot see, where one is called for.
+    """
+
+    def with_batches_of(size: int) -> tuple[Analysis, GradientState, Learned | None]:
         seen = slice(min(64, size))
         with torch.no_grad():
             logits = subject.classifier(subject.x[seen], generator=subject.streams("pick", seen)).logits
@@ -84,6 +87,7 @@ def trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState]:
             seed=subject.seed,
             generator=subject.streams("trace", some),
         )
+        learned = None
         pool = slice(min(POOL, len(subject)))
         if not analysis.warning:
             learn = partial(
@@ -96,7 +100,7 @@ def trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState]:
                 batch_size=min(32, size),
                 generator=subject.streams("stand-in", pool),
             )
-            analysis = tried(subject, "learned stand-ins", learn, analysis, halves=True)
+            learned = tried(subject, "learned stand-ins", learn, None, halves=True)
         if facts.has_detector:
             score = partial(with_detector, subject, analysis, some)
             analysis = tried(subject, "suspects behind the detector's score", score, analysis, halves=True)
@@ -107,7 +111,7 @@ def trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState]:
             subject.y[more],
             generator=subject.streams("gradient", more),
         )
-        return analysis, state
+        return analysis, state, learned
 
     memory = BatchSize(subject.batch_size, "trace", subject.journal, subject.progress)
     memory.size = subject.processes.first(lambda: memory.size)

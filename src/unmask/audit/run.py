@@ -19,7 +19,7 @@ from ..data import Data
 from ..remedies import candidates
 from ..state import State
 from ..target.target import Target
-from ..tracing.analyse import Analysis
+from ..tracing.suspect import Analysis, Asks
 from .attack_runner import Campaign
 from .black_box import outside_steps, queries_spent
 from .consistency import consistency
@@ -86,7 +86,7 @@ def _audited(subject: Subject, attacks: Sequence[Attack]) -> Report:
     subject = looked_over(subject, facts, size, held.only(facts.state) if facts.state else None)
     del held  # with its copy of every tensor
     progress.stage("trace")
-    analysis, state = trace(subject, facts)
+    analysis, state, learned = trace(subject, facts)
     if analysis.warning:
         facts = replace(facts, warnings=(*facts.warnings, analysis.warning))
 
@@ -105,12 +105,13 @@ def _audited(subject: Subject, attacks: Sequence[Attack]) -> Report:
         detector=facts.has_detector,
         draws=subject.budget.draws,
         surrogate=subject.classifier.surrogate is not None,
+        learned=learned,
     )
     # Each process traced for itself, for a repair does not travel; where they disagree, they run what all have.
     names = subject.processes.gather([entrant.name for entrant in entrants])
     entrants = [entrant for entrant in entrants if all(entrant.name in known for known in names)]
     suspicious = subject.processes.first(
-        lambda: bool(set(analysis.suspects) - set(analysis.where("declared")))
+        lambda: any(s.symptom.asks is not Asks.OWN_FORWARD for s in analysis.suspects)
     )
     asking: list[Step] = []
     if subject.outside:

@@ -19,7 +19,8 @@ from ..objectives import margin
 from ..randomness import Streams
 from ..remedies import candidates
 from ..threat import Linf, ThreatModel
-from ..tracing.analyse import Analysis, Suspect, analyse
+from ..tracing.analyse import Analysis, analyse
+from ..tracing.suspect import Asks, Suspect
 from ..types import per_example
 from ..worst_case import WorstCase
 
@@ -109,7 +110,8 @@ class NearestSearch:
         zero_at_x = (slope.grad.flatten(1) == 0).all(1)
         self._climb(found, Exact(), "exact", threat)
         exact_distance = found.distance
-        suspects = [s for s in analysis.suspects if s.symptom != "underflow"]  # CLEVER uses no cross-entropy
+        # CLEVER uses no cross-entropy.
+        suspects = [s for s in analysis.suspects if s.symptom.asks is not Asks.RESCALE]
         for number, gradient in enumerate(_repairs(analysis, threat) if suspects else []):
             # What this network cannot run, such as double precision where it casts by itself, is left out.
             with suppress(Unsupported):
@@ -227,7 +229,7 @@ def _masking(suspects: list[Suspect], exact: Tensor, best: Tensor) -> str:
     if float(nearer.double().mean()) < OFTEN:
         return ""
     first = suspects[0]
-    return f"masked at {_short(str(first.site))} ({first.operation}: {first.symptom})"
+    return f"masked at {_short(str(first.site))} ({first.operation}: {first.symptom.name})"
 
 
 def _short(place: str) -> str:

@@ -17,7 +17,7 @@ from ..objectives import margin
 from ..randomness import Streams
 from ..state import State
 from ..threat import ThreatModel
-from ..tracing.detect.squashing import soft_max_at_the_end
+from ..tracing.squashing import soft_max_at_the_end
 from ..types import Outputs
 from .base import Images, Labels
 from .company import check_use_alone, company, mixed, random_company

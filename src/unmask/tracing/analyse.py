@@ -2,8 +2,7 @@
 
 Four kinds of runs are compared, operation by operation: the same input and seed twice (is the randomness ours to
 control?), another seed (what is random, and where does it come from?), and inputs moved by fractions of epsilon (what
-depends on the input, and does its gradient say how?). `losses`, `misleading`, `vanishing` and `origins`
-each look for one kind of harm.
+depends on the input, and does its gradient say how?). `detect/detectors.py` lists who looks for which kind of harm.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from ..objectives import margin
 from ..randomness import Streams
 from ..threat import Linf, ThreatModel
 from ..types import per_example
-from .detect.declared import declared
+from .detect.detectors import detected
 from .detect.flow import follow
 from .detect.losses import lost_gradients
-from .detect.misleading import misleading
 from .detect.origins import random_origins
+from .detect.runs import Runs
 from .detect.sampling import beside_the_way, drawn
-from .detect.vanishing import explained, vanishing_and_exploding
 from .record import recorder
 from .record.compare import EXCHANGED, SCALES, same, twins_of
 from .record.fidelity import checked, plain_pass
 from .record.values import Trace
-from .suspect import Analysis, Suspect
+from .squashing import last_soft_max
+from .suspect import Analysis
 
 # Runs of a random network over which its operations' results are averaged. Ours.
 DRAWS = 8
@@ -125,22 +124,22 @@ def _analyse(
         else:
             noisy |= beside_the_way(base, other, noisy, twins)
     lost = lost_gradients(classifier, base, moved, noisy, seed=seed, trust=controlled)
-    suspects = [
-        *lost,
-        *misleading(base, moved, y, controlled),
-        *(s for s in vanishing_and_exploding(base, y) if not explained(s, base, moved, lost)),
-        *(
-            Suspect("random", o.operation, o.site, o.group, statistics={"change_of_logits": o.effect})
-            for o in origins
-        ),
-    ]
-    suspects += declared(base, moved, suspects)
+    suspects = detected(Runs(base, moved, y, controlled, tuple(lost), tuple(origins)))
     draws = (
         ()
         if deterministic
         else (base, other, *(record(classifier, x, seed=seed + n) for n in range(2, DRAWS)))
     )
-    return Analysis(tuple(suspects), base, moved, deterministic, controlled, tuple(origins), draws)
+    return Analysis(
+        tuple(suspects),
+        base,
+        moved,
+        deterministic,
+        controlled,
+        tuple(origins),
+        draws,
+        last_soft_max(base),
+    )
 
 
 def _direction(x: Tensor, threat: ThreatModel, streams: Streams) -> Tensor:

@@ -2,14 +2,87 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal
 
-from .detect.origins import Origin
 from .record.sites import Site
 from .record.values import Record, Trace
-from .repair.rules import Bridge
 
 Group = tuple[str, str, int]
+Mechanism = Literal["shattered", "vanishing", "exploding", "stochastic"]
+
+
+class Asks(Enum):
+    """What kind of repair a symptom asks for. `repair/` and `remedies` propose by it and know no symptom by name."""
+
+    REPLACE = "another derivative for the operation: a smooth stand-in, straight through, a measured slope"
+    REOPEN = "a way on behind a cut"
+    LESS_GAIN = "a derivative from where the function is not flat"
+    FINITE = "a gradient that stays finite"
+    RESCALE = "smaller logits before the loss"
+    OWN_FORWARD = "the function's own forward, differentiated; an offer, until it wins"
+    AVERAGE = "a mean over draws"
+    NOTHING = "none of its own: what it follows from is repaired"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """What an audit has measured when it decides which suspects deserve a name.
+
+    **Fields**
+    - `deterministic`: two passes over the same images give the same logits.
+    - `gap`: accuracy that the best repaired gradient takes off the exact one, same attack and examples.
+    - `naive_gap`: accuracy that the whole audit takes off the naive attack.
+    - `gained`: the same, as far as luck does not explain it.
+    - `steady`: mean cosine between the gradients of two draws at the same point; NaN where it was not measured.
+    - `dead_cross_entropy`, `dead_margin`, `non_finite`: shares of clean examples, in [0, 1], whose exact gradient is
+      zero or not finite.
+    - `repaired`: the places where the winner of the race follows another gradient.
+    """
+
+    deterministic: bool
+    gap: float = 0.0
+    naive_gap: float = 0.0
+    gained: float = 0.0
+    steady: float = float("nan")
+    dead_cross_entropy: float = 0.0
+    dead_margin: float = 0.0
+    non_finite: float = 0.0
+    repaired: Collection[Group] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Symptom(ABC):
+    """A way in which an operation spoils a gradient, and all that is decided by it.
+
+    A detector makes `Suspect`s of it; the audit asks it whether a suspect deserves a name, and for the sentence; the
+    repairs ask what it `asks` for. Nothing else tells symptoms apart.
+
+    **Fields**
+    - `name`: one word, distinct.
+    - `mechanism`: what a finding counts it under (Athalye et al. 2018, arXiv:1802.00420, section 3).
+    - `hidden`: the operation is a closed box to autograd, so that a stand-in may be learned for the whole of it.
+    """
+
+    name: str
+    mechanism: Mechanism
+    asks: Asks
+    hidden: bool = False
+
+    @abstractmethod
+    def sentence(self, s: Suspect) -> str:
+        """What was measured, for the report."""
+
+    @abstractmethod
+    def confirmed(self, s: Suspect, m: Measurements) -> bool:
+        """Whether it fooled an attack, or surely would."""
+
+    def harmless(self, s: Suspect, m: Measurements) -> str:
+        """What is worth knowing about it even where it is not confirmed, in a sentence, or ""."""
+        return ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,14 +90,14 @@ class Suspect:
     """One place whose gradient cannot be trusted.
 
     **Fields**
-    - `symptom`: `zero`, `discrete`, `cut`, `wrong`, `saturated`, `vanished`, `underflow`, `non_finite`, `random`,
-      `opaque`, or `effect`: where a discrete decision comes back into the arithmetic.
     - `group`: name and place under which the operation is found again in another pass.
-    - `share`: share of the change of the logits that passes through it, where that was measured.
+    - `kind`: as of `Record`.
+    - `share`: share of the change of the logits that passes through it, in [0, 1]; NaN where it was not measured.
+    - `statistics`: numbers for the report, by name.
     - `records`: its operations in the base run.
     """
 
-    symptom: str
+    symptom: Symptom
     operation: str
     site: Site
     group: Group
@@ -34,13 +107,35 @@ class Suspect:
     records: tuple[Record, ...] = ()
 
 
+@dataclass(frozen=True)
+class Origin:
+    """A source of randomness.
+
+    **Fields**
+    - `operation`, `site`, `group`: what draws, where, and its name in another pass.
+    - `python`: drawn by Python or NumPy code, not by a torch operation.
+    - `effect`: largest change of a logit that this source alone causes, or NaN where it cannot be held still.
+    """
+
+    operation: str
+    site: Site
+    group: Group
+    python: bool
+    effect: float
+
+
 @dataclass(frozen=True, eq=False)
 class Analysis:
     """All suspects, the runs that they were found in, and what was seen on the way.
 
-    `stand_in` is a learned bridge and the cosine between its slopes and the changes seen, where one was learned.
-    `draws` are runs on the same input under different seeds, for a random network.
-    `warning`: what could not be examined, or "".
+    **Fields**
+    - `base`: the recorded run on the images; `moved`: those on moved images, by the share of epsilon.
+    - `deterministic`: neither at the images nor between them does another seed change the logits.
+    - `controlled`: equal seeds give equal logits.
+    - `origins`: where randomness enters.
+    - `draws`: runs on the same input under different seeds, for a random network.
+    - `squashing`: the soft-max at the end of the network, where there is one.
+    - `warning`: what could not be examined, or "".
     """
 
     suspects: tuple[Suspect, ...]
@@ -50,12 +145,16 @@ class Analysis:
     controlled: bool
     origins: tuple[Origin, ...]
     draws: tuple[Trace, ...] = ()
-    stand_in: tuple[Bridge, float] | None = None
+    squashing: Record | None = None
     warning: str = ""
 
-    def where(self, *symptoms: str) -> list[Suspect]:
+    def where(self, *symptoms: Symptom) -> list[Suspect]:
         """The suspects of some symptoms."""
         return [s for s in self.suspects if s.symptom in symptoms]
+
+    def asking(self, *kinds: Asks) -> list[Suspect]:
+        """The suspects whose symptoms ask for some kinds of repair."""
+        return [s for s in self.suspects if s.symptom.asks in kinds]
 
 
 def title(name: str, r: Record) -> str:

@@ -12,6 +12,7 @@ from unmask.tracing.analyse import analyse
 from unmask.tracing.detect.flow import follow
 from unmask.tracing.detect.losses import _wraps
 from unmask.tracing.detect.misleading import misleading
+from unmask.tracing.detect.runs import Runs
 from unmask.tracing.record.compare import SCALES
 from unmask.tracing.record.recorder import record
 
@@ -23,7 +24,7 @@ def symptoms(network, x, epsilon=0.01):
         y = network(x).argmax(1)
     generator = torch.Generator().manual_seed(0)
     found = analyse(Classifier(network), x, y, Linf(epsilon=epsilon), seed=0, generator=generator)
-    return {s.symptom for s in found.suspects}
+    return {s.symptom.name for s in found.suspects}
 
 
 def images(batch=N, seed=0):
@@ -78,7 +79,7 @@ def misled(network, x, move):
     """Symptoms of a step by `move`, a quarter of it, and a sixteenth."""
     moved = {scale: run(network, x + scale * move) for scale in SCALES}
     y = torch.zeros(len(x), dtype=torch.int64)
-    return {s.symptom for s in misleading(run(network, x), moved, y, True)}
+    return {s.symptom.name for s in misleading(Runs(run(network, x), moved, y), [])}
 
 
 @pytest.mark.parametrize(("flat", "named"), [(7, False), (9, True)])

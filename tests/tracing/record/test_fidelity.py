@@ -3,15 +3,16 @@
 import pytest
 import torch
 from tests.tracing.idioms import DRAWN, HONEST, SEEN, Network, energy, spare
+from tests.tracing.named import named
 from tests.tracing.networks import linear
 from tests.tracing.test_analyse import images, suspects
 from torch import nn
 
 from unmask.classifier import Classifier, seeded
-from unmask.tracing.detect.squashing import soft_max_at_the_end
 from unmask.tracing.record.draws import generator_states
 from unmask.tracing.record.fidelity import checked, plain_pass
 from unmask.tracing.record.recorder import record
+from unmask.tracing.squashing import soft_max_at_the_end
 
 BUILDERS = {
     **{name: lambda step=step: Network(step) for name, (step, *_) in SEEN.items()},
@@ -57,7 +58,7 @@ def test_the_recorded_pass_is_the_plain_one(name):
 def test_ordinary_code_is_not_accused(name):
     analysis = suspects(HONEST[name]())
     assert analysis.warning == ""
-    assert not analysis.suspects, [(s.symptom, s.operation, str(s.site)) for s in analysis.suspects]
+    assert not analysis.suspects, [(s.symptom.name, s.operation, str(s.site)) for s in analysis.suspects]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -66,9 +67,9 @@ def test_the_cut_is_named_at_its_line(name):
     step, symptoms, text = SEEN[name]
     analysis = suspects(Network(step))
     assert analysis.warning == ""
-    named = [s for s in analysis.suspects if s.symptom in symptoms]
+    named = [s for s in analysis.suspects if s.symptom.name in symptoms]
     assert any(s.site.line in lines_with(text) for s in named), [
-        (s.symptom, s.operation, s.site.line) for s in analysis.suspects
+        (s.symptom.name, s.operation, s.site.line) for s in analysis.suspects
     ]
 
 
@@ -78,8 +79,8 @@ def test_a_drawn_weight_is_random_at_its_line(name):
     analysis = suspects(spare(step)())
     assert analysis.warning == ""
     assert not analysis.deterministic
-    assert any(s.site.line in lines_with(text) for s in analysis.where("random")), [
-        (s.symptom, s.operation, s.site.line) for s in analysis.suspects
+    assert any(s.site.line in lines_with(text) for s in analysis.where(*named("random"))), [
+        (s.symptom.name, s.operation, s.site.line) for s in analysis.suspects
     ]
 
 
@@ -141,7 +142,7 @@ class OnlyAsWritten(nn.Module):
 def test_cuts_stay_cuts_where_a_pass_without_them_is_another_one():
     analysis = suspects(OnlyAsWritten())
     assert "could not look behind" in analysis.warning
-    assert analysis.where("cut", "zero")
+    assert analysis.where(*named("cut", "zero"))
 
 
 def test_a_difference_is_told_in_words():

@@ -161,4 +161,4 @@ def test_an_honest_function_enters_the_race_and_is_no_suspect_of_another_kind():
             return grad * 3
 
     found = suspects(Wrapped(Honest.apply)).suspects
-    assert [s.symptom for s in found] == ["declared"]
+    assert [s.symptom.name for s in found] == ["declared"]

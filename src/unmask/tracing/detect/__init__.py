@@ -1,1 +1,1 @@
-"""Looking for harm in recorded passes: where the gradient is lost, false, dead, infinite or random."""
+"""What loses, falsifies, saturates or randomises the gradient: each detector looks for one kind of harm."""

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from ..record.compare import changed, twins_of
-from ..record.recorder import Trace
 from ..suspect import Suspect, title
+from ..symptoms.declared import DECLARED
+from .runs import Runs
 
 
-def declared(base: Trace, moved: dict[float, Trace], found: list[Suspect]) -> list[Suspect]:
+def declared(runs: Runs, found: list[Suspect]) -> list[Suspect]:
     """Every custom function whose result depends on the input and that nothing else has named.
 
     A straight-through estimator may be all that an attack needs, or lead it nowhere near what its forward does: no
     cosine at one point says which. Such a function is a suspect whose own forward enters the race, and is named only if
     that wins.
     """
-    twins, known = twins_of(moved), {s.group for s in found}
+    twins, known = twins_of(runs.moved), {s.group for s in found}
     suspects: dict[tuple[str, str, int], Suspect] = {}
-    for r in base.records:
+    for r in runs.base.records:
         if r.kind != "function" or r.group in known or r.group in suspects:
             continue
         if any(v.edge is not None for v in r.inputs) and any(
             changed(r, run.get(r.key)) for run in twins.values()
         ):
-            suspects[r.group] = Suspect("declared", title(r.name, r), r.site, r.group, r.kind, records=(r,))
+            suspects[r.group] = Suspect(DECLARED, title(r.name, r), r.site, r.group, r.kind, records=(r,))
     return list(suspects.values())

@@ -16,10 +16,12 @@ import torch
 from ...classifier import Classifier
 from ..record.compare import EXCHANGED, SCALES, Twins, changed, decided_otherwise, same, twins_of
 from ..record.freeze import share_through
-from ..record.operations import COPIES, CUTS, EXITS
+from ..record.operations import COPIES, CUTS, EXITS, SATURATING
 from ..record.values import Record, Trace
-from ..repair.stand_ins import SATURATING
-from ..suspect import Group, Suspect, base_name, title
+from ..suspect import Group, Suspect, Symptom, base_name, title
+from ..symptoms.dying import SATURATED
+from ..symptoms.lost import CUT, DISCRETE, EFFECT, OPAQUE, ZERO
+from ..symptoms.wrong import WRONG
 from .jump import Jump
 from .slopes import WRAPPING, zero_everywhere
 
@@ -40,7 +42,7 @@ def lost_gradients(
 
     **Cost**: one forward per place and move until a move shows a step, and those of `Jump`.
     """
-    groups: dict[tuple[str, Group], list[Record]] = defaultdict(list)
+    groups: dict[tuple[Symptom, Group], list[Record]] = defaultdict(list)
     twins = twins_of(moved)
     for r in base.records:
         if (
@@ -50,19 +52,19 @@ def lost_gradients(
         ):
             continue
         symptom = _loses(r, classifier)
-        if symptom == "zero" and r.kind == "torch" and base_name(r) in SATURATING:
-            symptom = "saturated"  # it has a slope elsewhere
-        if not symptom and any(_wraps(r, twins[scale].get(r.key)) for scale in SCALES):
-            symptom = "wrong"
-        if symptom:
+        if symptom is ZERO and r.kind == "torch" and base_name(r) in SATURATING:
+            symptom = SATURATED  # it has a slope elsewhere
+        if symptom is None and any(_wraps(r, twins[scale].get(r.key)) for scale in SCALES):
+            symptom = WRONG
+        if symptom is not None:
             groups[symptom, r.group].append(r)
         if r.switched_off_at is not None and any(v.edge is not None for v in r.inputs):
             place = r.switched_off_at
-            groups["cut", ("no_grad", place.file or place.module, place.line)].append(r)
+            groups[CUT, ("no_grad", place.file or place.module, place.line)].append(r)
     if trust and not groups and not any(r.name in EXITS for r in base.records):
         for r in base.records:  # it left torch where nobody could see it, in a thread for instance
             if r.index not in noisy and _arrived(r, twins):
-                groups["cut", r.group].append(r)
+                groups[CUT, r.group].append(r)
     suspects = []
     chaos = _jump(base, moved)
     jump = Jump(classifier, base, moved[SCALES[0]], seed=seed)
@@ -123,7 +125,7 @@ def _effects(base: Trace, suspects: list[Suspect]) -> list[Suspect]:
     """Where a decision made in one line takes effect in another: `dark = x < 0.3` and, later, `where(dark, …)`."""
     effects = []
     for s in suspects:
-        if s.symptom != "discrete" or not s.records:
+        if s.symptom is not DISCRETE or not s.records:
             continue
         reached = {s.records[0].index}
         for r in base.records[s.records[0].index + 1 :]:
@@ -137,7 +139,7 @@ def _effects(base: Trace, suspects: list[Suspect]) -> list[Suspect]:
                     effects.append(
                         replace(
                             s,
-                            symptom="effect",
+                            symptom=EFFECT,
                             operation=title(r.name, r),
                             site=r.site,
                             group=r.group,
@@ -151,9 +153,7 @@ def _effects(base: Trace, suspects: list[Suspect]) -> list[Suspect]:
 
 def _without_echoes(suspects: list[Suspect]) -> list[Suspect]:
     """Drops what a better-named suspect already says: a conversion behind a cut, and casts of a comparison's result."""
-    cut_files = {
-        (s.site.file, s.site.line) for s in suspects if s.symptom == "cut" and s.group[0] not in EXITS
-    }
+    cut_files = {(s.site.file, s.site.line) for s in suspects if s.symptom is CUT and s.group[0] not in EXITS}
     kept = []
     for s in suspects:
         exits = s.group[0] in EXITS
@@ -163,23 +163,23 @@ def _without_echoes(suspects: list[Suspect]) -> list[Suspect]:
     return kept
 
 
-def _loses(r: Record, classifier: Classifier) -> str:
-    """How this operation loses the gradient of its inputs, or ""."""
+def _loses(r: Record, classifier: Classifier) -> Symptom | None:
+    """How this operation loses the gradient of its inputs; None where it does not."""
     arriving = [v for v in r.inputs if v.edge is not None]
     if not arriving:
-        return ""
+        return None
     if r.name in CUTS or r.name in EXITS:
-        return "cut"
+        return CUT
     leaving = [v for v in r.outputs if v.edge is not None]
     if not leaving:
         if any(v.data.is_floating_point() for v in r.outputs):
-            return (
-                "opaque" if r.kind == "opaque" else "cut" if r.name in COPIES or r.kind == "hook" else "zero"
-            )
-        return "discrete" if r.outputs else ""
+            if r.kind == "opaque":
+                return OPAQUE
+            return CUT if r.name in COPIES or r.kind == "hook" else ZERO
+        return DISCRETE if r.outputs else None
     if len(leaving) < len(r.outputs) and any(v.edge is None for v in r.outputs):
-        return "discrete"  # indices beside values
-    return "zero" if zero_everywhere(r) else ""
+        return DISCRETE  # indices beside values
+    return ZERO if zero_everywhere(r) else None
 
 
 def _raises(r: Record) -> bool:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from torch import Tensor
-
 from ...objectives import margin
 from ..record.compare import SCALES, twins_of
-from ..record.values import Record, Trace
-from ..repair.stand_ins import SATURATING
+from ..record.operations import SATURATING
+from ..record.values import Record
 from ..suspect import Group, Suspect, base_name, title
+from ..symptoms.dying import SATURATED
+from ..symptoms.wrong import WRONG
 from .flow import arriving
+from .runs import Runs
 from .slopes import agreement, blocked, elementwise, zero_everywhere
 
 # Below this cosine between predicted and true change, an operation's derivative is useless at an attack's scale. Ours.
@@ -26,10 +27,11 @@ RAMPS = frozenset(("clamp", "clip", "hardtanh", "hardsigmoid"))
 FLOORS = frozenset(("clamp_min", "clamp_max"))
 
 
-def misleading(base: Trace, moved: dict[float, Trace], y: Tensor, controlled: bool) -> list[Suspect]:
+def misleading(runs: Runs, found: list[Suspect]) -> list[Suspect]:
     """The places whose own slope predicts nothing, or denies a change that was seen."""
-    if not controlled:
+    if not runs.controlled:
         return []
+    base, moved, y = runs.base, runs.moved, runs.y
     groups: dict[Group, list[tuple[Record, float]]] = defaultdict(list)
     twins = twins_of(moved)
     # What a division by zero gives where the result is multiplied by zero is nobody's harm, before or after a move.
@@ -66,12 +68,12 @@ def misleading(base: Trace, moved: dict[float, Trace], y: Tensor, controlled: bo
         if (cosines and max(cosines.values()) < USELESS) or stuck > BLOCKED:
             groups[r.group].append((r, min(max(cosines.values(), default=1.0), 1 - stuck)))
     suspects = []
-    for group, found in groups.items():
-        first = found[0][0]
+    for group, calls_there in groups.items():
+        first = calls_there[0][0]
         if first.kind != "hook" and zero_everywhere(first):
             continue  # already named as lost
-        best = max(cosine for _, cosine in found)
-        symptom = "saturated" if first.kind == "torch" and base_name(first) in SATURATING else "wrong"
+        best = max(cosine for _, cosine in calls_there)
+        symptom = SATURATED if first.kind == "torch" and base_name(first) in SATURATING else WRONG
         suspects.append(
             Suspect(
                 symptom,
@@ -80,7 +82,7 @@ def misleading(base: Trace, moved: dict[float, Trace], y: Tensor, controlled: bo
                 group,
                 first.kind,
                 statistics={"cosine": best},
-                records=tuple(r for r, _ in found),
+                records=tuple(r for r, _ in calls_there),
             )
         )
     return suspects

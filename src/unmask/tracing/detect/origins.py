@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from ...classifier import Classifier
@@ -12,27 +10,13 @@ from ..record.freeze import logits_with
 from ..record.operations import EXITS
 from ..record.sites import Frame, Site
 from ..record.values import Record, Trace
+from ..suspect import Origin, Suspect
+from ..symptoms.random import RANDOM
 from .drawing import drawing_line
+from .runs import Runs
 
 # They hand out memory as it is: what it happens to hold is no draw.
 UNSET = frozenset("empty empty_like empty_strided empty_permuted new_empty new_empty_strided".split())
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A source of randomness.
-
-    **Fields**
-    - `operation`, `site`, `group`: what draws, where, and its name in another pass.
-    - `python`: drawn by Python or NumPy code, not by a torch operation.
-    - `effect`: largest change of a logit that this source alone causes, or NaN where it cannot be held still.
-    """
-
-    operation: str
-    site: Site
-    group: tuple[str, str, int]
-    python: bool
-    effect: float
 
 
 def random_origins(
@@ -97,6 +81,14 @@ def random_origins(
         operation = f"torch.{first.name}" if first.kind == "torch" else first.name
         return [Origin(operation, first.site, first.group, False, effect)]
     return list(origins.values())
+
+
+def sources(runs: Runs, found: list[Suspect]) -> list[Suspect]:
+    """Every origin of randomness."""
+    return [
+        Suspect(RANDOM, o.operation, o.site, o.group, statistics={"change_of_logits": o.effect})
+        for o in runs.origins
+    ]
 
 
 def _python_origin(

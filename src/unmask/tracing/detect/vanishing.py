@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections import defaultdict
 
 import torch
-from torch import Tensor
 
 from ...objectives import cross_entropy, margin
 from ..record.compare import same, twins_of
 from ..record.sites import Site
 from ..record.values import Record, Trace
-from ..suspect import Group, Suspect, title
+from ..suspect import Group, Suspect, Symptom, title
+from ..symptoms.dying import VANISHED
+from ..symptoms.non_finite import NON_FINITE
+from ..symptoms.underflow import UNDERFLOW
 from .flow import Passage, follow
+from .runs import Runs
 from .slopes import zero_everywhere
 
 # Least share of the examples whose gradient must die at one place before it counts. Ours.
 DEAD_SHARE = 0.1
 
 
-def vanishing_and_exploding(base: Trace, y: Tensor) -> list[Suspect]:
-    """Follows the gradients of cross-entropy and margin back to where they stop."""
+def vanishing_and_exploding(runs: Runs, found: list[Suspect]) -> list[Suspect]:
+    """Follows the gradients of cross-entropy and margin back to where they stop, unless the way on was lost before."""
+    base, y = runs.base, runs.y
     suspects = []
     flow = follow(base, cross_entropy, y)
     if flow.dead_at_logits > DEAD_SHARE and base.records:
@@ -32,7 +36,7 @@ def vanishing_and_exploding(base: Trace, y: Tensor) -> list[Suspect]:
         }
         suspects.append(
             Suspect(
-                "underflow",
+                UNDERFLOW,
                 title(last.name, last),
                 place,
                 last.group,
@@ -44,12 +48,12 @@ def vanishing_and_exploding(base: Trace, y: Tensor) -> list[Suspect]:
         )
     for objective in (cross_entropy, margin):
         flow = follow(base, objective, y)
-        groups: dict[tuple[str, Group], list[Passage]] = defaultdict(list)
+        groups: dict[tuple[Symptom, Group], list[Passage]] = defaultdict(list)
         for passage in flow.passages:
             if passage.spoiled > 0:
-                groups["non_finite", passage.record.group].append(passage)
+                groups[NON_FINITE, passage.record.group].append(passage)
             elif passage.killed > DEAD_SHARE and not zero_everywhere(passage.record):
-                groups["vanished", passage.record.group].append(passage)
+                groups[VANISHED, passage.record.group].append(passage)
         for (symptom, group), passages in groups.items():
             first = passages[0].record
             statistics = {
@@ -57,7 +61,7 @@ def vanishing_and_exploding(base: Trace, y: Tensor) -> list[Suspect]:
                 "spoiled": max(p.spoiled for p in passages),
                 "attenuation": min(p.attenuation for p in passages),
             }
-            if any(s.symptom == symptom and s.group == group for s in suspects):
+            if any(s.symptom is symptom and s.group == group for s in suspects):
                 continue
             records = tuple(p.record for p in passages)
             suspects.append(
@@ -65,12 +69,12 @@ def vanishing_and_exploding(base: Trace, y: Tensor) -> list[Suspect]:
                     symptom, title(group[0], first), first.site, group, first.kind, 1.0, statistics, records
                 )
             )
-    return suspects
+    return [s for s in suspects if not _explained(s, base, runs.moved, runs.lost)]
 
 
-def explained(s: Suspect, base: Trace, moved: dict[float, Trace], lost: list[Suspect]) -> bool:
+def _explained(s: Suspect, base: Trace, moved: dict[float, Trace], lost: tuple[Suspect, ...]) -> bool:
     """Whether a gradient dies here only because the way on was lost before: named there already."""
-    if s.symptom != "vanished":
+    if s.symptom is not VANISHED:
         return False
     groups = {found.group for found in lost}
     guilty: set[int] = set()

@@ -28,6 +28,11 @@ NEW_LIKE = frozenset(
     "empty_like zeros_like ones_like full_like rand_like randn_like randint_like new_empty new_zeros new_ones new_full "
     "new_empty_strided".split()
 )
+# Flat somewhere, steep elsewhere.
+SATURATING = frozenset(
+    "sigmoid expit tanh softmax log_softmax logsigmoid erf hardsigmoid hardtanh softsign atan arctan clamp clip "
+    "clamp_min clamp_max relu6 relu threshold hardshrink softshrink".split()
+)
 APPLIED = frozenset(("apply_", "map_", "map2_"))
 # Draws that overwrite what they are called on; only the rest of their arguments matters.
 FILLS = frozenset("uniform_ normal_ bernoulli_ random_ exponential_ geometric_ cauchy_ log_normal_".split())

@@ -12,7 +12,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from ..record.operations import COPIES, EXITS
 from ..record.values import Record, Trace, Value
-from ..suspect import Analysis, Suspect
+from ..suspect import Analysis, Asks, Suspect
 from .rules import INPUT, Bridge, Group, fitted
 
 # Least correlation between what goes into a region and what comes out for the identity to stand in for it. Ours.
@@ -28,9 +28,9 @@ def bridges_across(analysis: Analysis, guilty: list[Suspect]) -> tuple[list[Brid
     """A bridge for each guilty operation that has one, and their correlations."""
     found: dict[Bridge, float] = {}
     for s in guilty:
-        if s.symptom == "non_finite" or not s.records:
+        if s.symptom.asks is Asks.FINITE or not s.records:
             continue
-        if s.symptom == "cut":
+        if s.symptom.asks is Asks.REOPEN:
             bridge = _exit_bridge(analysis) or _way_round(analysis, guilty)
         else:
             bridge = _region_bridge(analysis, s.records[0])
@@ -257,7 +257,7 @@ def _way_round(analysis: Analysis, guilty: list[Suspect]) -> tuple[Bridge, float
 
     if leads_on(get_gradient_edge(base.x)):
         return None
-    cuts = {r.index: r for s in guilty if s.symptom == "cut" for r in s.records}
+    cuts = {r.index: r for s in guilty if s.symptom.asks is Asks.REOPEN for r in s.records}
     for n in sorted(cuts, reverse=True):
         best = best_end(base.x.detach(), [cuts[n]])
         if best is not None and leads_on(cuts[n].outputs[0].edge):

@@ -6,82 +6,38 @@ stand in. What leaves and what comes back is recorded, and a small network learn
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...classifier import Classifier, seeded
 from ...randomness import Streams
 from ...threat import ThreatModel
 from ..record.recorder import record
 from ..record.values import Trace
-from ..suspect import Analysis
+from ..suspect import Analysis, Asks
 from .bridges import ALIKE, Crossing, dependents, exit_crossing
-
-Rows = Float[Tensor, "points features"]
+from .regression import BentMap, bend, linear_regression
+from .rules import Bridge
 
 # Points to learn from, as a multiple of the number of elements that leave, and its bounds. Ours: a linear map is found
 # exactly from as many points as it has inputs.
 POINTS = (2, 1024, 2048)
-# Updates and width of the bent part, ours.
-STEPS, WIDTH = 600, 64
 
 
-def regress(
-    network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, steps: int, rate: float
-) -> float:
-    """Fits a network to pairs (input, target) by Adam on the mean squared error, the rate falling by a cosine.
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """A bridge over what autograd cannot see, fitted to what was seen there.
 
-    Leaves the network in eval mode with frozen parameters; returns the error of the last batch.
-    """
-    network.train().requires_grad_(True)
-    optimiser = torch.optim.Adam(network.parameters(), lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    error = torch.tensor(torch.nan)
-    for _, (x, target) in zip(range(steps), batches, strict=False):
-        with torch.enable_grad():
-            error = F.mse_loss(network(x), target)
-            optimiser.zero_grad()
-            error.backward()
-        optimiser.step()
-        schedule.step()
-    network.eval().requires_grad_(False)
-    return float(error.detach())
-
-
-class StandIn(nn.Module):
-    """A linear map, fitted in closed form, and a bent correction to it, fitted by gradient descent where that helps.
-
-    **Arguments**
-    - `shape_in`, `shape_out`: of one example, without the batch.
-    - `weight`, `offset`: the linear map on flattened examples.
+    **Fields**
+    - `cosine`: mean, between the changes that its slopes predict and those seen on held-out images.
     """
 
-    def __init__(
-        self,
-        shape_in: torch.Size,
-        shape_out: torch.Size,
-        weight: Float[Tensor, "features results"],
-        offset: Float[Tensor, " results"],
-    ):
-        super().__init__()
-        self.shape_in, self.shape_out = shape_in, shape_out
-        self.weight, self.offset = weight, offset
-        self.bent: nn.Module | None = None
-        self.center, self.spread = torch.zeros_like(weight[:, 0]), torch.ones_like(weight[:, 0])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """One example `shape_in`, or a batch of them, to `shape_out`."""
-        single = x.shape == self.shape_in
-        flat = x.reshape(1 if single else len(x), -1).to(self.weight.dtype)
-        made = flat @ self.weight + self.offset
-        if self.bent is not None:
-            made = made + self.bent((flat - self.center) / self.spread)
-        return made.reshape(self.shape_out if single else (len(x), *self.shape_out))
+    bridge: Bridge
+    cosine: float
 
 
 def learn_stand_in(
@@ -93,8 +49,8 @@ def learn_stand_in(
     seed: int,
     batch_size: int = 32,
     generator: torch.Generator | Streams,
-) -> Analysis:
-    """The analysis with a learned bridge over its cut, where one is called for and measures up.
+) -> Learned | None:
+    """A learned bridge over the analysis's cut, where one is called for and measures up.
 
     Called for is one where the result of the hidden part has another shape than what it was given. A linear map and a
     bent one are fitted to three quarters of the images and to points around them, up to epsilon away; the one whose
@@ -111,7 +67,7 @@ def learn_stand_in(
     """
     crossing = _called_for(analysis)
     if crossing is None or len(pool) < 4:
-        return analysis
+        return None
     shapes = _examples(crossing, analysis.base)
     assert shapes is not None  # it was looked at when called for
     times, least, most = POINTS
@@ -119,25 +75,27 @@ def learn_stand_in(
     streams = Streams.of(generator, len(pool))
     seen = _observe(classifier, crossing, pool, threat, points, batch_size, seed, streams)
     if seen is None:
-        return analysis
+        return None
     out = torch.arange(len(pool), device=pool.device) % 4 == 0
     inputs, targets = (torch.cat([pair[n][~out] for pair in seen]) for n in (0, 1))
     (x, y), *near = [(s[out], t[out]) for s, t in seen]
     with seeded(seed, pool.device), torch.enable_grad():
-        weight, offset = _regression(inputs.flatten(1), targets.flatten(1))
-        linear = StandIn(inputs.shape[1:], targets.shape[1:], weight, offset)
-        both = linear, _bend(linear, inputs, targets)
+        weight, offset = linear_regression(inputs.flatten(1), targets.flatten(1))
+        linear = BentMap(inputs.shape[1:], targets.shape[1:], weight, offset)
+        both = linear, bend(linear, inputs, targets)
     measured = [_agreement(f, x, [(s - x, t - y) for s, t in near]) for f in both]
     best = max(measured)
     if not best > ALIKE:
-        return analysis
-    return replace(analysis, stand_in=(crossing.bridge(both[measured.index(best)]), best))
+        return None
+    return Learned(crossing.bridge(both[measured.index(best)]), best)
 
 
 def _called_for(analysis: Analysis) -> Crossing | None:
     """The hidden part, if its result has another shape than what it was given."""
-    crossings = [exit_crossing(analysis)] if analysis.where("cut") else []
-    hidden = [s for s in analysis.where("opaque", "zero") if s.kind in ("opaque", "function")]
+    crossings = [exit_crossing(analysis)] if analysis.asking(Asks.REOPEN) else []
+    hidden = [
+        s for s in analysis.asking(Asks.REPLACE) if s.symptom.hidden and s.kind in ("opaque", "function")
+    ]
     crossings += [Crossing(("", "", 0), s.records[0], "each", alone=True) for s in hidden]
     for crossing in crossings:
         crossing = None if crossing is None else _back_as_numbers(analysis, crossing)
@@ -201,45 +159,7 @@ def _observe(
     return found
 
 
-def _regression(x: Rows, y: Rows) -> tuple[Tensor, Tensor]:
-    """Ridge regression in closed form; the ridge is a thousandth of a percent of the mean variance."""
-    mean_x, mean_y = x.double().mean(0), y.double().mean(0)
-    a, b = x.double() - mean_x, y.double() - mean_y
-    ridge = 1e-5 * a.square().sum() / min(a.shape)
-    if len(a) < a.shape[1]:
-        gram = a @ a.T
-        weight = a.T @ torch.linalg.solve(gram + ridge * torch.eye(len(a)).to(gram), b)
-    else:
-        gram = a.T @ a
-        weight = torch.linalg.solve(gram + ridge * torch.eye(a.shape[1]).to(gram), a.T @ b)
-    return weight.float(), (mean_y - mean_x @ weight).float()
-
-
-def _bend(linear: StandIn, x: Tensor, y: Tensor) -> StandIn:
-    """What the linear map misses, learnt by a network of one hidden layer."""
-    bent = StandIn(linear.shape_in, linear.shape_out, linear.weight, linear.offset)
-    with torch.no_grad():
-        missed = (y - linear(x)).flatten(1)
-    bent.center, bent.spread = x.flatten(1).mean(0), x.flatten(1).std(0).clamp_min(1e-3)
-    flat, size = (x.flatten(1) - bent.center) / bent.spread, missed.std().clamp_min(1e-12)
-    # Smooth, for its slopes are what it is wanted for.
-    layers = nn.Sequential(nn.Linear(flat.shape[1], WIDTH), nn.SiLU(), nn.Linear(WIDTH, missed.shape[1]))
-    layers.to(x.device)
-
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        while True:
-            some = torch.randint(len(flat), (128,), device=x.device)
-            yield flat[some], missed[some] / size
-
-    regress(layers, batches(), steps=STEPS, rate=1e-2)
-    with torch.no_grad():
-        layers[2].weight.mul_(size)  # type: ignore[union-attr]
-        layers[2].bias.mul_(size)  # type: ignore[union-attr]
-    bent.bent = layers
-    return bent
-
-
-def _agreement(stand_in: StandIn, x: Tensor, near: list[tuple[Tensor, Tensor]]) -> float:
+def _agreement(stand_in: BentMap, x: Tensor, near: list[tuple[Tensor, Tensor]]) -> float:
     """Mean cosine between the change that the stand-in's slope predicts and the change seen; `near` holds both."""
     cosines = []
     for step, change in near:

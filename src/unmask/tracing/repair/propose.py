@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..detect.squashing import last_soft_max
-from ..record.operations import EXITS
-from ..suspect import Analysis, Suspect
+from ..record.operations import EXITS, SATURATING
+from ..suspect import Analysis, Asks, Suspect
 from .bridges import best_end, bridges_across, dependents, main_input, source_of
+from .learned import Learned
 from .rules import (
     Bridge,
     Gain,
@@ -21,10 +21,12 @@ from .rules import (
     Rule,
     Smooth,
 )
-from .stand_ins import SATURATING, SMOOTH, base_name, typical_width
+from .stand_ins import SMOOTH, base_name, typical_width
 
 # Largest typical input of a saturating function that still has a useful derivative. Ours.
 LIVELY = 2.0
+# What is repaired at the operation itself.
+AT_THE_PLACE = (Asks.REPLACE, Asks.REOPEN, Asks.LESS_GAIN, Asks.FINITE)
 OWN = "its own forward is differentiated instead of the backward it declares"
 
 
@@ -37,16 +39,16 @@ class Repair:
     at: dict[Group, str] = field(default_factory=dict)
 
 
-def propose(analysis: Analysis) -> list[Repair]:
-    """Candidate repairs, simplest first.
+def propose(analysis: Analysis, learned: Learned | None = None) -> list[Repair]:
+    """Candidate repairs, simplest first; `learned` is a bridge that was fitted to this analysis.
 
     Smooth stand-ins at each guilty operation, identity across each guilty region, and, for randomness that scales or
     drops neurons, the undefended pass.
     """
-    guilty = [s for s in analysis.suspects if s.symptom not in ("random", "underflow", "effect", "declared")]
-    heal = any(s.symptom == "cut" for s in guilty)
+    guilty = analysis.asking(*AT_THE_PLACE)
+    heal = bool(analysis.asking(Asks.REOPEN))
     rules, words = _rules(guilty)
-    squashing = last_soft_max(analysis.base)
+    squashing = analysis.squashing
     if squashing is not None:
         rules[squashing.group] = Probabilities()
         words[squashing.group] = "the logits in front of the soft-max are differentiated"
@@ -68,10 +70,13 @@ def propose(analysis: Analysis) -> list[Repair]:
             **{b.target: f"identity across the region, correlation {w:.2f}" for b, w in bridged.items()},
         }
         repairs.append(Repair("identity", Rewrite(rules, tuple(bridges), heal), at))
-    if analysis.stand_in is not None:
-        bridge, cosine = analysis.stand_in
-        word = f"a learned stand-in, cosine {cosine:.2f} between its slopes and the changes seen on held-out images"
-        at = {**words, **{s.group: word for s in guilty if s.symptom in ("cut", "opaque", "zero")}}
+    if learned is not None:
+        bridge = learned.bridge
+        word = (
+            f"a learned stand-in, cosine {learned.cosine:.2f} between its slopes and the changes seen on held-out "
+            "images"
+        )
+        at = {**words, **{s.group: word for s in guilty if s.symptom.hidden}}
         others = {g: rule for g, rule in rules.items() if g != bridge.target}
         repairs.append(Repair("learned", Rewrite(others, (bridge,), heal), at))
     repairs += _own_forwards(analysis, rules, exits, heal, words)
@@ -107,7 +112,7 @@ def _own_forwards(
     words: dict[Group, str],
 ) -> list[Repair]:
     """What custom functions compute, in the place of the backward that they declare, where nothing else suspects it."""
-    declared = {s.group for s in analysis.where("declared")} - set(rules)
+    declared = {s.group for s in analysis.asking(Asks.OWN_FORWARD)} - set(rules)
     word = dict.fromkeys(declared, OWN)
     return [
         Repair(
@@ -139,7 +144,7 @@ def _rules(guilty: list[Suspect]) -> tuple[dict[Group, Rule], dict[Group, str]]:
 
 def _rule(s: Suspect) -> tuple[Rule | None, str]:
     name = base_name(s.group[0])
-    if s.symptom == "cut" and s.kind != "hook":
+    if s.symptom.asks is Asks.REOPEN and s.kind != "hook":
         return None, "the gradient goes on behind the cut"
     if s.kind == "function":
         return Redifferentiate(), OWN
@@ -147,9 +152,9 @@ def _rule(s: Suspect) -> tuple[Rule | None, str]:
         return Keep(), "its backward hooks are left out"
     if s.kind == "opaque" and not _changes_shape(s):
         return PassThrough(), "straight through the whole opaque part"
-    if s.symptom == "non_finite":
+    if s.symptom.asks is Asks.FINITE:
         return Keep(), "non-finite gradients are kept finite"
-    if s.symptom in ("saturated", "vanished"):
+    if s.symptom.asks is Asks.LESS_GAIN:
         if name in SATURATING:
             gain = _gain(s)
             return Gain(gain), f"gain reduced to {gain:.2g} in the backward pass"

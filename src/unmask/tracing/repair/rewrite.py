@@ -41,7 +41,7 @@ from .rules import (
     Smooth,
     fitted,
 )
-from .stand_ins import SATURATING, SMOOTH, Made, Shadow, base_name, through, typical_width
+from .stand_ins import CURVES, SMOOTH, Made, Shadow, base_name, through, typical_width
 from .substitute import Finite, Substitute
 
 
@@ -221,7 +221,7 @@ class _Rewriter(Interceptor):
             dim: int = kwargs.get("dim", args[1] if len(args) > 1 else -1)
             return Substitute.apply(shares.detach(), _never_zero(logits, dim))
         if isinstance(rule, Gain):
-            curve = SATURATING.get(base)
+            curve = CURVES.get(base)
             if curve is None:
                 return self._plain(name, func, args, kwargs)
             if base in ("softmax", "log_softmax"):

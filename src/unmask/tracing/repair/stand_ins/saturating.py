@@ -1,4 +1,4 @@
-"""Saturating functions, and the curve that is differentiated in their place when their gain is reduced."""
+"""The curve that is differentiated in the place of each saturating function when its gain is reduced."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-SATURATING: dict[str, Callable[[Tensor], Tensor]] = {
+CURVES: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "expit": torch.sigmoid,
     "tanh": torch.tanh,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...classifier import LEAST, Classifier
-from ..record.recorder import record
-from ..record.sites import Site
-from ..record.values import Record, Trace
-from ..suspect import base_name
+from ..classifier import LEAST, Classifier
+from .record.recorder import record
+from .record.sites import Site
+from .record.values import Record, Trace
+from .suspect import base_name
 
 
 def last_soft_max(trace: Trace) -> Record | None:

@@ -1,0 +1,29 @@
+"""The detectors, in the order in which their suspects are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..suspect import Suspect
+from .declared import declared
+from .misleading import misleading
+from .origins import sources
+from .runs import Runs
+from .vanishing import vanishing_and_exploding
+
+# Each is given the runs and what those before it have found. The places that lose the gradient come before them all:
+# finding these takes forwards of the network (`losses.lost_gradients`).
+DETECTORS: tuple[Callable[[Runs, list[Suspect]], list[Suspect]], ...] = (
+    misleading,
+    vanishing_and_exploding,
+    sources,
+    declared,
+)
+
+
+def detected(runs: Runs) -> list[Suspect]:
+    """All suspects of these runs."""
+    found = list(runs.lost)
+    for detector in DETECTORS:
+        found += detector(runs, found)
+    return found
