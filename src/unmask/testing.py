@@ -82,8 +82,8 @@ def _data(data: str | Data | tuple[Tensor, Tensor], examples: int | None) -> Dat
     if isinstance(data, str):
         return load(data, examples=examples)
     if not isinstance(data, Data):
-        x, y, notes = check(*data, name="the data")
-        data = Data(x, y, "tensors", "", torch.arange(len(x)), notes=notes)
+        x, y, notes, box = check(*data, name="the data")
+        data = Data(x, y, "tensors", "", torch.arange(len(x)), notes=notes, box=box)
     if examples is None:
         return data
     if not 1 <= examples <= len(data):

@@ -277,7 +277,6 @@ def test_a_claim_file(engine, folder):
             "target = 'a:b'\nnorm = 'l2'\nepsilon = 1\nknowledge = 'labels'\nqueries = 9\nattack = ['a.py:A']",
             "nobody can say how often a.py:A asks",
         ),
-        ("target = 'a:b'\nnorm = 'l2'\nepsilon = 1\nbox = [-1, 1]", "box is [-1.0, 1.0]; audits run on"),
         ("target = 'a:b'\nnorm = 'l2'\nepsilon = 1\nknowledge = 'transfer'", "knowledge is 'transfer'"),
     ],
 )

@@ -96,7 +96,7 @@ WITH_NAN[2:4, 0, 1, 1] = np.nan, np.inf
         ((GOOD_X * 255).astype(np.int64), GOOD_Y, ["int64", "x.astype('float32') / 255"]),
         (WITH_NAN, GOOD_Y, ["NaN or infinite pixels in 2 of 6 images"]),
         (GOOD_X[:0], GOOD_Y[:0], ["is empty", "[0, 1, 4, 4]"]),
-        (GOOD_X.reshape(6, 16), GOOD_Y, ["shape [6, 16]"]),
+        (GOOD_X.reshape(6, 1, 1, 2, 2, 4), GOOD_Y, ["shape [6, 1, 1, 2, 2, 4]", "[examples, features]"]),
         (GOOD_X, GOOD_Y[:5], ["6 images but 5 labels"]),
         (GOOD_X, np.eye(6, dtype=np.int64), ["shape [6, 6]", "argmax(1) if it is one-hot"]),
         (GOOD_X, GOOD_Y[:, None, None], ["shape [6, 1, 1]", "y.reshape(-1)"]),

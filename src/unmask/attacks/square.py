@@ -41,7 +41,7 @@ class Square(Attack):
       scored again beside every candidate, so that one lucky draw does not stand for good.
 
     **Cost**: at most `queries` forwards per example, no backward.
-    **Raises** `Unsupported` for inputs that are neither images nor vectors, and for unknown norms.
+    **Raises** `Unsupported` for inputs of more dimensions than volumes, and for unknown norms.
     **Source**: Andriushchenko et al. 2020, arXiv:1912.00049; L1 as in Croce & Hein 2021, arXiv:2103.01208.
     **Differs**: a change that would leave the point where it is takes the opposite sign instead of costing a
     query.
@@ -71,8 +71,10 @@ class Square(Attack):
         *,
         generator: torch.Generator | Streams,
     ) -> Images:
-        if x.ndim not in (2, 4):
-            raise Unsupported(f"`Square` needs images or vectors, not {x.ndim - 1}-D inputs; use `RayS`")
+        if not 2 <= x.ndim <= 5:
+            raise Unsupported(
+                f"`Square` needs vectors, signals, images or volumes, not {x.ndim - 1}-D inputs; use `RayS`"
+            )
         x = x.detach()
         best = Incumbent(x)
         batch = Batch.whole(x, y, generator, self.objective.for_goal(threat.goal))

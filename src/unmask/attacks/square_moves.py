@@ -18,8 +18,10 @@ Draws = Float[Tensor, "batch draws"]
 
 
 def _planes(x: Images) -> Float[Tensor, "batch channels height width"]:
-    """Images as they are; vectors as one-channel images of height one."""
-    return x if x.ndim == 4 else x[:, None, None, :]
+    """Images as they are; vectors and signals as images of height one, volumes with a channel for each slice."""
+    if x.ndim == 5:
+        return x.flatten(1, 2)
+    return x if x.ndim == 4 else x.reshape(len(x), -1, 1, x.shape[-1])
 
 
 def _window(share: float, height: int, width: int) -> tuple[int, int]:

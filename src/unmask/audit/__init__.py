@@ -32,14 +32,20 @@ def audit(
     resume: bool = False,
     progress: Progress | None = None,
     attacks: Sequence[Attack] = (),
+    box: Any = None,
+    kind: str | None = None,
     **options: Any,
 ) -> Report:
-    """Audits a network on labelled images and returns the report.
+    """Audits a network on labelled examples and returns the report.
 
     **Arguments**
     - `network`: input as `x`, output logits `[batch, classes]`.
-    - `x`: `[n, channels, height, width]`, float32 in [0, 1]; `y`: `[n]`, integers. NumPy arrays will do.
-    - `norm`, `epsilon`: the ball; the radius in units of the image range, as a number or a fraction.
+    - `x`: images `[n, channels, height, width]` in [0, 1], or vectors `[n, features]`, signals `[n, channels, time]`,
+      volumes `[n, channels, depth, height, width]` in any range; `y`: `[n]`, integers. NumPy arrays will do.
+    - `norm`, `epsilon`: the ball; the radius in units of the box, as a number or a fraction.
+    - `box`: what 0 and 1 of these units are: `(low, high)`, numbers or one for each feature; by default [0, 1], and for
+      what is no image the range of `x`, feature by feature (channel by channel).
+    - `kind`: `"signals"`, `"images"` or `"volumes"` where the shape of `x` leaves it open.
     - `out`: folder for the journal and `evidence.safetensors`; nothing is written without it.
     - `resume`: go on with the audit in `out`.
     - `progress`: is told what goes on; `attacks`: of your own, run beside the audit's.
@@ -62,8 +68,8 @@ def audit(
     from .run import audit as run
 
     claim = parse_claim({"norm": norm, "epsilon": epsilon, **options}, "the call")
-    images, labels, notes = check(x, y, name="the data")
-    data = Data(images, labels, "tensors", "", torch.arange(len(images)), notes=notes)
+    inputs, labels, notes, unit = check(x, y, name="the data", kind=kind, box=box)
+    data = Data(inputs, labels, "tensors", "", torch.arange(len(inputs)), notes=notes, box=unit)
     return run(network, data, claim, out=out, resume=resume, progress=progress, attacks=attacks)
 
 

@@ -18,6 +18,7 @@ from ..claim.claim import Claim
 from ..claim.stated import check_scope
 from ..classifier import Classifier, Meter, Network
 from ..data import Data
+from ..data.box import in_units
 from ..errors import UnusableInput
 from ..randomness import Streams
 from ..target.source_files import classes_of, description
@@ -184,13 +185,17 @@ def subject_of(
     threat = threat_model(claim.norm, claim.epsilon, goal=claim.goal)
     threat.check_radius(data.x[0].numel())
     network = target.network if isinstance(target, Target) else target
+    loaded = isinstance(target, Target)
+    hashed = target.checkpoint_hash if loaded else checkpoint_hash(_inner(network))
+    name = target.spec if loaded else type(_inner(network)).__name__
+    check_box(name, data)
+    network = in_units(network, data.box)
     classifier = network if isinstance(network, Classifier) else Classifier(network)
     if claim.passes != 1 or not isinstance(network, Classifier):
         classifier = classifier.replace(passes=claim.passes)
     if claim.device is not None and isinstance(classifier.network, nn.Module):
         classifier.network.to(claim.device)
     device = torch.device(claim.device) if claim.device is not None else classifier.device
-    loaded = isinstance(target, Target)
     processes = Processes.current()
     if processes.rank > 0:
         out, progress = None, None
@@ -210,8 +215,8 @@ def subject_of(
         out=Path(out) if out is not None else None,
         progress=progress or Silent(),
         processes=processes,
-        spec=target.spec if loaded else type(classifier.network).__name__,
-        checkpoint_hash=target.checkpoint_hash if loaded else checkpoint_hash(classifier.network),
+        spec=name,
+        checkpoint_hash=hashed,
     )
     _refuse_other_subjects(subject)
 
@@ -224,6 +229,19 @@ def subject_of(
 
     processes.first(opened)
     return replace(subject, journal=journal[0] if journal else None)
+
+
+def _inner(network: Any) -> Any:
+    return network.network if isinstance(network, Classifier) else network
+
+
+def check_box(spec: str, data: Data) -> None:
+    """Refuses a defence of ours in front of a target whose inputs have a box: it knows images in [0, 1]."""
+    if data.box is not None and " + " in spec:
+        raise UnusableInput(
+            f"{spec} has a defence in front that takes inputs in [0, 1], and {data.name} has a box of its own; put the "
+            "defence into the network, or give data in [0, 1]"
+        )
 
 
 def _sources(target: object, attacks: Sequence[Attack]) -> dict[str, str]:

@@ -32,7 +32,7 @@ from ..foreign import wants_to_stop
 from ..gradients import EOT, GradientEstimator
 from ..objectives import Objective, Undetected
 from ..randomness import Streams
-from ..threat import ThreatModel
+from ..threat import L2, Linf, ThreatModel
 from .context import Subject
 from .records import Control
 from .runtime.batch_size import BatchSize
@@ -58,13 +58,17 @@ class Examined:
     again: Reading | None = None
 
 
-def suite(gradient: GradientEstimator, objective: Objective, *, early_stop: bool) -> dict[str, Diagnostic]:
+def suite(
+    gradient: GradientEstimator, objective: Objective, threat: ThreatModel, *, early_stop: bool
+) -> dict[str, Diagnostic]:
     """The controls by the name under which the report lists them.
 
     "exact" asks about the gradient that a standard attack follows, all others about the attack that the audit chose.
     """
     few = EOT(gradient.inner, max_draws=4) if isinstance(gradient, EOT) else gradient
     pgd: Attack = PGD(steps=20, rel_step_size=0.125, gradient=few, objective=objective, early_stop=early_stop)
+    if not isinstance(threat, Linf | L2):  # where one step of PGD moves no more than one pixel
+        pgd = APGD(steps=20, gradient=few, objective=objective, early_stop=early_stop)
     if isinstance(objective, Undetected):  # beside a detector no weight between the two fits every epsilon
         pgd = JointPGD(steps=60, gradient=few, early_stop=early_stop)
     apgd = APGD(steps=20, restarts=2, gradient=few, objective=objective, early_stop=early_stop)

@@ -30,7 +30,7 @@ class Evidence:
     With it, `robust_accuracy = 1 - failure_rate.sum() / examples`.
 
     **Fields**
-    - `x_adv`: `[n, channels, height, width]`, float32. An example that is wrong without an attack is its own
+    - `x_adv`: shaped as the data, in their box, float32. An example that is wrong without an attack is its own
       `x_adv`.
     - `index`: `[n]`, place in the split of the data set.
     - `label`: `[n]`, the true class; `prediction`: `[n]`, the class on the judge's last draw.
@@ -43,7 +43,7 @@ class Evidence:
     - `threat`, `data`, `split`, `target`, `checkpoint_hash`: what was attacked, how, and on what.
     """
 
-    x_adv: Float[Tensor, "n channels height width"]
+    x_adv: Float[Tensor, "n *dims"]
     index: Int[Tensor, " n"]
     label: Int[Tensor, " n"]
     prediction: Int[Tensor, " n"]

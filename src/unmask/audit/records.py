@@ -167,7 +167,10 @@ class GradientHistogram(Record):
 
 
 class ImageTriple(Record):
-    """One example to look at. Pixels in [0, 1], `[channels][height][width]`."""
+    """One example to look at. Values in [0, 1], `[channels][height][width]`.
+
+    Vectors and signals have height one; slices of a volume stand below each other.
+    """
 
     index: int
     label: int

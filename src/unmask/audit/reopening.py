@@ -84,7 +84,7 @@ def control(subject: Subject, standing: Standing, campaign: Campaign, winner: Ca
     if outside:
         checks = suite_outside(search_for_controls(subject), targeted=subject.threat.goal == "targeted")
     else:
-        checks = suite(winner.gradient, winner.objective, early_stop=not subject.random)
+        checks = suite(winner.gradient, winner.objective, subject.threat, early_stop=not subject.random)
     # Repairs do not travel from process to process, but readings do.
     examined = subject.processes.first(lambda: run_controls(subject, standing, checks, "control"))
     few = subject.everyone[: subject.budget.control_examples]

@@ -205,7 +205,7 @@ class Outcome:
     def _images(self) -> list[ImageTriple]:
         """Examples that were right and are now mostly wrong, spread over the classes as they come."""
         subject, clean, final = self.subject, self.clean, self.final
-        if subject.x.ndim != 4 or subject.x.shape[1] not in (1, 3):
+        if subject.x.ndim == 4 and subject.x.shape[1] not in (1, 3):
             return []
         fresh = ((final.failure_rate > 0.5) & (clean.failure_rate < 0.5)).nonzero()[:, 0]
         chosen: list[int] = []
@@ -220,11 +220,19 @@ class Outcome:
                 label=int(subject.y[n]),
                 clean_prediction=int(clean.prediction[n]),
                 adversarial_prediction=int(final.prediction[n]),
-                clean=subject.x[n].cpu().tolist(),
-                adversarial=self.standing.x_adv[n].cpu().tolist(),
+                clean=_as_picture(subject.x[n]),
+                adversarial=_as_picture(self.standing.x_adv[n]),
             )
             for n in chosen
         ]
+
+
+def _as_picture(one: Tensor) -> list[list[list[float]]]:
+    """One example as `[channels][height][width]`: curves have height one, a volume's slices stand below each other."""
+    one = one.cpu()
+    if one.ndim < 3:
+        return one.reshape(-1, 1, one.shape[-1]).tolist()
+    return (one if one.ndim == 3 else one.flatten(1, 2)).tolist()
 
 
 def _histogram(elements: Tensor) -> GradientHistogram:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..claim.target_classes import load_for
 from ..data import Data
+from ..data.box import in_units
 from ..errors import UnusableInput
 from ..target.load import build, checkpoint_hash
 from .deployed import Predict, deployed, module_of
@@ -128,7 +129,11 @@ def verify(
         random.seed()
         size = min(report.environment.batch_size, max(1, len(loaded)))
         predict = deployed(
-            network, passes=report.passes, batch_size=size, device=device, state=report.environment.state
+            in_units(module_of(network), loaded.box),
+            passes=report.passes,
+            batch_size=size,
+            device=device,
+            state=report.environment.state,
         )
         with torch.no_grad():
             return _verify(report, evidence, loaded, hashed, predict)

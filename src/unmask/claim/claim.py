@@ -112,13 +112,13 @@ class Claim(BaseModel):
         description="Norm of the perturbation: linf, l2 or l1.", examples=["linf"]
     )
     epsilon: Radius = Field(
-        description="Its radius in units of the image range, as a number or a fraction.", examples=["8/255"]
+        description="Its radius in units of the image range, or of each feature's box, as a number or a fraction.",
+        examples=["8/255"],
     )
-    box: list[float] = Field(
+    box: Annotated[list[float], Field(min_length=2, max_length=2)] | str = Field(
         [0.0, 1.0],
-        min_length=2,
-        max_length=2,
-        description="Smallest and largest valid pixel. Audits run on [0, 1]: rescaling belongs in the network.",
+        description="What 0 and 1 stand for, of which epsilon is a share: smallest and largest valid value; data, the "
+        "range of the data, feature by feature; or a .npz file with low and high, one for each feature or channel.",
         examples=[[0.0, 1.0]],
     )
     goal: Literal["untargeted", "targeted"] = Field(
@@ -225,6 +225,7 @@ def read_claim(path: Path) -> Claim:
         return f"{found}{separator}{rest}" if file and found.exists() else spec
 
     places: dict[str, Any] = {"target": beside(claim.target), "attack": [beside(a) for a in claim.attack]}
+    places["box"] = beside(claim.box) if isinstance(claim.box, str) else claim.box
     if "data" in claim.model_fields_set:
         places["data"] = beside(claim.data)
     stated = claim.model_fields_set

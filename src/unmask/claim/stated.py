@@ -7,6 +7,7 @@ from torch import nn
 
 from ..classifier import Classifier
 from ..data import Data
+from ..data.box import in_units
 from ..errors import UnusableInput
 from ..randomness import Streams
 from ..state import State
@@ -16,10 +17,10 @@ from .claim import Claim
 
 def check_scope(claim: Claim) -> None:
     """Refuses threat models under which an audit would test something else than the claim."""
-    if list(claim.box) != [0.0, 1.0]:
+    if claim.box != [0.0, 1.0]:
         raise UnusableInput(
-            f"box is {list(claim.box)}; audits run on images in [0, 1]: put the rescaling inside the network, "
-            "divide epsilon by the width of the box, and leave box out"
+            f"box is {claim.box}, which belongs to the data: give it to unmask.data.load as SPEC(box=…), or to "
+            "unmask.audit as box="
         )
     _check_goal(claim)
     _check_knowledge(claim)
@@ -87,6 +88,7 @@ def check_clean(
     """
     if claim.clean_accuracy is None and claim.false_positive_rate is None:
         return
+    network = in_units(network, data.box)
     classifier = network if isinstance(network, Classifier) else Classifier(network)
     if claim.passes > 1:
         classifier = classifier.replace(passes=claim.passes)

@@ -89,10 +89,12 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     # Here, so that a wrong option is told before torch is loaded.
     import torch
 
+    from ..audit.context import check_box
     from ..bounds import Bracketing, Clever
     from ..claim.stated import check_checkpoint, check_clean, check_scope
     from ..classifier import Classifier
     from ..data import load
+    from ..data.box import in_units
     from ..diagnostics import preflight
     from ..randomness import Streams
     from ..state import State
@@ -129,7 +131,8 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     check_clean(claim, target.network, data, device=device)
     chosen = slice(None if claim.examples else EXAMPLES)
     x, y, index = (t[chosen].to(device) for t in (data.x, data.y, data.index))
-    network = target.network
+    check_box(target.spec, data)
+    network = in_units(target.network, data.box)
     classifier = network if isinstance(network, Classifier) else Classifier(network)
     if isinstance(classifier.network, torch.nn.Module):
         classifier.network.to(device)

@@ -47,6 +47,7 @@ def number(text: str) -> float:
 def add_options(command: argparse.ArgumentParser) -> None:
     """Adds every option that decides what is audited. Absent ones are None, for other sources to fill."""
     _add(command, OPTIONS)
+    add_box(command)
     add_source_options(command)
     command.add_argument(
         "--defense",
@@ -90,12 +91,23 @@ def add_source_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_box(command: argparse.ArgumentParser) -> None:
+    """Adds what 0 and 1 stand for in the data."""
+    command.add_argument(
+        "--box",
+        metavar="LOW,HIGH",
+        help="what 0 and 1 stand for, of which epsilon is a share: two numbers such as 0,255; data, the data's own "
+        "range feature by feature; or a .npz with low and high (default: 0,1; for what is no image its own range)",
+    )
+
+
 def add_loading_options(command: argparse.ArgumentParser, *, examples: str) -> None:
     """Adds those that say which examples, in which ball, with which seed and where. Absent ones are None.
 
     `examples` says in the help how many are taken by default.
     """
     _add(command, tuple(name for name in LOADING if name != "examples"))
+    add_box(command)
     command.add_argument(
         "--examples",
         metavar="N",
@@ -124,9 +136,21 @@ def gather(arguments: argparse.Namespace, resumed: Path | None) -> Claim:
         from ..sources.opening import with_options  # here, for it loads torch
 
         values["target"] = with_options(values["target"], described)
+    _fold_box(values, getattr(arguments, "box", None))
     for defence in getattr(arguments, "defense", None) or ():
         values["target"] = f"{values['target']} + {defence.strip()}"
     return parse_claim(values, None)
+
+
+def _fold_box(values: dict[str, Any], typed: str | None) -> None:
+    """A box goes into the data's own name, so that journal, report, `--resume` and `verify` see one name."""
+    stated = values.pop("box", [0.0, 1.0])
+    if typed is None and stated == [0.0, 1.0]:
+        return
+    from ..data.loading import with_option  # here, for it loads torch
+
+    text = typed or (stated if isinstance(stated, str) else ",".join(f"{side:g}" for side in stated))
+    values["data"] = with_option(values.get("data", Claim.model_fields["data"].default), "box", text)
 
 
 def store(folder: Path, claim: Claim) -> None:

@@ -94,6 +94,10 @@ def _run(arguments: argparse.Namespace) -> int:
         device = str(processes.fabric.device)
     threat = None if arguments.epsilon is None else threat_model(arguments.norm, arguments.epsilon)
     data = load(arguments.data, split="train", examples=arguments.examples)
+    if data.box is not None:
+        raise UnusableInput(
+            f"{arguments.data} is in units of a box that is no part of the network; train on data in [0, 1]"
+        )
     if threat is not None:
         threat.check_radius(data.x[0].numel())
     data, validation = split_off(data, arguments.validation)

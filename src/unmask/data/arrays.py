@@ -1,4 +1,4 @@
-"""Arrays of images as people save them, made into float32 NCHW in [0, 1]. What was changed is said."""
+"""Arrays as people save them, made into float32 in [0, 1]: images NCHW, vectors, signals, volumes. Changes are said."""
 
 from __future__ import annotations
 
@@ -10,25 +10,35 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import UnusableInput, first_line
+from .box import Box, box_of, own_range
 
 _CHANNELS = (1, 3, 4)  # of grey, colour and colour with transparency
+# `[n, a, b]` with sides no more than so much apart is a grey image, and a signal of `a` channels beyond. Ours.
+_SIDES = 2
+_KINDS = {2: "vectors", 3: "signals", 4: "images", 5: "volumes"}
 
 
 def check(
-    x: Any, y: Any, *, name: str, classes: int | None = None
-) -> tuple[Float[Tensor, "n channels height width"], Int[Tensor, " n"], tuple[str, ...]]:
-    """Images, labels, and a sentence for each conversion; or `UnusableInput` with the first defect found.
+    x: Any, y: Any, *, name: str, classes: int | None = None, kind: str | None = None, box: Any = None
+) -> tuple[Float[Tensor, "n *dims"], Int[Tensor, " n"], tuple[str, ...], Box | None]:
+    """Examples in [0, 1], labels, a sentence for each conversion, and the box that 0 and 1 stand for, if not those.
 
-    Converted are bytes (divided by 255), other floats (to float32), NHWC, grey images without a channel, and labels
-    `[n, 1]`.
+    Examples are images `[n, channels, height, width]`, vectors `[n, features]`, signals `[n, channels, time]` or
+    volumes `[n, channels, depth, height, width]`. Converted are bytes (divided by 255), other numbers (to float32),
+    NHWC, grey images without a channel, and labels `[n, 1]`. What is no image and leaves [0, 1] is taken in units of
+    its own range, feature by feature or channel by channel.
 
     **Arguments**
     - `x`, `y`: arrays or tensors.
     - `name`: what to call them in the message.
     - `classes`: number of classes that the data set declares, if it does.
+    - `kind`: `images`, `signals` or `volumes`, where the shape alone leaves it open.
+    - `box`: as in `unmask.data.box.box_of`.
+
+    **Raises** `UnusableInput` with the first defect found.
     """
     x, y, notes = _tensor(x, f"x of {name}"), _tensor(y, f"y of {name}"), []
-    x, said = _laid_out(x, name)
+    x, said = _laid_out(x, name, kind)
     notes += said
     if y.ndim == 2 and y.shape[1] == 1:
         y = y.reshape(-1)
@@ -38,43 +48,87 @@ def check(
         raise UnusableInput(f"y of {name} has shape {list(y.shape)}; it must be [examples]{hint}")
     if len(x) != len(y):
         raise UnusableInput(f"{name} has {len(x)} images but {len(y)} labels; give one label for each image")
-    x, said = _scaled(x, name)
+    x, said = _scaled(x, name, stated=box is not None)
     notes += said
     bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
     if bad:
+        values, examples = ("pixels", "images") if x.ndim == 4 else ("values", "examples")
         raise UnusableInput(
-            f"x of {name} has NaN or infinite pixels in {bad} of {len(x)} images; remove them"
+            f"x of {name} has NaN or infinite {values} in {bad} of {len(x)} {examples}; remove them"
         )
-    _check_range(x, name)
-    return x.contiguous(), _labels(y, name, classes), tuple(notes)
+    x, found, said = _in_box(x, name, box)
+    return x.contiguous(), _labels(y, name, classes), (*notes, *said), found
 
 
-def _laid_out(x: Tensor, name: str) -> tuple[Tensor, list[str]]:
+def _in_box(x: Tensor, name: str, stated: Any) -> tuple[Tensor, Box | None, list[str]]:
+    """In units of the box that was stated, or that what is no image needs."""
+    if stated is not None:
+        box = box_of(stated, x, name)
+        return box.unit(x), box, [f"{name} in units of the box that was given: epsilon is a share of it"]
+    least, most = x.min().item(), x.max().item()
+    if x.ndim == 4 or (least >= 0 and most <= 1):
+        _check_range(x, name)
+        return x, None, []
+    box, each = own_range(x), "feature" if x.ndim == 2 else "channel"
+    said = (
+        f"{_KINDS[x.ndim]} of {name} run from {least:.4g} to {most:.4g}: each {each} in units of its own range in the "
+        f"{len(x)} examples, so that epsilon is a share of it (--box for another)"
+    )
+    flat = int((box.low == box.high).sum())
+    return box.unit(x), box, [said] + [f"{flat} of them have one value only and cannot be moved"] * (flat > 0)
+
+
+def _laid_out(x: Tensor, name: str, kind: str | None) -> tuple[Tensor, list[str]]:
     notes = []
-    if x.ndim == 3 and min(x.shape[1:]) > 1:
+    if kind not in (None, *_KINDS.values()):
+        raise UnusableInput(f"kind is {kind!r}; choose one of {', '.join(_KINDS.values())}")
+    sides = x.shape[1:]
+    if x.ndim == 3 and _grey(x, kind):
         x = x[:, None]
-        notes.append(f"images of {name} are [n, height, width]: a grey channel was added")
-    if x.ndim != 4:
+        notes.append(
+            f"images of {name} are [n, height, width]: a grey channel was added ((kind=signals) behind a file's name, "
+            "or kind=, if they are signals [n, channels, time])"
+        )
+    elif x.ndim == 4 and (kind == "volumes" or (kind is None and len(set(sides)) == 1 and sides[0] > 4)):
+        x = x[:, None]
+        notes.append(f"volumes of {name} are [n, depth, height, width]: a channel was added")
+    if x.ndim not in _KINDS or kind not in (None, _KINDS[x.ndim]):
+        wanted = "[examples, channels, height, width] (images), [examples, features], [examples, channels, time] or "
+        wanted += "[examples, channels, depth, height, width]"
         raise UnusableInput(
-            f"x of {name} has shape {list(x.shape)}; it must be [examples, channels, height, width], "
-            "for instance x.reshape(-1, 1, 28, 28)"
+            f"x of {name} has shape {list(x.shape)}{f' for {kind}' if kind else ''}; it must be {wanted}"
         )
     if not x.numel():
-        raise UnusableInput(f"{name} is empty: x has shape {list(x.shape)}; give at least one image")
-    if x.shape[3] in _CHANNELS and x.shape[1] not in _CHANNELS and x.shape[1] > 4:
-        x = x.permute(0, 3, 1, 2)
-        notes.append(f"images of {name} are [n, height, width, channels]: channels were moved to the front")
+        what = "image" if x.ndim == 4 else "example"
+        raise UnusableInput(f"{name} is empty: x has shape {list(x.shape)}; give at least one {what}")
+    if x.ndim > 3 and x.shape[-1] in _CHANNELS and x.shape[1] not in _CHANNELS and x.shape[1] > 4:
+        x = x.movedim(-1, 1)
+        notes.append(
+            f"{_KINDS[x.ndim]} of {name} are [n, height, width, channels]: channels were moved to the front"
+            if x.ndim == 4
+            else f"volumes of {name} have their channels last: they were moved to the front"
+        )
     return x, notes
 
 
-def _scaled(x: Tensor, name: str) -> tuple[Tensor, list[str]]:
+def _grey(x: Tensor, kind: str | None) -> bool:
+    """Whether `[n, a, b]` are grey images, and not signals of `a` channels."""
+    tall, wide = x.shape[1:]
+    near = min(tall, wide) > 1 and max(tall, wide) <= _SIDES * min(tall, wide)
+    return kind == "images" or (kind is None and (near or (x.dtype == torch.uint8 and min(tall, wide) > 1)))
+
+
+def _scaled(x: Tensor, name: str, *, stated: bool) -> tuple[Tensor, list[str]]:
     if x.dtype == torch.float32:
         return x, []
     kind = str(x.dtype).removeprefix("torch.")
+    words = "pixels" if x.ndim == 4 else "values"
+    if stated or (x.ndim != 4 and x.dtype != torch.uint8 and not x.is_complex()):
+        return x.to(torch.float32), [f"{words} of {name} are {kind}: converted to float32"]
     if x.dtype == torch.uint8:
-        return x.to(torch.float32) / 255, [f"pixels of {name} are bytes: divided by 255"]
+        return x.to(torch.float32) / 255, [f"{words} of {name} are bytes: divided by 255"]
     if x.is_floating_point():
-        return x.to(torch.float32), [f"pixels of {name} are {kind}: converted to float32"]
+        return x.to(torch.float32), [f"{words} of {name} are {kind}: converted to float32"]
     least, most = x.min().item(), x.max().item()
     divide = " / 255" if most > 1 else ""
     raise UnusableInput(

@@ -1,4 +1,4 @@
-"""Labelled images to audit on. Every defect of the data gets one line."""
+"""Labelled examples to audit on. Every defect of the data gets one line."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import UnusableInput, first_line
 from .arrays import check
+from .box import Box
 from .files import EXTENSIONS, read_file
 from .hub import HUB_IDS, read_hugging_face
 from .pictures import Size
@@ -26,10 +27,11 @@ from .table import read_table
 
 @dataclass(frozen=True)
 class Data:
-    """Labelled images.
+    """Labelled images, vectors, signals or volumes.
 
     **Fields**
-    - `x`: `[n, channels, height, width]`, float32 in [0, 1].
+    - `x`: `[n, channels, height, width]`, `[n, features]`, `[n, channels, time]` or `[n, channels, depth, height,
+      width]`, float32 in [0, 1].
     - `y`: `[n]`, int64, zero or larger.
     - `name`: the specification it was loaded by.
     - `split`: name of the split; empty for files, which have none.
@@ -37,9 +39,10 @@ class Data:
     - `class_names`: what the classes are called, where the data set says so.
     - `notes`: a sentence for each thing that was changed on the way in, for the report.
     - `sample_seed`: of a stratified sample, its seed; None for all examples or the first ones.
+    - `box`: what 0 and 1 of `x` stand for; None where the network takes `x` as it is.
     """
 
-    x: Float[Tensor, "n channels height width"]
+    x: Float[Tensor, "n *dims"]
     y: Int[Tensor, " n"]
     name: str
     split: str
@@ -47,6 +50,7 @@ class Data:
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     sample_seed: int | None = None
+    box: Box | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -71,9 +75,10 @@ def load(
       for testing); `mnist` or `cifar10` (from the folder `$UNMASK_DATA/<name>` if it is there, else from the
       Hugging Face hub); `fashion_mnist`, `cifar100`, `svhn`, `imagenet`, or any Hugging Face image-classification data
       set by hub id; a folder of pictures by class, or what `save_to_disk` wrote; a `.parquet`; a `.csv` of picture
-      files and labels; or arrays in `.npz`, `.safetensors` or `.npy`, see `unmask.data.arrays`. Where a data set has
-      several label columns, one named `label` is taken, else the one with the most classes. Pictures of several
-      sizes are brought to one by `SPEC(resize=64, crop=64)`.
+      files and labels, or of numbers and labels; or arrays in `.npz`, `.safetensors` or `.npy`, see
+      `unmask.data.arrays`. Where a data set has several label columns, one named `label` is taken, else the one with
+      the most classes. Pictures of several sizes are brought to one by `SPEC(resize=64, crop=64)`; `SPEC(box=data)`,
+      `(box=[0, 255])` or `(box=ranges.npz)` says what 0 and 1 stand for, `(kind=signals)` what a shape leaves open.
     - `split`: `test` by default, else `validation`, else the only one.
     - `examples`: how many, all by default.
     - `seed`: of a random sample stratified by class; without it the first `examples` are taken.
@@ -88,7 +93,7 @@ def load(
     name = os.fspath(spec)
     if examples is not None and examples < 1:
         raise UnusableInput(f"--examples is {examples}; give at least 1")
-    place, size = _size(name)
+    place, size, reading = _brackets(name)
     path = Path(place).expanduser()
     kind = path.suffix.lower()
     names: tuple[str, ...] = ()
@@ -102,33 +107,51 @@ def load(
         x, y, split = read_file(path, allow_pickle, split)
     else:
         x, y, index, split, names = read_hugging_face(place, split, examples, seed, size)
-    x, y, notes = check(x, y, name=place, classes=len(names) or None)
+    x, y, notes, box = check(x, y, name=place, classes=len(names) or None, **reading)
     if index is None:
         index = places(y.numpy(), examples, seed, place)
         if examples is not None:
             x, y = x[index].clone(), y[index].clone()
     sampled = seed if examples is not None else None
-    return Data(x, y, name, split, torch.as_tensor(index, dtype=torch.int64), names, notes, sampled)
+    return Data(x, y, name, split, torch.as_tensor(index, dtype=torch.int64), names, notes, sampled, box)
 
 
 _BRACKETS = re.compile(r"(?P<place>.*?)\((?P<options>[^()]*=[^()]*)\)", re.DOTALL)
 
 
-def _size(spec: str) -> tuple[str, Size]:
-    """A data set's name, and the size that the brackets behind it ask for."""
+def with_option(spec: str, name: str, value: str) -> str:
+    """A data set's name with one more option in its brackets; the one stated last wins.
+
+    >>> with_option("wine.npz", "box", "data"), with_option("a(resize=8)", "box", "0,255")
+    ('wine.npz(box=data)', 'a(resize=8, box=[0,255])')
+    """
+    if "," in value:
+        value = f"[{value.strip('[]()')}]"
+    match = _BRACKETS.fullmatch(spec)
+    return f"{match['place']}({match['options']}, {name}={value})" if match else f"{spec}({name}={value})"
+
+
+_WORDS = re.compile(r"(box|kind)\s*=\s*([^\s\[\](),'\"][^\[\](),]*)")
+
+
+def _brackets(spec: str) -> tuple[str, Size, dict[str, Any]]:
+    """A data set's name, the size that the brackets behind it ask for, and how its arrays are to be read."""
     match = _BRACKETS.fullmatch(spec)
     if match is None:
-        return spec, Size()
+        return spec, Size(), {}
+    quoted = _WORDS.sub(lambda m: f"{m[1]}={m[2].strip()!r}", match["options"])
     try:
-        call = ast.parse(f"f({match['options']})", mode="eval").body
+        call = ast.parse(f"f({quoted})", mode="eval").body
         assert isinstance(call, ast.Call)
         values = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        reading = {k: values.pop(k) for k in ("box", "kind") if k in values}
         if not all(isinstance(v, int) and v > 0 for v in values.values()):
             raise ValueError("sizes are whole numbers of pixels")
-        return match["place"], Size(**values)
+        return match["place"], Size(**values), reading
     except (SyntaxError, ValueError, TypeError) as error:
         raise UnusableInput(
-            f"the brackets of {spec} cannot be read ({first_line(error)}); write for instance (resize=64, crop=64)"
+            f"the brackets of {spec} cannot be read ({first_line(error)}); write for instance (resize=64, crop=64) or "
+            "(box=data)"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""A `.csv` of picture files and their labels."""
+"""A `.csv` of picture files and their labels, or of numbers and labels."""
 
 from __future__ import annotations
 
@@ -14,13 +14,26 @@ from .pictures import Size, stack
 from .sample import places
 
 PATHS = ("path", "file", "filename", "file_name", "image", "img")
-LABELS = ("label", "labels", "class", "target", "y", "class_name", "category")
+LABELS = (
+    "label",
+    "labels",
+    "class",
+    "target",
+    "y",
+    "class_name",
+    "category",
+    "species",
+    "diagnosis",
+    "quality",
+)
 
 
 def read_table(
     path: Path, examples: int | None, seed: int | None, size: Size
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[str, ...]]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple[str, ...]]:
     """Pictures, labels, their places and class names of a table with a header. Files are looked for beside the table.
+
+    Where no column names files, all others hold numbers: vectors of all rows, and no places.
 
     Labels are whole numbers, or names, which are numbered in alphabetical order.
     """
@@ -34,9 +47,10 @@ def read_table(
     header = list(rows[0]) if rows else []
     file_column = next((c for c in header if str(c).lower() in PATHS), None)
     label_column = next((c for c in header if str(c).lower() in LABELS), None)
-    if file_column is None or label_column is None:
+    if label_column is None:
         raise UnusableInput(
-            f"{path} has the columns {', '.join(map(str, header)) or '(none)'}; it needs a header with path and label"
+            f"{path} has the columns {', '.join(map(str, header)) or '(none)'}; it needs a header with path and "
+            "label, or numbers and label"
         )
     texts = [(row[label_column] or "").strip() for row in rows]
     names: tuple[str, ...] = ()
@@ -45,6 +59,8 @@ def read_table(
     else:
         names = tuple(sorted(set(texts)))
         labels = np.array([names.index(text) for text in texts])
+    if file_column is None:
+        return _numbers(rows, [c for c in header if c != label_column], path), labels, None, names
     chosen = places(labels, examples, seed, str(path))
 
     def pictures() -> Iterator[tuple[str, Any]]:
@@ -62,3 +78,18 @@ def read_table(
                 ) from error
 
     return stack(pictures(), size, str(path)), labels[chosen], chosen, names
+
+
+def _numbers(rows: list[dict[str, str]], columns: list[str], path: Path) -> np.ndarray:
+    """`[rows, columns]`, float64. **Raises** `UnusableInput` at the first cell that is no number."""
+    found = np.empty((len(rows), len(columns)))
+    for n, row in enumerate(rows):
+        for k, column in enumerate(columns):
+            try:
+                found[n, k] = float(row[column])
+            except (TypeError, ValueError) as error:
+                raise UnusableInput(
+                    f"row {n + 1} of {path} has {row[column]!r} in the column {column}; give numbers beside the label, "
+                    "or a column path with picture files"
+                ) from error
+    return found

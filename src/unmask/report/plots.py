@@ -99,10 +99,50 @@ def image_row(triple: ImageTriple) -> tuple[str, str, str, float]:
 
     The difference is stretched so that its largest change fills the range; grey is no change.
     """
+    if len(triple.clean[0]) == 1:
+        return curve_row(triple)
     clean, adversarial = _shown(triple.clean), _shown(triple.adversarial)
     delta = adversarial - clean
     largest = float(np.abs(delta).max(initial=0))
     return png(clean), png(adversarial), png(0.5 + delta / (2 * largest or 1)), largest
+
+
+def curve_row(triple: ImageTriple) -> tuple[str, str, str, float]:
+    """As `image_row`, for vectors and signals: a curve for each channel, in units of the box."""
+    clean, adversarial = (
+        np.asarray(side, dtype=np.float64)[:, 0] for side in (triple.clean, triple.adversarial)
+    )
+    delta = adversarial - clean
+    largest = float(np.abs(delta).max(initial=0))
+    shown = [_curves(values, (-0.02, 1.02)) for values in (clean, adversarial)]
+    return *shown, _curves(delta, (-1.05 * (largest or 1), 1.05 * (largest or 1))), largest
+
+
+CURVES = 3  # channels of a signal that are drawn; more cannot be told apart at this size
+
+
+def _curves(channels: np.ndarray, span: tuple[float, float]) -> str:
+    """A data URI of `[channels, values]` as curves, or as bars where they are few features of a vector."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.6, 1.6))
+    FigureCanvasSVG(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_facecolor("white")
+    places = np.arange(channels.shape[1])
+    if len(channels) == 1 and channels.shape[1] <= 64:
+        axes.bar(places, channels[0], 0.8, color="#1d4e89")
+    else:
+        for row, color in zip(channels[:CURVES], ("#1d4e89", "#c8553d", "#588157"), strict=False):
+            axes.plot(places, row, color=color, lw=0.9)
+    axes.axhline(0, color="#888888", lw=0.5)
+    axes.set(ylim=span, xlim=(-0.6, len(places) - 0.4), xticks=[], yticks=[])
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "curves"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _shown(channels: list[list[list[float]]]) -> np.ndarray:
