@@ -186,10 +186,10 @@ def subject_of(
     threat.check_radius(data.x[0].numel())
     network = target.network if isinstance(target, Target) else target
     loaded = isinstance(target, Target)
-    hashed = target.checkpoint_hash if loaded else checkpoint_hash(_inner(network))
-    name = target.spec if loaded else type(_inner(network)).__name__
-    check_box(name, data)
-    network = in_units(network, data.box)
+    inner = network.network if isinstance(network, Classifier) else network
+    hashed = target.checkpoint_hash if loaded else checkpoint_hash(inner)
+    name = target.spec if loaded else type(inner).__name__
+    network = in_units(network, data.box, name)
     classifier = network if isinstance(network, Classifier) else Classifier(network)
     if claim.passes != 1 or not isinstance(network, Classifier):
         classifier = classifier.replace(passes=claim.passes)
@@ -229,19 +229,6 @@ def subject_of(
 
     processes.first(opened)
     return replace(subject, journal=journal[0] if journal else None)
-
-
-def _inner(network: Any) -> Any:
-    return network.network if isinstance(network, Classifier) else network
-
-
-def check_box(spec: str, data: Data) -> None:
-    """Refuses a defence of ours in front of a target whose inputs have a box: it knows images in [0, 1]."""
-    if data.box is not None and " + " in spec:
-        raise UnusableInput(
-            f"{spec} has a defence in front that takes inputs in [0, 1], and {data.name} has a box of its own; put the "
-            "defence into the network, or give data in [0, 1]"
-        )
 
 
 def _sources(target: object, attacks: Sequence[Attack]) -> dict[str, str]:

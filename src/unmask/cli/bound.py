@@ -89,7 +89,6 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     # Here, so that a wrong option is told before torch is loaded.
     import torch
 
-    from ..audit.context import check_box
     from ..bounds import Bracketing, Clever
     from ..claim.stated import check_checkpoint, check_clean, check_scope
     from ..classifier import Classifier
@@ -131,8 +130,7 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     check_clean(claim, target.network, data, device=device)
     chosen = slice(None if claim.examples else EXAMPLES)
     x, y, index = (t[chosen].to(device) for t in (data.x, data.y, data.index))
-    check_box(target.spec, data)
-    network = in_units(target.network, data.box)
+    network = in_units(target.network, data.box, target.spec)
     classifier = network if isinstance(network, Classifier) else Classifier(network)
     if isinstance(classifier.network, torch.nn.Module):
         classifier.network.to(device)
