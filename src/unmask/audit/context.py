@@ -108,9 +108,8 @@ class Subject:
     @property
     def answers(self) -> Literal["scores", "labels"]:
         """What an adversary outside the network is told."""
-        knowledge = self.claim.knowledge
-        assert knowledge in ("scores", "labels")
-        return knowledge
+        assert self.claim.knowledge in ("scores", "labels")
+        return self.claim.knowledge
 
     @property
     def misclassification(self) -> ThreatModel:
@@ -154,17 +153,7 @@ class Subject:
 
 
 # Fields of a claim that say where something is: what was found there goes into the settings instead.
-_FOUND_OUT = {
-    "target",
-    "checkpoint_hash",
-    "data",
-    "split",
-    "examples",
-    "allow_pickle",
-    "passes",
-    "attack",
-    "device",
-}
+_FOUND_OUT = set("target checkpoint_hash data split examples allow_pickle passes attack device".split())
 
 
 def subject_of(
@@ -185,10 +174,11 @@ def subject_of(
     threat = threat_model(claim.norm, claim.epsilon, goal=claim.goal)
     threat.check_radius(data.x[0].numel())
     network = target.network if isinstance(target, Target) else target
-    loaded = isinstance(target, Target)
-    inner = network.network if isinstance(network, Classifier) else network
-    hashed = target.checkpoint_hash if loaded else checkpoint_hash(inner)
-    name = target.spec if loaded else type(inner).__name__
+    if isinstance(target, Target):
+        name, hashed = target.spec, target.checkpoint_hash
+    else:
+        inner = network.network if isinstance(network, Classifier) else network
+        name, hashed = type(inner).__name__, checkpoint_hash(inner)
     network = in_units(network, data.box, name)
     classifier = network if isinstance(network, Classifier) else Classifier(network)
     if claim.passes != 1 or not isinstance(network, Classifier):
