@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -26,6 +27,7 @@ from .consistency import consistency
 from .context import Subject, subject_of
 from .controls import as_control
 from .detector import count_rejections, detector_finding
+from .entrants import source_folder, write_entrants
 from .evidence import final_draws, write_report
 from .findings import GradientState, confirmed, describe, harmless, unlocated
 from .inference import released
@@ -70,13 +72,14 @@ def audit(
     **Raises** `UnusableInput` or `ModelFailed` with one line: name, value, way out.
     """
     target, data = released(target, data)
+    folder = source_folder(target)
     subject = subject_of(target, data, claim, out=out, resume=resume, progress=progress, attacks=attacks)
     with subject.writing():
-        return _audited(subject, attacks)
+        return _audited(subject, attacks, folder)
 
 
-def _audited(subject: Subject, attacks: Sequence[Attack]) -> Report:
-    """The plan, step by step."""
+def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -> Report:
+    """The plan, step by step. `folder`: of the target's source."""
     began = time.perf_counter()
     progress = subject.progress
 
@@ -170,6 +173,7 @@ def _audited(subject: Subject, attacks: Sequence[Attack]) -> Report:
         )
         report = outcome.report()
         outcome.write_evidence()
+        write_entrants(subject, facts, entrants, race, analysis, folder)
         # Before what is optional, and again behind it: nothing that fails there may cost the verdict.
         write_report(subject.out, report)
         report = outcome.with_bounds(report)

@@ -33,6 +33,12 @@ def add_parser(commands: Any) -> None:
         metavar="FILE",
         help="adversarial examples, labels and places, as .npz, .safetensors or .pt",
     )
+    add(
+        "--script",
+        type=Path,
+        metavar="FILE",
+        help="the break as a script of its own (torch only, without unmask), its data beside it as .pt",
+    )
     add("--out", type=Path, metavar="DIR", help="where to write (default: DIR itself)")
     command.set_defaults(run=run)
 
@@ -40,9 +46,9 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Writes what was asked for and prints the files' names."""
     chosen = [name for name in FORMATS if getattr(arguments, name)]
-    if not chosen and arguments.adversarial is None:
+    if not chosen and arguments.adversarial is None and arguments.script is None:
         raise UnusableInput(
-            f"there is nothing to write; give one of --{', --'.join(FORMATS)} or --adversarial FILE"
+            f"there is nothing to write; give one of --{', --'.join(FORMATS)}, --adversarial FILE or --script FILE"
         )
     report = read_report(arguments.folder)
     out: Path = arguments.out or arguments.folder
@@ -54,6 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.adversarial is not None:
         _adversarial(arguments.folder, arguments.adversarial)
         print(arguments.adversarial)
+    if arguments.script is not None:
+        from .export_script import write
+
+        print(*write(arguments.folder, report, arguments.script), sep="\n")
     return 0
 
 

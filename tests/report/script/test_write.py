@@ -1,0 +1,233 @@
+"""The script that is handed out: it breaks what the audit breaks, by itself, and says what it cannot do."""
+
+import ast
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tests.fixtures.catalogue import BROKEN
+from tests.report.sample import refuted
+from tests.report.script.alone import run
+
+from unmask.audit.context import subject_of
+from unmask.audit.entrants import FILE, source_folder, write_entrants
+from unmask.audit.evidence import Evidence, write_evidence
+from unmask.audit.prepare import look_over, looked_over, trace
+from unmask.audit.race import Race
+from unmask.claim.claim import claim_about
+from unmask.cli.main import main
+from unmask.data import load
+from unmask.remedies import candidates
+from unmask.report.json import write_json
+from unmask.report.script.write import write_script
+from unmask.state import State
+from unmask.target.target import load_target
+from unmask.threat import threat_model
+
+EXAMPLES = 16
+SOME = ("bit_depth", "threshold_where", "no_grad_block", "pil_jpeg", "lying_zeros")
+
+
+def folder_of(case, folder: Path) -> Path:
+    """An audit's folder, of which only the trace was run: the first repair that it proposes has won."""
+    target, data = load_target(case.target), load("digits", examples=EXAMPLES)
+    threat = threat_model(case.norm, case.epsilon)
+    subject = subject_of(
+        target, data, claim_about(threat), out=folder, resume=False, progress=None, attacks=()
+    )
+    with subject.writing():
+        facts, size = look_over(subject, State(subject.classifier.network))
+        subject = looked_over(subject, facts, size, None)
+        analysis, _ = trace(subject, facts)
+    entrants = candidates(analysis, subject.threat, deterministic=not subject.random, detector=False, draws=8)
+    race = Race(entrants[:2], torch.tensor([[0.0], [1.0]]))
+    write_entrants(subject, facts, entrants, race, analysis, source_folder(target))
+    report = refuted(folder / "defence.py").model_copy(
+        update={
+            "target": case.target,
+            "data": "digits",
+            "split": data.split,
+            "examples": EXAMPLES,
+            "threat": subject.threat_record(),
+            "sample_seed": None,
+            "masking": [],
+        }
+    )
+    write_json(folder, report)
+    nothing = torch.empty(0, dtype=torch.int64)
+    write_evidence(
+        folder,
+        Evidence(
+            x_adv=data.x[:0],
+            index=nothing,
+            label=nothing,
+            prediction=nothing,
+            failure_rate=torch.empty(0),
+            originals="0" * 64,
+            threat=report.threat,
+            data=report.data,
+            split=report.split,
+            target=report.target,
+            checkpoint_hash="",
+            passes=1,
+            draws=1,
+        ),
+    )
+    return folder
+
+
+def test_five_scripts_break_their_networks_without_unmask(tmp_path):
+    scripts = []
+    for case in BROKEN:
+        if case.name in SOME:
+            folder = folder_of(case, tmp_path / case.name)
+            scripts.append(tmp_path / f"{case.name}_attack.py")
+            assert main(["export", str(folder), "--script", str(scripts[-1])]) == 0
+    assert len(scripts) == len(SOME)
+    for script, said in zip(scripts, run(scripts, tmp_path, "--steps", "25"), strict=True):
+        assert said["no attack"] >= 85, script.name
+        assert said["standard attack, exact gradient"] >= 60, script.name
+        assert said["this attack"] <= 2, script.name
+        assert said["the audit's own points, replayed"] == said["no attack"], script.name  # none were found
+
+
+def record(gradient, **more):
+    entrant = {"name": "the winner", "left": 0.0, "winner": 0, "objective": "Margin", "gradient": gradient}
+    reads = {"probabilities": False, "alone": False, "detector": False, "classes": 10}
+    return {"schema": 1, "reads": reads, "leaves_torch": [], "entrants": [entrant], **more}
+
+
+def written(tmp_path, gradients, **more):
+    arguments = {
+        "target": "net.py:build",
+        "script_file": "a.py",
+        "data_file": "a.pt",
+        "imports_unmask": False,
+    }
+    return write_script(refuted(tmp_path / "defence.py"), gradients, classes=10, **{**arguments, **more})
+
+
+def rewrite(*rules, **more):
+    told = {"rules": list(rules), "bridges": [], "heal_cuts": False, "soften": None, **more}
+    return {"kind": "Repaired", "rewrite": told, "inner": {"kind": "Exact"}}
+
+
+def rule(kind, operation, **more):
+    at = {
+        "operation": operation,
+        "file": "net.py",
+        "line": 7,
+        "code": "x = f(x)",
+        "module": None,
+        "inside": None,
+    }
+    return {"kind": kind, "at": {**at, **more.pop("at", {})}, **more}
+
+
+def test_the_operation_is_spelt_out_at_its_line(tmp_path):
+    made = written(tmp_path, record(rewrite(rule("Smooth", "round", width=0.1))))
+    assert '@repair("the winner", "round", "net.py", 7)' in made.text
+    assert made.gradients == ("the winner",)
+    assert made.left_out == ()
+    compile(made.text, "attack.py", "exec")
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        {"kind": "BPDA"},
+        rewrite(rule("Measure", "quantized_linear")),
+        rewrite(rule("Smooth", "sort", width=0.1)),
+        rewrite(rule("Smooth", "round", width=0.1, at={"inside": ["library/a.py", 3]})),
+    ],
+    ids=["a surrogate of its own", "a measured slope", "no stand-in as code", "inside a library"],
+)
+def test_what_is_no_plain_code_is_replayed_and_said(tmp_path, gradient):
+    made = written(tmp_path, record(gradient))
+    assert made.gradients == ()
+    assert made.left_out == ("the winner",)
+    assert "Nothing of that can be written as plain code" in made.text
+    assert '"this attack"' not in made.text
+    compile(made.text, "attack.py", "exec")
+
+
+@pytest.mark.parametrize("kind", ["EOT", "Smoothing", "LogitScale"])
+def test_gradients_compose(tmp_path, kind):
+    more = {
+        "EOT": {"draws": None, "max_draws": 16},
+        "Smoothing": {"sigma": 0.1, "draws": 8},
+        "LogitScale": {},
+    }
+    inner = rewrite(rule("Gain", "tanh", gain=0.2), rule("Keep", "sqrt"), heal_cuts=True)
+    made = written(tmp_path, record({"kind": kind, **more[kind], "inner": inner}))
+    compile(made.text, "attack.py", "exec")
+    assert 'repaired("the winner", uncut=True)' in made.text
+
+
+def test_it_imports_torch_and_the_standard_library_alone(tmp_path):
+    for gradient in (
+        rewrite(rule("Smooth", "topk", width=0.1)),
+        {"kind": "Float64", "inner": {"kind": "Exact"}},
+    ):
+        tree = ast.parse(written(tmp_path, record(gradient)).text)
+        names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        names |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        assert {name.split(".")[0] for name in names} <= {"torch", *sys.stdlib_module_names}
+
+
+def test_no_part_is_written_that_nothing_uses(tmp_path):
+    made = written(tmp_path, record(rewrite(rule("Smooth", "round", width=0.1))))
+    for part in (
+        "BRIDGES",
+        "mean_over_draws",
+        "in_float64",
+        "def chosen",
+        "import copy",
+        "finite_differences",
+    ):
+        assert part not in made.text
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"target": "net.onnx"}, "wrap it in a callable"),
+        ({"target": "net.py:build + jpeg(quality=75)"}, "wrap it in a callable"),
+        ({"knowledge": "scores"}, "does not see the network"),
+        ({}, "audit again"),
+    ],
+    ids=["another source", "a defence of ours", "another adversary", "an older audit"],
+)
+def test_what_has_no_script_is_one_line(tmp_path, capsys, change, says):
+    report = refuted(tmp_path / "defence.py").model_copy(update=change)
+    write_json(tmp_path, report)
+    if change:
+        (tmp_path / FILE).write_text(json.dumps(record({"kind": "Exact"})))
+    assert main(["export", str(tmp_path), "--script", str(tmp_path / "a.py")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert says in said
+
+
+def test_a_record_from_somebody_else_writes_no_code_of_its_own(tmp_path):
+    """What stands in the audit's folder may have been written by anybody."""
+    at = {
+        "code": "x\nraise SystemExit(9)\n",
+        "file": 'n.py", 7); raise SystemExit(9) #',
+        "operation": "round",
+    }
+    told = record(rewrite(rule("Smooth", "round", width=0.1, at=at)))
+    told["entrants"][0]["name"] = 'w"""\nraise SystemExit(9)\n"""'
+    tree = ast.parse(written(tmp_path, told).text)
+    assert not any(isinstance(n, ast.Name) and n.id == "SystemExit" for n in ast.walk(tree))
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", "{}", '{"reads": {"classes": 3}}'])
+def test_a_damaged_record_is_one_line(tmp_path, capsys, damage):
+    case = next(case for case in BROKEN if case.name == "bit_depth")
+    folder = folder_of(case, tmp_path / "audit")
+    (folder / FILE).write_text(damage)
+    assert main(["export", str(folder), "--script", str(tmp_path / "a.py")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
