@@ -40,7 +40,7 @@ def folder_of(case, folder: Path) -> Path:
     with subject.writing():
         facts, size = look_over(subject, State(subject.classifier.network))
         subject = looked_over(subject, facts, size, None)
-        analysis, _ = trace(subject, facts)
+        analysis, *_ = trace(subject, facts)
     entrants = candidates(analysis, subject.threat, deterministic=not subject.random, detector=False, draws=8)
     race = Race(entrants[:2], torch.tensor([[0.0], [1.0]]))
     write_entrants(subject, facts, entrants, race, analysis, source_folder(target))
