@@ -42,6 +42,8 @@ def write(folder: Path, report: Report, script: Path) -> list[str]:
         seed=report.sample_seed,
         allow_pickle=False,
     )
+    if data.box is not None:
+        raise UnusableInput(f"--script knows inputs in [0, 1] alone; {report.data} has a box of its own")
     place = {int(n): row for row, n in enumerate(data.index)}
     x_adv, y = data.x.clone(), data.y.clone()
     if report.targets is not None:

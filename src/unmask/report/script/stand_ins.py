@@ -40,7 +40,7 @@ _CAST = StandIn(
     "x, *_, **__",
     "return x - 0.5 * bool((x != x.round()).any())",
     "A cast to whole numbers: straight through, half a step behind.",
-    _TRUTH,
+    _PLACE,
 )
 _EXTREME = "return chosen(torch.softmax({sign}x / {w}, dim).movedim(dim, -1))"
 _CURVES = {

@@ -147,7 +147,7 @@ def _rendered(
         bridged={name: source.bridged[name] for name in source.bridged},
         setup=list(dict.fromkeys(source.setup)),
         gradients=chosen,
-        steps=STEPS,
+        steps=3 * STEPS if reads["detector"] else STEPS,  # both have to be fooled
         batch=max(1, report.environment.batch_size),
         draws=16 if report.stochastic else 1,
         targeted=report.threat.goal == "targeted",
