@@ -104,7 +104,7 @@ def _pull(logits: Tensor, cotangent: Tensor, places: list) -> list[Tensor | None
 def _largest(grad: Tensor, batch: int) -> Tensor:
     grad = held(grad).abs().double()  # in sixteen bits the threshold itself would be zero
     if not grad.ndim or len(grad) != batch:
-        return grad.amax().reshape(1)
+        return grad.amax().reshape(1) if grad.numel() else torch.zeros(1, dtype=torch.float64)
     if not grad.numel():  # a slice of nothing, such as the classes after the last
         return torch.zeros(batch, dtype=torch.float64)
     flat = grad.reshape(batch, -1)

@@ -93,8 +93,8 @@ def agreement(r: Record, after: Record, arriving: Arriving, *, batch: int) -> fl
     if all(same(a.data, b.data) for a, b in pairs):
         return float("nan")
     for before, then in zip(r.outputs, after.outputs, strict=False):
-        if before.edge is None or before.data.shape != then.data.shape:
-            continue
+        if before.edge is None or before.data.shape != then.data.shape or not before.data.numel():
+            continue  # of experts, one that no image was sent to has nothing to say
         change = _wide(then.data - before.data)
         rows = batch if change.ndim and len(change) == batch else 1
         heard = _heard(before, arriving) & _heard(then, arriving)

@@ -17,7 +17,7 @@ SET_DATA = "data="
 # Writes into its first argument and returns nothing.
 WRITES = frozenset(("__setitem__", SET_DATA))
 # Make a new tensor from numbers.
-COPIES = frozenset(("tensor", "as_tensor", "new_tensor", "asarray", "from_dlpack"))
+COPIES = frozenset("tensor as_tensor new_tensor asarray from_dlpack frombuffer full scalar_tensor".split())
 CUTS = frozenset(("detach", "detach_", "data", SET_DATA, "requires_grad_", "__deepcopy__", "Parameter"))
 # Gradients taken inside the network. Their results have no gradient of their own, unless the graph is kept for one.
 GRADIENTS = frozenset(("grad", "backward"))

@@ -146,7 +146,9 @@ class Recorder(Interceptor):
         value = Value(index, held(tensor), None if lost else edge_of(shadow), tensor._version)
         self._now[id(tensor)] = value
         if lost:
+            self._inside += 1  # ours, not the user's function
             self._now[id(tensor)] = replace(value, edge=edge_of(self.shadows.root(tensor)))
+            self._inside -= 1
         self._seen_at[id(tensor)] = index
         self._alive.append(tensor)
         return value

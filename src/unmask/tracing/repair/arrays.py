@@ -176,8 +176,10 @@ for _name in ("sum", "mean", "max", "min", "std", "var"):
 
 def follow(made: Any, trail: Tensor | None) -> Any:
     """The array, with a trail where there is one of its shape."""
-    trail = _fitting(trail, np.shape(made))
     if trail is None or not isinstance(made, np.ndarray | np.generic):
+        return made
+    trail = _fitting(trail, np.shape(made))
+    if trail is None:
         return made
     followed = np.asanyarray(made).view(Followed)
     followed.trail = trail

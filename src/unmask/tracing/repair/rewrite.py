@@ -189,7 +189,9 @@ class _Rewriter(Interceptor):
     def _plain(
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        return uncut(name, func, args, kwargs) if self._uncut or name in EXITS else func(*args, **kwargs)
+        made = uncut(name, func, args, kwargs) if self._uncut or name in EXITS else func(*args, **kwargs)
+        refusing = {id(t): t.detach() for t in tensors_in(made) if _refuses(t)}
+        return exchange(made, refusing) if refusing else made
 
     # --- the operation's own value, and a stand-in for its derivative ----------------------------------------------
 
@@ -337,7 +339,8 @@ class _Rewriter(Interceptor):
             else:
                 made = func(*(_detached(a) for a in args), **{k: _detached(v) for k, v in kwargs.items()})
         if isinstance(made, tuple | list) and not isinstance(stand_in, list):
-            made = self._plain(name, func, args, kwargs)  # values and indices: the values keep their gradient
+            # Values and indices: the values keep their gradient, where they have one.
+            made = self._plain(name, func, args, kwargs)
         result = self._joined(made, stand_in)
         if not in_place or isinstance(stand_in, list):
             return result
@@ -357,7 +360,7 @@ class _Rewriter(Interceptor):
         if not isinstance(made, tuple | list):
             return made if isinstance(stand_in, list) else self._joined_one(made, stand_in)
         # Values and indices: the values keep their gradient.
-        alone = [None if m.is_floating_point() else stand_in for m in made]
+        alone = [None if m.is_floating_point() and m.requires_grad else stand_in for m in made]
         each = stand_in if isinstance(stand_in, list) else alone
         items = [self._joined(m, s) for m, s in zip(made, each, strict=True)]
         return made if all(a is b for a, b in zip(items, made, strict=True)) else type(made)(items)
@@ -448,6 +451,11 @@ def _never_zero(logits: Tensor, dim: int) -> Tensor:
     """A soft-max whose log has the gradient of a log-soft-max, also where the soft-max itself underflows."""
     logs = torch.log_softmax(logits, dim)
     return (logs + (logs.clamp_min(math.log(LEAST)) - logs).detach()).exp()
+
+
+def _refuses(tensor: Tensor) -> bool:
+    """Whether torch has no derivative for what made it: a gradient that raises would lose the whole attempt."""
+    return tensor.grad_fn is not None and tensor.grad_fn.name().endswith("NotImplemented")
 
 
 def _finite(item: Any) -> Any:
