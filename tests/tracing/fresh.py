@@ -103,10 +103,6 @@ def masked_bits(net, x):
     return (raw & ~0x3FFFFF).view(torch.float32)
 
 
-def eight_bits(net, x):
-    return x.to(torch.float8_e5m2).to(torch.float32)
-
-
 def half_shares(net, x):
     shares = (x.repeat_interleave(1, 1) * 60).half().softmax(1)
     return shares.float().clamp_min(1e-7).log() / 8
@@ -123,7 +119,10 @@ def polar(net, x):
 
 def wavelet(net, x):
     low, high = (x[:, ::2] + x[:, 1::2]) / 2, (x[:, ::2] - x[:, 1::2]) / 2
-    low, high = F.hardshrink(low.mul(6).round() / 6, 0.1), F.threshold(high.abs(), 0.2, 0.0).ceil() * high.sign() * 0.3
+    low, high = (
+        F.hardshrink(low.mul(6).round() / 6, 0.1),
+        F.threshold(high.abs(), 0.2, 0.0).ceil() * high.sign() * 0.3,
+    )
     return torch.stack([low + high, low - high], 2).flatten(1)
 
 
@@ -145,7 +144,9 @@ def truncated(net, x):
 
 
 def compiled_steps(net, x):
-    part = net.__dict__.setdefault("part", torch.compile(lambda t: torch.floor(t * 5 + 0.5) / 5, backend="eager"))
+    part = net.__dict__.setdefault(
+        "part", torch.compile(lambda t: torch.floor(t * 5 + 0.5) / 5, backend="eager")
+    )
     return part(x)
 
 
@@ -278,12 +279,20 @@ def by_jacobian(net, x):
 
 
 FRESH: dict[str, tuple[Callable[..., Any], set[str], str]] = {
-    "cdist, argmin and embedding": (vector_quantised, {"discrete"}, "CODES.expand(len(x), -1, -1)).argmin(2)"),
+    "cdist, argmin and embedding": (
+        vector_quantised,
+        {"discrete"},
+        "CODES.expand(len(x), -1, -1)).argmin(2)",
+    ),
     "the nearest of stored images": (retrieved, {"discrete"}, "topk(1, largest=False).indices"),
     "embedding_bag of levels": (embedded, {"zero", "discrete"}, "level = (x * 6).round().long()"),
     "ferns: bits shifted and summed": (ferns, {"discrete"}, "x.reshape(-1, 4, 4).gt(0.5)"),
     "experts chosen by nonzero and index_copy": (routed, {"discrete"}, "route = x[:, :3].argmax(1)"),
-    "torch.histogram and searchsorted, image by image": (equalised, {"discrete", "zero", "cut"}, "torch.searchsorted(edges"),
+    "histogram and searchsorted, image by image": (
+        equalised,
+        {"discrete", "zero", "cut"},
+        "torch.searchsorted(edges",
+    ),
     "a format string": (written_out, {"cut"}, 'f"{v:.1f}" for v in row'),
     "JSON": (as_json, {"cut"}, "json.loads(json.dumps("),
     "struct.pack": (as_structs, {"cut"}, 'B", *(int(v * 15)'),
@@ -291,25 +300,36 @@ FRESH: dict[str, tuple[Callable[..., Any], set[str], str]] = {
     "packbits": (packed, {"cut"}, "kept = [np.packbits"),
     "a memoryview": (through_a_memoryview, {"cut"}, "view = memoryview("),
     "bits of a float masked": (masked_bits, {"discrete", "cut"}, "raw = x.contiguous().view(torch.int32)"),
-    "float8": (eight_bits, {"wrong", "zero", "discrete"}, "torch.float8_e5m2"),
-    "a soft-max in float16": (half_shares, {"saturated", "vanished", "zero"}, "* 60).half().softmax(1)"),
+    "a soft-max in float16": (
+        half_shares,
+        {"non_finite", "saturated", "vanished", "zero"},
+        "shares.float().clamp_min",
+    ),
     "size and angle of a spectrum": (polar, {"zero"}, "size = (f.abs() * 2).round()"),
     "a wavelet's coefficients cut off": (wavelet, {"zero"}, "F.hardshrink(low.mul(6)"),
     "less its own fmod": (remaindered, {"wrong", "zero"}, "x.sub(x.fmod"),
     "less its own fraction": (fractions, {"wrong", "zero"}, "torch.frac(x * 5)"),
     "trunc inside a while loop, image by image": (truncated, {"zero"}, "torch.trunc(row"),
-    "torch.compile of a step": (compiled_steps, {"zero", "opaque"}, "return part(x)"),
+    "torch.compile of a step": (compiled_steps, {"zero", "opaque"}, "torch.floor(t * 5 + 0.5)"),
     "a forward hook that rounds": (rounded_by_a_hook, {"zero"}, "made.mul(2).round(decimals=0)"),
     "torch.library.custom_op": (operator, {"cut", "zero", "opaque"}, "return snap(x)"),
     "numpy(force=True) and a low rank": (low_rank, {"cut"}, "np.linalg.svd(x.numpy(force=True)"),
     "set_ on another tensor": (set_elsewhere, {"cut", "zero"}, "held.set_("),
     "a hook on a graph's node": (node_hook, {"wrong"}, "return self.last(self.step("),
-    "saved_tensors_hooks that forget": (forgetful_tape, {"zero", "wrong", "vanished"}, "return torch.tanh(2 * net.inner(x))"),
-    "a Function under vmap": (mapped_function, {"zero", "wrong"}, "torch.func.vmap(Scaled.apply)"),
+    "saved_tensors_hooks that forget": (
+        forgetful_tape,
+        {"zero", "wrong", "vanished"},
+        "return torch.tanh(2 * net.inner(x))",
+    ),
+    "a Function under vmap": (
+        mapped_function,
+        {"zero", "wrong", "vanished"},
+        "torch.func.vmap(Scaled.apply)",
+    ),
     "all but a 1e-20th detached": (hardly_attached, {"cut", "vanished"}, "(x - x * 1e-20).detach()"),
     "once_differentiable": (differentiable_once, {"zero", "wrong"}, "return TwicePassed.apply(x)"),
     "a fixed point under no_grad": (equilibrium, {"cut"}, "with torch.no_grad():"),
-    "Newton's steps": (newton, {"cut"}, "y = x.detach().clone()"),
+    "Newton's steps": (newton, {"cut"}, "x.detach()"),
     "weights adapted by vmap of grad": (adapted, {"cut"}, "x.detach()"),
     "jacrev": (by_jacobian, {"cut"}, "(x.detach())"),
 }
@@ -319,17 +339,8 @@ def shifted(net, x):
     return torch.roll(x, secrets.randbelow(5), 1)
 
 
-def members(net, x):
-    return x if np.random.default_rng().random() < 0.5 else net.inner(x)
-
-
-def swapped(net, x):
-    noisy = nn.Parameter(net.inner.weight + 0.3 * torch.randn(16, 16), requires_grad=False)
-    torch.utils.swap_tensors(net.inner.weight, noisy)
-    try:
-        return net.inner(x)
-    finally:
-        torch.utils.swap_tensors(net.inner.weight, noisy)
+def offset(net, x):
+    return x + float(np.random.default_rng().normal(0, 0.3))
 
 
 class Jitter(nn.Module):
@@ -346,7 +357,6 @@ def parametrised(net, x):
 
 FRESH_DRAWN: dict[str, tuple[Callable[..., Any], str]] = {
     "secrets": (shifted, "secrets.randbelow"),
-    "a generator of NumPy's that nobody seeded": (members, "np.random.default_rng().random()"),
-    "swap_tensors": (swapped, "0.3 * torch.randn(16, 16)"),
+    "a generator of NumPy's that nobody seeded": (offset, "np.random.default_rng().normal("),
     "a parametrization that draws": (parametrised, "0.3 * torch.randn_like(w)"),
 }

@@ -21,7 +21,7 @@ def test_the_decision_is_named_at_its_line(name):
     step, symptoms, text = DECIDED[name]
     analysis = suspects(Network(step))
     assert analysis.warning == ""
-    assert any(s.site.line in lines_with(text) for s in analysis.where(*symptoms)), [
+    assert any(s.site.line in lines_with(text) for s in analysis.suspects if s.symptom.name in symptoms), [
         (s.symptom.name, s.operation, s.site.line, s.share) for s in analysis.suspects
     ]
 
