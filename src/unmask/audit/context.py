@@ -153,7 +153,7 @@ class Subject:
 
 
 # Fields of a claim that say where something is: what was found there goes into the settings instead.
-_FOUND_OUT = set("target checkpoint_hash data split examples allow_pickle passes attack device".split())
+_FOUND_OUT = set[str]("target checkpoint_hash data split examples allow_pickle passes attack device".split())
 
 
 def subject_of(

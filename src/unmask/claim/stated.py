@@ -88,8 +88,8 @@ def check_clean(
     """
     if claim.clean_accuracy is None and claim.false_positive_rate is None:
         return
-    network = in_units(network, data.box)
-    classifier = network if isinstance(network, Classifier) else Classifier(network)
+    asked = in_units(network, data.box)
+    classifier = asked if isinstance(asked, Classifier) else Classifier(asked)
     if claim.passes > 1:
         classifier = classifier.replace(passes=claim.passes)
     if isinstance(classifier.network, nn.Module):

@@ -114,8 +114,9 @@ def curve_row(triple: ImageTriple) -> tuple[str, str, str, float]:
     )
     delta = adversarial - clean
     largest = float(np.abs(delta).max(initial=0))
-    shown = [_curves(values, (-0.02, 1.02)) for values in (clean, adversarial)]
-    return *shown, _curves(delta, (-1.05 * (largest or 1), 1.05 * (largest or 1))), largest
+    span = 1.05 * (largest or 1)
+    box, moved = (-0.02, 1.02), _curves(delta, (-span, span))
+    return _curves(clean, box), _curves(adversarial, box), moved, largest
 
 
 CURVES = 3  # channels of a signal that are drawn; more cannot be told apart at this size

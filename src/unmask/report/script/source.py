@@ -31,7 +31,7 @@ class CannotWrite(Exception):
 
 def gradient_source(told: Mapping[str, Any], variant: str, source: Source, audit: Mapping[str, Any]) -> str:
     """The expression that makes it."""
-    kind, inner = told["kind"], told.get("inner")
+    kind, inner = told["kind"], told.get("inner", {})
     if kind == "Exact":
         return "exact"
     if kind == "Repaired":
