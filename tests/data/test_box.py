@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from unmask.claim.units import in_units
 from unmask.classifier import Classifier
 from unmask.data import check, load
-from unmask.data.box import Box, box_of, in_units, own_range
+from unmask.data.box import Box, box_of, own_range
 from unmask.data.loading import with_option
 from unmask.errors import UnusableInput
 

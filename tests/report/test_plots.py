@@ -40,7 +40,7 @@ def test_images_show_the_pixels_and_the_difference(channels):
 
 
 def test_equal_images_have_a_grey_difference():
-    flat = [[[0.5, 0.5]]]
+    flat = [[[0.5, 0.5], [0.5, 0.5]]]
     triple = ImageTriple(
         index=0, label=1, clean_prediction=1, adversarial_prediction=1, clean=flat, adversarial=flat
     )

@@ -16,9 +16,9 @@ from .. import __version__
 from ..attacks import Attack
 from ..claim.claim import Claim
 from ..claim.stated import check_scope
+from ..claim.units import in_units
 from ..classifier import Classifier, Meter, Network
 from ..data import Data
-from ..data.box import in_units
 from ..errors import UnusableInput
 from ..randomness import Streams
 from ..target.source_files import classes_of, description

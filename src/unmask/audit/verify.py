@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..claim.target_classes import load_for
 from ..data import Data
-from ..data.box import in_units
 from ..errors import UnusableInput
 from ..target.load import build, checkpoint_hash
 from .deployed import Predict, deployed, module_of
@@ -129,7 +128,7 @@ def verify(
         random.seed()
         size = min(report.environment.batch_size, max(1, len(loaded)))
         predict = deployed(
-            in_units(module_of(network), loaded.box),
+            module_of(network) if loaded.box is None else loaded.box.before(module_of(network)),
             passes=report.passes,
             batch_size=size,
             device=device,

@@ -7,12 +7,12 @@ from torch import nn
 
 from ..classifier import Classifier
 from ..data import Data
-from ..data.box import in_units
 from ..errors import UnusableInput
 from ..randomness import Streams
 from ..state import State
 from ..statistics import clopper_pearson
 from .claim import Claim
+from .units import in_units
 
 
 def check_scope(claim: Claim) -> None:

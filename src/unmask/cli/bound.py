@@ -91,9 +91,9 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from ..bounds import Bracketing, Clever
     from ..claim.stated import check_checkpoint, check_clean, check_scope
+    from ..claim.units import in_units
     from ..classifier import Classifier
     from ..data import load
-    from ..data.box import in_units
     from ..diagnostics import preflight
     from ..randomness import Streams
     from ..state import State

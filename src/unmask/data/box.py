@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..classifier import Classifier, Network
 from ..errors import UnusableInput, first_line
 
 OWN = "data"  # the range of the data themselves
@@ -60,26 +59,6 @@ class InUnits(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch *dims"]) -> Any:
         return self.network(x * self.width + self.low)
-
-
-def in_units(
-    network: Classifier | nn.Module | Network, box: Box | None, spec: str = ""
-) -> Classifier | nn.Module | Network:
-    """The network as it is audited on data that have a box; without one, as it is. Certificates are of other units.
-
-    **Raises** `UnusableInput` where the target `spec` has a defence of ours in front, which knows inputs in [0, 1].
-    """
-    if box is None:
-        return network
-    if " + " in spec:
-        raise UnusableInput(
-            f"{spec} has a defence in front that takes inputs in [0, 1], and the data has a box of its own; put the "
-            "defence into the network, or give data in [0, 1]"
-        )
-    if not isinstance(network, Classifier):
-        return box.before(network)
-    surrogate = network.surrogate if network.surrogate is None else box.before(network.surrogate)
-    return network.replace(network=box.before(network.network), surrogate=surrogate)
 
 
 def box_of(stated: Any, x: Tensor, name: str) -> Box:
