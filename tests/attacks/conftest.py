@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from unmask.classifier import Classifier, seeded
-from unmask.threat import NORMS, ThreatModel
+from unmask.threat import BALLS, ThreatModel
 
 SHAPE = (2, 6, 6)
 DISTANCE = {"linf": 0.03, "l2": 0.2, "l1": 0.25}  # of every example below to the decision boundary
@@ -40,7 +40,7 @@ def linear_problem(norm: str, examples: int = 8, dtype: torch.dtype = torch.floa
     y = torch.arange(examples) % 2
     sign = 1.0 - 2.0 * y  # class 0 lies where w·x > offset
     offset = (w * 0.5).sum()
-    gap = DISTANCE[norm] * torch.linalg.vector_norm(w, NORMS[norm].dual_p)
+    gap = DISTANCE[norm] * torch.linalg.vector_norm(w, BALLS[norm].dual_p)
     x += ((sign * gap + offset - x @ w) / (w @ w))[:, None] * w
     weight = torch.stack(
         [w / 2, -w / 2, *(0.01 * torch.randn(3, dims, generator=torch_rng, dtype=torch.float64))]
@@ -57,7 +57,7 @@ def linear_problem(norm: str, examples: int = 8, dtype: torch.dtype = torch.floa
 
 
 def threat_of(norm: str, epsilon: float, **fields) -> ThreatModel:
-    return NORMS[norm](epsilon=epsilon, **fields)
+    return BALLS[norm](epsilon=epsilon, **fields)
 
 
 @dataclass

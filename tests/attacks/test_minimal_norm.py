@@ -9,7 +9,7 @@ from unmask.attacks.hyperplane import to_hyperplane
 from unmask.classifier import Classifier
 from unmask.judge import fooled
 from unmask.randomness import Streams
-from unmask.threat import NORMS, Linf, threat_model
+from unmask.threat import BALLS, Linf, threat_model
 
 LEAST = {
     "FAB": (FAB(steps=10, early_stop=False), ("linf", "l2", "l1"), 1.02),
@@ -34,7 +34,7 @@ def test_least_distance_among_several_classes(name, norm):
     y = logits.argmax(1)
     gaps = logits.gather(1, y[:, None]) - logits
     normals = linear.weight[None] - linear.weight[y][:, None]
-    reach = gaps / torch.linalg.vector_norm(normals, NORMS[norm].dual_p, dim=2).clamp_min(1e-12)
+    reach = gaps / torch.linalg.vector_norm(normals, BALLS[norm].dual_p, dim=2).clamp_min(1e-12)
     least = reach.scatter(1, y[:, None], torch.inf).amin(1).detach()
 
     attack, _, factor = LEAST[name]
@@ -47,7 +47,7 @@ def test_least_distance_among_several_classes(name, norm):
     assert ratio.median() <= factor, ratio
 
 
-@pytest.mark.parametrize("norm", list(NORMS))
+@pytest.mark.parametrize("norm", list(BALLS))
 def test_to_hyperplane_is_least_and_exact(norm):
     rng = torch.Generator().manual_seed(0)
     x = torch.rand(50, 20, generator=rng, dtype=torch.float64)

@@ -40,7 +40,7 @@ def linear(x):
 )
 def test_a_radius_that_spans_the_box_is_refused(threat, meant):
     with pytest.raises(UnusableInput, match=meant) as caught:
-        threat.check_radius(64)
+        threat.check_radius((64,))
     assert "\n" not in str(caught.value)
 
 
@@ -49,7 +49,7 @@ def test_a_radius_that_spans_the_box_is_refused(threat, meant):
     [Linf(epsilon=0.5), Linf(epsilon=8, box=(0.0, 255.0)), L2(epsilon=7.9), L1(epsilon=60), Linf(epsilon=0)],
 )
 def test_a_ball_within_the_box_is_not(threat):
-    threat.check_radius(64)
+    threat.check_radius((64,))
 
 
 @pytest.mark.parametrize(

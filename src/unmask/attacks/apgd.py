@@ -11,7 +11,7 @@ from torch import Tensor
 from ..classifier import Classifier
 from ..judge import fooled
 from ..randomness import Streams
-from ..threat import L1, ThreatModel
+from ..threat import L1, NormBall, ThreatModel, norm_ball
 from ..types import per_example
 from .apgd_l1 import ascend_l1
 from .base import GradientAttack, Images, Labels
@@ -53,7 +53,7 @@ class APGD(GradientAttack):
         *,
         generator: torch.Generator | Streams,
     ) -> Images:
-        x = x.detach()
+        threat, x = norm_ball(threat, "`APGD`"), x.detach()
         whole = Batch.whole(x, y, generator, self.objective.for_goal(threat.goal))
         best = Incumbent(x)
         for _ in range(self.restarts):
@@ -64,14 +64,14 @@ class APGD(GradientAttack):
             whole = replace(whole, streams=whole.streams.fork("restart"))
         return threat.settle(best.x_adv, x)
 
-    def ascend(self, classifier: Classifier, batch: Batch, threat: ThreatModel, best: Incumbent) -> None:
+    def ascend(self, classifier: Classifier, batch: Batch, threat: NormBall, best: Incumbent) -> None:
         """One restart for one batch; what it finds goes to `best`."""
         if isinstance(threat, L1):
             ascend_l1(self, classifier, batch, threat, best)
         else:
             self._ascend(classifier, batch, threat, best)
 
-    def _ascend(self, classifier: Classifier, batch: Batch, threat: ThreatModel, best: Incumbent) -> None:
+    def _ascend(self, classifier: Classifier, batch: Batch, threat: NormBall, best: Incumbent) -> None:
         checkpoints = set(_checkpoints(self.steps))
         x_adv = threat.random_start(batch.x, generator=batch.streams)
         x_prev, x_best = x_adv, x_adv.clone()

@@ -13,7 +13,7 @@ from ..classifier import Classifier
 from ..judge import fooled
 from ..objectives import Objective, Targeted, margin
 from ..randomness import Streams
-from ..threat import ThreatModel
+from ..threat import NormBall, ThreatModel, norm_ball
 from ..types import per_example
 from .base import Attack, GradientAttack, Images, Labels, Others, Setting
 from .batch import Batch, Incumbent
@@ -81,7 +81,7 @@ class BoundaryWalk(GradientAttack):
         *,
         generator: torch.Generator | Streams,
     ) -> Images:
-        x = x.detach()
+        threat, x = norm_ball(threat, "`BoundaryWalk`"), x.detach()
         whole = Batch.whole(x, y, generator, self.objective.for_goal(threat.goal))
         best = Incumbent(x)
         gaps = self._gaps(x, y, threat)
@@ -155,7 +155,7 @@ class BoundaryWalk(GradientAttack):
         return torch.lerp(batch.x, start, per_example(far, start))
 
     def _walk(
-        self, classifier: Classifier, batch: Batch, x_adv: Images, threat: ThreatModel, best: Incumbent
+        self, classifier: Classifier, batch: Batch, x_adv: Images, threat: NormBall, best: Incumbent
     ) -> None:
         """One walk; what it finds goes to `best`."""
         outside = round(self.steps * (1 - self.inside))

@@ -12,7 +12,7 @@ from ..classifier import Classifier
 from ..judge import fooled
 from ..objectives import Objective, Targeted, Towards, margin
 from ..randomness import Streams
-from ..threat import ThreatModel
+from ..threat import NormBall, ThreatModel, norm_ball
 from ..types import per_example
 from .base import GradientAttack, Images, Labels
 from .batch import Batch, Incumbent
@@ -64,7 +64,7 @@ class FAB(GradientAttack):
         generator: torch.Generator | Streams,
     ) -> Images:
         x = x.detach()
-        to_hyperplane(threat, x[:0], x[:0], x.new_zeros(0))  # raises at once where the norm is unknown
+        threat = norm_ball(threat, "`FAB`")
         whole = Batch.whole(x, y, generator, margin.for_goal(threat.goal))
         best = Incumbent(x)
         with torch.no_grad():
@@ -81,7 +81,7 @@ class FAB(GradientAttack):
                 whole = replace(whole, streams=whole.streams.fork("approach"))
         return threat.settle(best.x_adv, x)
 
-    def _aims(self, logits: Tensor, y: Labels, threat: ThreatModel) -> list[Objective]:
+    def _aims(self, logits: Tensor, y: Labels, threat: NormBall) -> list[Objective]:
         """What is linearised: the logit of each target class minus the label's."""
         if threat.goal == "targeted":
             return [Towards(margin)]
@@ -94,7 +94,7 @@ class FAB(GradientAttack):
         classifier: Classifier,
         batch: Batch,
         aims: list[Objective],
-        threat: ThreatModel,
+        threat: NormBall,
         best: Incumbent,
         restart: int,
     ) -> None:
@@ -130,7 +130,7 @@ class FAB(GradientAttack):
         best.offer(batch.index, x_best, torch.where(inside, torch.inf, -distance))
 
     def _nearest_boundary(
-        self, classifier: Classifier, batch: Batch, aims: list[Objective], x_adv: Images, threat: ThreatModel
+        self, classifier: Classifier, batch: Batch, aims: list[Objective], x_adv: Images, threat: NormBall
     ) -> tuple[Images, Float[Tensor, " batch"]]:
         """Gradient and value of the aim whose linearised boundary is nearest to `x_adv`."""
         normal, value, nearest = x_adv, None, None
@@ -148,7 +148,7 @@ class FAB(GradientAttack):
         return normal.nan_to_num(0.0, 0.0, 0.0), value.nan_to_num(0.0).to(x_adv.dtype)
 
     def _step(
-        self, threat: ThreatModel, x: Images, x_adv: Images, normal: Images, value: Float[Tensor, " batch"]
+        self, threat: NormBall, x: Images, x_adv: Images, normal: Images, value: Float[Tensor, " batch"]
     ) -> Images:
         """The paper's equation 9: the mean of the steps from `x_adv` and `x` to the linearised boundary."""
         value_at_x = value + (normal * (x - x_adv)).flatten(1).sum(1)
@@ -163,7 +163,7 @@ class FAB(GradientAttack):
         return moved.clamp_(*threat.box)
 
     def _draw_back(
-        self, classifier: Classifier, batch: Batch, threat: ThreatModel, x_best: Images, distance: Tensor
+        self, classifier: Classifier, batch: Batch, threat: NormBall, x_best: Images, distance: Tensor
     ) -> tuple[Images, Tensor]:
         """Three secant steps on the margin, from `x_best` towards `x`."""
         found = torch.isfinite(distance).nonzero()[:, 0]

@@ -14,7 +14,7 @@ from ..errors import UnusableInput
 from ..judge import fooled
 from ..objectives import margin
 from ..randomness import Streams
-from ..threat import ThreatModel
+from ..threat import ThreatModel, norm_ball
 from .base import Attack, Images, Labels
 from .batch import Batch, Incumbent
 
@@ -56,7 +56,7 @@ class FeatureMatching(Attack):
         *,
         generator: torch.Generator | Streams,
     ) -> Images:
-        x = x.detach()
+        threat, x = norm_ball(threat, "`FeatureMatching`"), x.detach()
         best = Incumbent(x)
         batch = Batch.whole(x, y, generator, margin)
         if not len(batch):

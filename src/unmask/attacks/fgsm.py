@@ -8,7 +8,7 @@ import torch
 
 from ..classifier import Classifier
 from ..randomness import Streams
-from ..threat import ThreatModel
+from ..threat import NormBall, ThreatModel, norm_ball
 from .base import GradientAttack, Images, Labels
 
 
@@ -43,13 +43,14 @@ class FGSM(GradientAttack):
     ) -> Images:
         x = x.detach()
         streams = Streams.of(generator, len(x))
+        threat = norm_ball(threat, "`FGSM`")
         objective = self.objective.for_goal(threat.goal)
         x_adv = self._start(x, threat, streams)
         est = self.gradient.estimate(classifier, objective, x_adv, y, generator=streams)
         step_size = self.rel_step_size * threat.epsilon
         return threat.settle(x_adv + step_size * threat.steepest_ascent(est.grad), x)
 
-    def _start(self, x: Images, threat: ThreatModel, streams: Streams) -> Images:
+    def _start(self, x: Images, threat: NormBall, streams: Streams) -> Images:
         if not (self.random_start or self.edge_start):
             return x
         start = threat.random_start(x, generator=streams)

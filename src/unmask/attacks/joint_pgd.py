@@ -15,7 +15,7 @@ from ..gradients import Exact, GradientEstimator
 from ..judge import fooled
 from ..objectives import Objective, Targeted, margin
 from ..randomness import Streams
-from ..threat import ThreatModel
+from ..threat import NormBall, ThreatModel, norm_ball
 from ..types import Outputs, per_example
 from .base import Attack, Images, Labels, Setting
 from .batch import Batch, Incumbent
@@ -111,7 +111,7 @@ class JointPGD(Attack):
         *,
         generator: torch.Generator | Streams,
     ) -> Images:
-        x = x.detach()
+        threat, x = norm_ball(threat, "`JointPGD`"), x.detach()
         best = Incumbent(x)
         if not self.targets:
             self._ascend(classifier, Batch.whole(x, y, generator, margin.for_goal(threat.goal)), threat, best)
@@ -134,7 +134,7 @@ class JointPGD(Attack):
             whole = replace(whole, streams=whole.streams.fork("target"))
         return threat.settle(best.x_adv, x)
 
-    def _ascend(self, classifier: Classifier, batch: Batch, threat: ThreatModel, best: Incumbent) -> None:
+    def _ascend(self, classifier: Classifier, batch: Batch, threat: NormBall, best: Incumbent) -> None:
         """One run towards the batch's objective and past the detector; what it finds goes to `best`."""
         passes = Acceptance()
         x_adv = threat.random_start(batch.x, generator=batch.streams) if self.random_start else batch.x
@@ -173,7 +173,7 @@ class JointPGD(Attack):
         return orthogonal(along, across), first.outputs
 
 
-def _along(grad: Images, threat: ThreatModel) -> Images:
+def _along(grad: Images, threat: NormBall) -> Images:
     """The gradient, scaled to the Euclidean length of the norm's own steepest step."""
     length = grad.flatten(1).norm(dim=1)
     wanted = threat.steepest_ascent(grad).flatten(1).norm(dim=1)

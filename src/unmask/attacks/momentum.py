@@ -12,7 +12,7 @@ from ..classifier import Classifier
 from ..errors import UnusableInput
 from ..judge import fooled
 from ..randomness import Streams
-from ..threat import ThreatModel
+from ..threat import ThreatModel, norm_ball
 from .base import GradientAttack, Images, Labels
 from .batch import Batch, Incumbent
 
@@ -65,7 +65,7 @@ class MomentumPGD(GradientAttack):
         generator: torch.Generator | Streams,
     ) -> Images:
         """As `Attack.run`."""
-        x = x.detach()
+        threat, x = norm_ball(threat, "`MomentumPGD`"), x.detach()
         batch = Batch.whole(x, y, generator, self.objective.for_goal(threat.goal))
         best = Incumbent(x)
         x_adv = threat.random_start(x, generator=batch.streams) if self.random_start else x.clone()

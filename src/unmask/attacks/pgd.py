@@ -9,7 +9,7 @@ import torch
 from ..classifier import Classifier
 from ..judge import fooled
 from ..randomness import Streams
-from ..threat import ThreatModel
+from ..threat import NormBall, ThreatModel, norm_ball
 from .base import GradientAttack, Images, Labels
 from .batch import Batch, Incumbent, overwrite
 
@@ -52,7 +52,7 @@ class PGD(GradientAttack):
         *,
         generator: torch.Generator | Streams,
     ) -> Images:
-        x = x.detach()
+        threat, x = norm_ball(threat, "`PGD`"), x.detach()
         whole = Batch.whole(x, y, generator, self.objective.for_goal(threat.goal))
         best = Incumbent(x)
         for _ in range(self.restarts):
@@ -63,7 +63,7 @@ class PGD(GradientAttack):
             whole = replace(whole, streams=whole.streams.fork("restart"))
         return threat.settle(best.x_adv, x)
 
-    def _ascend(self, classifier: Classifier, batch: Batch, threat: ThreatModel, best: Incumbent) -> None:
+    def _ascend(self, classifier: Classifier, batch: Batch, threat: NormBall, best: Incumbent) -> None:
         x_adv = threat.random_start(batch.x, generator=batch.streams) if self.random_start else batch.x
         x_best, value_best = x_adv.clone(), x_adv.new_empty(0)
         step_size, project = self.rel_step_size * threat.epsilon, threat.projection(batch.x)

@@ -11,7 +11,7 @@ from ..classifier import Classifier
 from ..errors import Unsupported
 from ..objectives import TargetedDLR, TargetedObjective
 from ..randomness import Streams
-from ..threat import ThreatModel
+from ..threat import ThreatModel, norm_ball
 from .apgd import APGD
 from .base import Attack, GradientAttack, Images, Labels, Setting
 from .batch import Batch, Incumbent
@@ -59,7 +59,7 @@ class TargetedAPGD(GradientAttack):
     ) -> Images:
         if threat.goal == "targeted":
             raise Unsupported("`TargetedAPGD` chooses its own targets; under a targeted goal use `APGD`")
-        x = x.detach()
+        threat, x = norm_ball(threat, "`TargetedAPGD`"), x.detach()
         whole = Batch.whole(x, y, generator, self.objective)
         with torch.no_grad():
             logits = classifier(x, generator=whole.streams).logits

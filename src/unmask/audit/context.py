@@ -172,7 +172,7 @@ def subject_of(
     """
     check_scope(claim)
     threat = threat_model(claim.norm, claim.epsilon, goal=claim.goal)
-    threat.check_radius(data.x[0].numel())
+    threat.check_radius(data.x.shape[1:])
     network = target.network if isinstance(target, Target) else target
     if isinstance(target, Target):
         name, hashed = target.spec, target.checkpoint_hash

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..errors import Unsupported, UnusableInput
-from ..threat import ThreatModel
+from ..threat import ThreatModel, norm_ball
 from .relaxation.crown import Region, crown_bounds, interval_bounds, lower_bounds
 from .relaxation.graph import Graph, read_graph
 from .relaxation.operations import Interval
@@ -85,15 +85,16 @@ def certify_box(
 
 def region_of(x: Images, threat: ThreatModel, radius: Float[Tensor, " batch"] | None = None) -> Region:
     """Ball and box around each example. `radius` `[batch]` replaces `threat.epsilon`."""
+    ball = norm_ball(threat, "a certificate")
     center = x.double()
     if radius is None:
         radius = center.new_full((len(x),), threat.epsilon)
     reach = radius.reshape(-1, *[1] * (x.ndim - 1))
     low, high = threat.box
     lower, upper = (center - reach).clamp(low, high), (center + reach).clamp(low, high)
-    if threat.p == torch.inf:
+    if ball.p == torch.inf:
         return Region(lower, upper)
-    return Region(lower, upper, center, radius, threat.dual_p)
+    return Region(lower, upper, center, radius, ball.dual_p)
 
 
 def certify_region(

@@ -18,7 +18,7 @@ from ..judge import fooled
 from ..objectives import margin
 from ..randomness import Streams
 from ..remedies import candidates
-from ..threat import Linf, ThreatModel
+from ..threat import Linf, ThreatModel, norm_ball
 from ..tracing.analyse import Analysis, analyse
 from ..tracing.suspect import Asks, Suspect
 from ..types import per_example
@@ -90,7 +90,7 @@ class NearestSearch:
 
         **Raises** `Unsupported` for a random network: it has no fixed decision boundary.
         """
-        streams = Streams.of(generator, len(x))
+        threat, streams = norm_ball(threat, "the search for the nearest point"), Streams.of(generator, len(x))
         few = slice(0, self.traced)
         analysis = analyse(
             classifier,
@@ -105,7 +105,7 @@ class NearestSearch:
                 "the network is random, so that no example has a fixed distance; use unmask audit, "
                 "which judges it on fresh draws"
             )
-        found = _Found(classifier, x, y, _whole_box(threat, x), streams)
+        found = _Found(classifier, x, y, replace(threat, epsilon=threat.widest(x.shape[1:])), streams)
         slope = Exact().estimate(classifier, margin.for_goal(threat.goal), x, y, generator=streams)
         zero_at_x = (slope.grad.flatten(1) == 0).all(1)
         self._climb(found, Exact(), "exact", threat)
@@ -204,12 +204,6 @@ class _Found:
         if not len(point):
             return torch.zeros(0, dtype=torch.bool, device=point.device)
         return fooled(self.classifier.predict(point, generator=self.streams), y, self.threat)
-
-
-def _whole_box(threat: ThreatModel, x: Images) -> ThreatModel:
-    low, high = threat.box
-    corner = torch.full_like(x[:1], low, dtype=torch.float64)
-    return replace(threat, epsilon=float(threat.distance(corner + (high - low), corner)))
 
 
 def _repairs(analysis: Analysis, threat: ThreatModel) -> list[GradientEstimator]:

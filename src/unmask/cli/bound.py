@@ -98,14 +98,14 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     from ..randomness import Streams
     from ..state import State
     from ..target.target import load_target
-    from ..threat import threat_model
+    from ..threat import norm_ball, threat_model
     from .audit import choose_device
     from .terminal import TerminalProgress
 
     if not claim.epsilon > 0:
         raise UnusableInput("--epsilon is 0; give the radius in which CLEVER samples, for instance 0.3")
     goal = "targeted" if arguments.targeted else "untargeted"
-    threat = threat_model(claim.norm, claim.epsilon, goal=goal)
+    threat = norm_ball(threat_model(claim.norm, claim.epsilon, goal=goal), "`unmask bound`")
     bracketing = Bracketing(
         clever=Clever(batches=batches, samples=samples, half=arguments.half),
         methods=CERTIFICATES[arguments.certify],  # pyright: ignore[reportArgumentType]
@@ -126,7 +126,7 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
         seed=claim.seed,
         allow_pickle=claim.allow_pickle,
     )
-    threat.check_radius(data.x[0].numel())
+    threat.check_radius(data.x.shape[1:])
     check_clean(claim, target.network, data, device=device)
     chosen = slice(None if claim.examples else EXAMPLES)
     x, y, index = (t[chosen].to(device) for t in (data.x, data.y, data.index))

@@ -82,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     from ..attacks import PGD
     from ..data import load
-    from ..threat import threat_model
+    from ..threat import norm_ball, threat_model
     from ..training import Processes, tensorboard
     from ..training.validation import accuracies
     from .terminal import console
@@ -92,14 +92,16 @@ def _run(arguments: argparse.Namespace) -> int:
     processes = Processes.join(device)
     if processes.fabric is not None:
         device = str(processes.fabric.device)
-    threat = None if arguments.epsilon is None else threat_model(arguments.norm, arguments.epsilon)
+    threat = None
+    if arguments.epsilon is not None:
+        threat = norm_ball(threat_model(arguments.norm, arguments.epsilon), "`unmask train`")
     data = load(arguments.data, split="train", examples=arguments.examples)
     if data.box is not None:
         raise UnusableInput(
             f"{arguments.data} is in units of a box that is no part of the network; train on data in [0, 1]"
         )
     if threat is not None:
-        threat.check_radius(data.x[0].numel())
+        threat.check_radius(data.x.shape[1:])
     data, validation = split_off(data, arguments.validation)
     shape, classes = list(data.x.shape[1:]), int(data.y.max()) + 1
     trainer, seen = build(

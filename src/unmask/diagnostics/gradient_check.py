@@ -63,10 +63,11 @@ class GradientCheck(Diagnostic):
         estimate = self.gradient.estimate(classifier, objective, x, y, generator=same_draw.fork("call"))
         finite = torch.isfinite(estimate.grad).flatten(1).all(1)
         grad = torch.where(torch.isfinite(estimate.grad), estimate.grad, 0)
-        directions = [threat.steepest_ascent(grad)]
+        ball = threat.around(x.shape[1:])
+        directions = [ball.steepest_ascent(grad)]
         while len(directions) < self.directions:
             noise = streams.normal(*x.shape[1:], device=x.device).to(x.dtype)
-            directions.append(threat.steepest_ascent(noise))
+            directions.append(ball.steepest_ascent(noise))
 
         def losses(points: Images) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
             with torch.no_grad():
@@ -80,8 +81,8 @@ class GradientCheck(Diagnostic):
         for size in self.sizes if threat.epsilon > 0 else ():
             measured, predicted = [], []
             for direction in directions:
-                step = size * threat.epsilon * direction
-                ahead, behind = (x + step).clamp(*threat.box), (x - step).clamp(*threat.box)
+                step = size * ball.epsilon * direction
+                ahead, behind = (x + step).clamp(*ball.box), (x - step).clamp(*ball.box)
                 (up, scale), (down, _) = losses(ahead), losses(behind)
                 worst.offer(everyone, ahead, up)
                 worst.offer(everyone, behind, down)

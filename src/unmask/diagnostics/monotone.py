@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -38,7 +38,9 @@ class Monotone(Diagnostic):
         generator: torch.Generator | Streams,
     ) -> Reading:
         streams = Streams.of(generator, len(x))
-        epsilons = [factor * threat.epsilon for factor in sorted(self.factors)]
+        # A count stays whole, so that two factors may come to the same radius.
+        grid = {threat.scaled(factor): factor for factor in sorted(self.factors, reverse=True)}
+        balls = sorted(grid, key=lambda ball: ball.epsilon)
         ran = tuple(
             tried(
                 "attack",
@@ -46,11 +48,11 @@ class Monotone(Diagnostic):
                 classifier,
                 x,
                 y,
-                replace(threat, epsilon=epsilon),
+                ball,
                 draws=self.draws,
                 generator=streams.fork(f"point {place}"),
             )
-            for place, epsilon in enumerate(epsilons)
+            for place, ball in enumerate(balls)
         )
         failures = [rates(point) for point in ran]
         accuracies = [survives(f) for f in failures]
@@ -71,10 +73,7 @@ class Monotone(Diagnostic):
                 "misses "
                 "what it found in a smaller ball."
             ),
-            statistics={
-                f"accuracy_at_{factor:g}": a
-                for factor, a in zip(sorted(self.factors), accuracies, strict=True)
-            },
-            curve=tuple(zip(epsilons, accuracies, strict=True)),
+            statistics={f"accuracy_at_{grid[ball]:g}": a for ball, a in zip(balls, accuracies, strict=True)},
+            curve=tuple((ball.epsilon, a) for ball, a in zip(balls, accuracies, strict=True)),
             tried=ran,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..attacks import APGD, Attack
 from ..classifier import Classifier
@@ -102,15 +102,15 @@ class Planted(Diagnostic):
     ) -> Classifier | None:
         """The network in which one point of the sphere around `x` `[1, …]` is another class, or None."""
         draws = 1 if classifier.deterministic else self.draws
-        closer = replace(threat, epsilon=self.inner_radius * threat.epsilon)
+        closer = threat.scaled(self.inner_radius)
         repeated = Streams.seeded(streams.batch_seed(), torch.arange(self.inner, device=x.device))
         around = x.expand(self.inner, *x.shape[1:])
         inner = torch.where(
             (torch.arange(self.inner, device=x.device) % 2 == 0).reshape(-1, *[1] * (x.ndim - 1)),
             closer.random_start(around, generator=repeated),
-            _on_sphere(around, closer, repeated),
+            closer.random_point(around, generator=repeated),
         )
-        outer = _on_sphere(x, threat, streams)
+        outer = threat.random_point(x, generator=streams)
         points = torch.cat([x, inner, outer])
 
         inside = classifier.replace(network=Inside(classifier.network, layer))
@@ -155,7 +155,7 @@ class Planted(Diagnostic):
     ) -> Images:
         """The random point of the sphere that the planted network likes best; all tries in one batch."""
         each = Streams.seeded(streams.batch_seed(), torch.arange(self.tries, device=x.device))
-        points = _on_sphere(x.expand(self.tries, *x.shape[1:]), threat, each)
+        points = threat.random_point(x.expand(self.tries, *x.shape[1:]), generator=each)
         with torch.no_grad():
             logits = planted(points, generator=each).logits
         other = logits.scatter(1, label.expand(self.tries)[:, None], -torch.inf).amax(1)
@@ -201,8 +201,3 @@ def _replanted_surrogate(
     shared = isinstance(surrogate, nn.Module) and any(m is layer for m in surrogate.modules())
     # One with a last layer of its own has other features; it cannot stand in for the planted network.
     return Replanted(surrogate, layer, readout) if shared else None
-
-
-def _on_sphere(x: Images, threat: ThreatModel, streams: Streams) -> Tensor:
-    noise = streams.normal(*x.shape[1:], device=x.device).to(x.dtype)
-    return threat.settle(x + threat.epsilon * threat.steepest_ascent(noise), x)

@@ -44,8 +44,7 @@ class RandomPoints(Attack):
         objective = self.objective.for_goal(threat.goal)
         worst, worst_value = x.clone(), x.new_full((len(x),), -torch.inf)
         for _ in range(self.tries):
-            noise = streams.normal(*x.shape[1:], device=x.device).to(x.dtype)
-            point = threat.settle(x + threat.epsilon * threat.steepest_ascent(noise), x)
+            point = threat.random_point(x, generator=streams)
             with torch.no_grad():
                 value = objective(classifier(point, generator=streams), y)
             worse = value > worst_value

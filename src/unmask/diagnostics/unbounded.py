@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,17 +14,13 @@ from .base import Diagnostic, Images, Labels, Reading, rates, survives, tried
 
 
 def whole_box(threat: ThreatModel, x: Images) -> ThreatModel:
-    """The same norm with a ball that covers the box around any image.
+    """The same adversary with a radius that covers the box around any image.
 
     >>> from unmask.threat import L2
     >>> whole_box(L2(epsilon=0.5), torch.zeros(1, 1, 4, 4)).epsilon
     4.0
     """
-    width = threat.box[1] - threat.box[0]
-    dims = x[0].numel()
-    # The p-norm of the box's diagonal.
-    diagonal = width if math.isinf(threat.p) else width * dims ** (1 / threat.p)
-    return replace(threat, epsilon=diagonal)
+    return replace(threat, epsilon=threat.widest(x.shape[1:]))
 
 
 @dataclass(frozen=True, kw_only=True)

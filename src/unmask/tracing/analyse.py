@@ -17,7 +17,7 @@ from ..classifier import Classifier, seeded
 from ..errors import first_line, out_of_memory
 from ..objectives import margin
 from ..randomness import Streams
-from ..threat import Linf, ThreatModel
+from ..threat import Linf, NormBall, ThreatModel
 from ..types import per_example
 from .detect.detectors import detected
 from .detect.flow import follow
@@ -61,7 +61,7 @@ def analyse(
     loses the gradient, and local backward passes through single operations (not metered: none is a pass through the
     network).
     """
-    streams = Streams.of(generator, len(x))
+    streams, ball = Streams.of(generator, len(x)), threat.around(x.shape[1:])
     plain = plain_pass(classifier, x, seed=seed)
     reason = ""
     for uncut, warning in ((True, ""), (False, AS_WRITTEN)):
@@ -69,7 +69,7 @@ def analyse(
             with seeded(seed, x.device):  # probes of single operations draw from the global generator
                 base, difference = checked(classifier, x, plain, seed=seed, uncut=uncut)
                 if not difference:
-                    found = _analyse(classifier, base, plain.memory, uncut, x, y, threat, seed, streams)
+                    found = _analyse(classifier, base, plain.memory, uncut, x, y, ball, seed, streams)
                     return replace(found, warning=warning.format(reason))
             reason = reason or difference
         except (torch.OutOfMemoryError, MemoryError):
@@ -89,7 +89,7 @@ def _analyse(
     uncut: bool,
     x: Tensor,
     y: Tensor,
-    threat: ThreatModel,
+    threat: NormBall,
     seed: int,
     streams: Streams,
 ) -> Analysis:
@@ -142,7 +142,7 @@ def _analyse(
     )
 
 
-def _direction(x: Tensor, threat: ThreatModel, streams: Streams) -> Tensor:
+def _direction(x: Tensor, threat: NormBall, streams: Streams) -> Tensor:
     """A point at distance about epsilon in a random direction that uses many pixels."""
     if isinstance(threat, Linf):
         # Inwards where the box is near, so that the whole epsilon is used.

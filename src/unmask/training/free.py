@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
+from ..threat import norm_ball
 from .loop import Loop, Seen
 from .run import Images, Labels, Run
 
@@ -41,7 +42,7 @@ class FreeTraining(Loop):
         return self.replays
 
     def learn(self, run: Run, x: Images, y: Labels) -> Seen:
-        threat = run.threat
+        threat = norm_ball(run.threat, "`Free`")
         # The box binds the image, not the perturbation, which meets another image next.
         ball = replace(threat, box=(-math.inf, math.inf))
         origin = torch.zeros_like(x)

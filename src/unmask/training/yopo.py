@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UnusableInput
+from ..threat import norm_ball
 from .loop import Loop, Seen
 from .run import Images, Labels, Run
 
@@ -112,7 +113,7 @@ class YOPO(Loop):
             )
 
     def learn(self, run: Run, x: Images, y: Labels) -> Seen:
-        threat = run.threat
+        threat = norm_ball(run.threat, "`YOPO`")
         layer = first_layer(run.network, x[:1])
         front = up_to(run.network, layer, run.logits)
         x_adv = threat.random_start(x, generator=run.streams(len(x)))

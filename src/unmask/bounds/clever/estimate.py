@@ -17,7 +17,7 @@ from ...errors import UnusableInput
 from ...gradients import Exact, GradientEstimator
 from ...objectives import Targeted
 from ...randomness import SampleStreams, Streams
-from ...threat import ThreatModel
+from ...threat import NormBall, ThreatModel, norm_ball
 from .half import HalfTape
 from .score import CleverScore, smallest_score
 
@@ -91,7 +91,7 @@ class Clever:
         Untargeted: the smallest score over all other classes, all from the same points. Targeted: `y` is the target
         and the predicted class the one to leave.
         """
-        streams = Streams.of(generator, len(x))
+        threat, streams = norm_ball(threat, "CLEVER"), Streams.of(generator, len(x))
         with torch.no_grad():
             logits = classifier(x, generator=streams).logits
         classes = torch.arange(logits.shape[1], device=x.device)
@@ -112,7 +112,7 @@ class Clever:
         x: Images,
         source: Labels,
         targets: Int[Tensor, "batch targets"],
-        threat: ThreatModel,
+        threat: NormBall,
         streams: Streams,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Maxima `[batch, targets, batches]` and the share of zero gradients `[batch]`."""
@@ -145,7 +145,7 @@ class Clever:
         return maxima.cpu().numpy(), zeros.cpu().numpy()
 
     def _points(
-        self, x: Float[Tensor, " *dims"], threat: ThreatModel, stream: Streams, count: int
+        self, x: Float[Tensor, " *dims"], threat: NormBall, stream: Streams, count: int
     ) -> Iterator[tuple[Images, Streams]]:
         """Random points of one example's ball and box, `points_at_once` at most, and a stream for each."""
         for start in range(0, count, _BLOCK):
@@ -164,7 +164,7 @@ class Clever:
         label: Labels,
         targets: Labels,
         streams: Streams,
-        threat: ThreatModel,
+        threat: NormBall,
     ) -> bool:
         """Whether bfloat16 leaves the first norms as they are; it does not where large terms cancel."""
         few = slice(_CHECKED)
@@ -179,7 +179,7 @@ class Clever:
         label: Labels,
         targets: Labels,
         streams: Streams,
-        threat: ThreatModel,
+        threat: NormBall,
         tape: HalfTape | None,
     ) -> Iterator[Float[Tensor, " batch"]]:
         """Dual norms of the gradients of each target's logit minus the label's, from one forward pass if exact.

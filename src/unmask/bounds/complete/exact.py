@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...errors import Unsupported
-from ...threat import ThreatModel
+from ...threat import NormBall, ThreatModel, norm_ball
 from ..certified import region_of
 from ..relaxation.crown import crown_bounds, lower_bounds
 from ..relaxation.graph import Graph, read_graph
@@ -72,6 +72,7 @@ def exact_radius(
     the radius is proved. **Differs** from the paper: the distance is not a variable of the program, because its two
     constraints per pixel make each relaxation much larger.
     """
+    threat = norm_ball(threat, "the exact radius")
     if threat.p not in (1.0, math.inf) or threat.goal != "untargeted":
         raise Unsupported(f"the exact radius is for linf and l1, untargeted; this threat is {threat}")
     graph = read_graph(network, x)
@@ -95,7 +96,7 @@ class _Search:
     """One example's search; `best` is the nearest boundary point so far."""
 
     def __init__(
-        self, graph: Graph, x: Tensor, y: int, threat: ThreatModel, tolerance: float, time_limit: float
+        self, graph: Graph, x: Tensor, y: int, threat: NormBall, tolerance: float, time_limit: float
     ):
         self.graph, self.x, self.y, self.threat, self.tolerance = graph, x, y, threat, tolerance
         self.start = time.perf_counter()
@@ -157,7 +158,7 @@ class _Search:
 
 
 def _relaxed(
-    graph: Graph, x: Tensor, y: int, threat: ThreatModel, within: float
+    graph: Graph, x: Tensor, y: int, threat: NormBall, within: float
 ) -> tuple[list[Interval], Tensor]:
     """CROWN's bounds of every node within a radius, and of the label's margins `[classes]`."""
     region = region_of(x, threat, torch.full((1,), within, dtype=torch.float64, device=x.device))

@@ -14,7 +14,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array, csr_array, eye_array, hstack, vstack
 from torch import Tensor
 
-from ...threat import ThreatModel
+from ...threat import NormBall
 from ..relaxation.graph import Graph
 from ..relaxation.operations import RELU, Interval
 
@@ -44,7 +44,7 @@ def affine_form(graph: Graph, place: int, rows: Tensor) -> tuple[dict[int, np.nd
 class Program:
     """The network as linear constraints. Variables are numbered in the order in which `_new` hands them out."""
 
-    def __init__(self, graph: Graph, x: Tensor, bounds: list[Interval], threat: ThreatModel, reach: float):
+    def __init__(self, graph: Graph, x: Tensor, bounds: list[Interval], threat: NormBall, reach: float):
         self.graph = graph
         self.lower: list[np.ndarray] = []
         self.upper: list[np.ndarray] = []

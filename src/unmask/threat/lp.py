@@ -1,22 +1,20 @@
-"""Threat models: everything that depends on the norm stands here and nowhere else."""
+"""Balls of a p-norm: everything that depends on p stands here and nowhere else."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor
 
-from .errors import UnusableInput
-from .randomness import Streams
-from .types import per_example
-
-Images = Float[Tensor, "batch *dims"]
-Values = Float[Tensor, " batch"]
+from ..errors import UnusableInput
+from ..randomness import Streams
+from ..types import per_example
+from .base import Images, ThreatModel, Values
 
 
 def _norms(flat: Tensor, p: float) -> Tensor:
@@ -26,48 +24,38 @@ def _norms(flat: Tensor, p: float) -> Tensor:
     return largest * torch.linalg.vector_norm(flat / safe, p, dim=1, keepdim=True)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ThreatModel(ABC):
-    """What the adversary may do to an input.
+class NormBall(ThreatModel):
+    """The perturbation's p-norm is at most `epsilon`: a convex ball, in which slopes say where to go.
 
-    **Fields**
-    - `epsilon`: radius of the ball, in units of the image range; zero is allowed (the null attack).
-    - `box`: smallest and largest valid pixel.
-    - `goal`: `untargeted` (any wrong class) or `targeted` (then `y` holds the class to reach).
+    **Class fields**
+    - `p`, `dual_p`: of the norm and of its dual.
     """
 
-    epsilon: float
-    box: tuple[float, float] = (0.0, 1.0)
-    goal: Literal["untargeted", "targeted"] = "untargeted"
-
-    norm: ClassVar[str]
     p: ClassVar[float]
     dual_p: ClassVar[float]
-
-    def __post_init__(self) -> None:
-        if not self.epsilon >= 0:
-            raise UnusableInput(f"epsilon is {self.epsilon}; give a number that is zero or larger")
-        if not self.box[0] < self.box[1]:
-            raise UnusableInput(f"the box is {self.box}; its first number must be below its second")
 
     def distance(self, x_adv: Images, x: Images) -> Values:
         """Norm of the difference, computed in float64."""
         return _norms((x_adv.double() - x.double()).flatten(1), self.p)[:, 0]
 
-    def check_radius(self, dims: int) -> None:
-        """Refuses a radius at which every image of `dims` numbers is allowed: that is no ball at all.
+    def widest(self, shape: Sequence[int]) -> float:
+        """The p-norm of the box's diagonal.
 
-        Such a radius is nearly always one in units of 0 to 255.
+        >>> L2(epsilon=0.5).widest((1, 4, 4))
+        4.0
+        """
+        return (self.box[1] - self.box[0]) * math.prod(shape) ** (1 / self.p)
 
-        **Raises** `UnusableInput`.
+    def check_radius(self, shape: Sequence[int]) -> None:
+        """Refuses a radius at which every image is allowed; it is nearly always one in units of 0 to 255.
 
-        >>> Linf(epsilon=8).check_radius(64)
+        >>> Linf(epsilon=8).check_radius((1, 8, 8))
         Traceback (most recent call last):
         ...
         unmask.errors.UnusableInput: epsilon is 8, and no two images in [0, 1] are further apart than 1 (linf, ...
         """
         low, high = self.box
-        widest = (high - low) * dims ** (1 / self.p)
+        widest = self.widest(shape)
         if self.epsilon < widest:
             return
         way_out = f"give one below {widest:g}"
@@ -76,16 +64,16 @@ class ThreatModel(ABC):
             way_out = f"did you mean {self.epsilon:g}/255{in_units}?"
         raise UnusableInput(
             f"epsilon is {self.epsilon:g}, and no two images in [{low:g}, {high:g}] are further apart than {widest:g} "
-            f"({self.norm}, {dims} numbers each): {way_out}"
+            f"({self.norm}, {math.prod(shape)} numbers each): {way_out}"
         )
 
-    @abstractmethod
-    def project(self, x_adv: Images, x: Images, *, out: Images | None = None) -> Images:
-        """A nearest point of ball and box, up to floating point. Not in place, unless `out` is `x_adv`."""
+    def scaled(self, factor: float) -> Self:
+        """The ball with `factor` times the radius."""
+        return replace(self, epsilon=factor * self.epsilon)
 
-    def projection(self, x: Images) -> Callable[[Images], Images]:
-        """`project` around `x`, in place: for the steps of an attack, which all have the same ball and box."""
-        return lambda x_adv: self.project(x_adv, x, out=x_adv)
+    def around(self, shape: Sequence[int]) -> NormBall:
+        """Itself."""
+        return self
 
     def within(self, x_adv: Images, x: Images, radius: Values) -> Images:
         """As `project`, with a radius `[batch]` of each example's own.
@@ -107,12 +95,13 @@ class ThreatModel(ABC):
         Always a new tensor, which the caller may write into.
         """
 
-    @abstractmethod
-    def random_start(self, x: Images, *, generator: torch.Generator | Streams) -> Images:
-        """A random point of ball and box, in the memory format of `x`: arithmetic between two formats is slow."""
+    def random_point(self, x: Images, *, generator: torch.Generator | Streams) -> Images:
+        """A random point of the sphere; under L-inf a corner of the ball."""
+        streams = Streams.of(generator, len(x))
+        noise = streams.normal(*x.shape[1:], device=x.device).to(x.dtype)
+        return self.settle(x + self.epsilon * self.steepest_ascent(noise), x)
 
     def settle(self, x_adv: Images, x: Images) -> Images:
-        """Projects so that `contains` holds exactly, in float64, with no tolerance to argue about."""
         low, high = self.box
         x_adv = self.project(x_adv, x)
         for _ in range(8):
@@ -127,16 +116,9 @@ class ThreatModel(ABC):
     def _shrink(self, x_adv: Images, x: Images) -> Images:
         return x + (x_adv - x) * (1 - 1e-6)
 
-    def contains(self, x_adv: Images, x: Images) -> Bool[Tensor, " batch"]:
-        """Finite, in the box, and in the ball (float64)."""
-        flat = x_adv.flatten(1)
-        low, high = self.box
-        inside = (flat >= low).all(1) & (flat <= high).all(1) & torch.isfinite(flat).all(1)
-        return inside & (self.distance(x_adv, x) <= self.epsilon)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Linf(ThreatModel):
+class Linf(NormBall):
     """Every pixel may move by at most `epsilon`."""
 
     norm: ClassVar[str] = "linf"
@@ -178,7 +160,7 @@ class Linf(ThreatModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class L2(ThreatModel):
+class L2(NormBall):
     """The Euclidean length of the perturbation is at most `epsilon`."""
 
     norm: ClassVar[str] = "l2"
@@ -212,7 +194,7 @@ class L2(ThreatModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class L1(ThreatModel):
+class L1(NormBall):
     """The absolute changes sum to at most `epsilon`.
 
     **Source**: Croce & Hein 2021 (arXiv:2103.01208) for the projection onto the intersection of ball and box and for
@@ -278,17 +260,3 @@ class L1(ThreatModel):
         radius = self.epsilon * streams.uniform(device=x.device) ** (1 / dims)
         length = torch.linalg.vector_norm(noise.flatten(1), 1.0, dim=1).clamp_min(1e-30)
         return (x + noise.mul_(per_example(radius / length, x)).to(x.dtype)).clamp_(*self.box)
-
-
-NORMS: dict[str, type[ThreatModel]] = {"linf": Linf, "l2": L2, "l1": L1}
-
-
-def threat_model(norm: str, epsilon: float, **fields: object) -> ThreatModel:
-    """The threat model of a norm's name, for the CLI and for files.
-
-    >>> threat_model("linf", 0.3).epsilon
-    0.3
-    """
-    if norm.lower() not in NORMS:
-        raise UnusableInput(f"the norm is {norm!r}; choose one of {', '.join(NORMS)}")
-    return NORMS[norm.lower()](epsilon=epsilon, **fields)  # type: ignore[arg-type]

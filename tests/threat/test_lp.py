@@ -9,9 +9,9 @@ from scipy.optimize import minimize
 
 from unmask.errors import UnusableInput
 from unmask.randomness import Streams
-from unmask.threat import L1, L2, NORMS, Linf, threat_model
+from unmask.threat import BALLS, L1, L2, Linf, threat_model
 
-norms = pytest.mark.parametrize("norm", list(NORMS))
+norms = pytest.mark.parametrize("norm", list(BALLS))
 
 
 def draw(
@@ -25,7 +25,7 @@ def draw(
 @norms
 def test_distance_is_the_norm_of_the_difference(norm):
     x, x_adv = draw(0)
-    expected = torch.linalg.vector_norm((x_adv - x).double(), NORMS[norm].p, dim=1)
+    expected = torch.linalg.vector_norm((x_adv - x).double(), BALLS[norm].p, dim=1)
     torch.testing.assert_close(threat_model(norm, 1.0).distance(x_adv, x), expected)
 
 

@@ -1,0 +1,54 @@
+"""Threat models: what the adversary may do. Whatever depends on it stands in this room and nowhere else."""
+
+from __future__ import annotations
+
+from ..errors import Unsupported, UnusableInput
+from .base import ThreatModel
+from .lp import L1, L2, Linf, NormBall
+from .patch import Patch
+from .sparse import L0, FewPixels, L0Elements
+
+__all__ = [
+    "BALLS",
+    "L0",
+    "L1",
+    "L2",
+    "NORMS",
+    "FewPixels",
+    "L0Elements",
+    "Linf",
+    "NormBall",
+    "Patch",
+    "ThreatModel",
+    "norm_ball",
+    "threat_model",
+]
+
+BALLS: dict[str, type[NormBall]] = {"linf": Linf, "l2": L2, "l1": L1}
+NORMS: dict[str, type[ThreatModel]] = {**BALLS, "l0": L0, "l0-elements": L0Elements, "patch": Patch}
+
+
+def threat_model(norm: str, epsilon: float, **fields: object) -> ThreatModel:
+    """The threat model of a norm's name, for the CLI and for files.
+
+    >>> threat_model("linf", 0.3).epsilon
+    0.3
+    """
+    if norm.lower() not in NORMS:
+        raise UnusableInput(f"the norm is {norm!r}; choose one of {', '.join(NORMS)}")
+    return NORMS[norm.lower()](epsilon=epsilon, **fields)  # type: ignore[arg-type]
+
+
+def norm_ball(threat: ThreatModel, who: str) -> NormBall:
+    """The threat model, if it is the ball of a norm.
+
+    **Raises** `Unsupported` in the name of `who`, the part that needs one.
+
+    >>> norm_ball(L0(epsilon=5), "`PGD`")
+    Traceback (most recent call last):
+    ...
+    unmask.errors.Unsupported: `PGD` needs a ball of linf, l2, l1, and the threat model is l0
+    """
+    if not isinstance(threat, NormBall):
+        raise Unsupported(f"{who} needs a ball of {', '.join(BALLS)}, and the threat model is {threat.norm}")
+    return threat
