@@ -10,9 +10,9 @@ from unmask.objectives import margin
 from unmask.threat import Linf
 from unmask.tracing.analyse import analyse
 from unmask.tracing.detect.flow import follow
-from unmask.tracing.detect.losses import _wraps
 from unmask.tracing.detect.misleading import misleading
 from unmask.tracing.detect.runs import Runs
+from unmask.tracing.detect.slopes import wraps
 from unmask.tracing.record.compare import SCALES
 from unmask.tracing.record.recorder import record
 
@@ -63,8 +63,8 @@ def run(network, x):
     return record(Classifier(network), x, seed=0)
 
 
-@pytest.mark.parametrize(("jumping", "wraps"), [(1, False), (3, True)])
-def test_a_remainder_is_a_staircase_where_more_than_a_tenth_of_it_jumps(jumping, wraps):
+@pytest.mark.parametrize(("jumping", "expected"), [(1, False), (3, True)])
+def test_a_remainder_is_a_staircase_where_more_than_a_tenth_of_it_jumps(jumping, expected):
     network = Wrapped(lambda x: x % 0.5, inputs=20)
     x = torch.full((2, 1, 1, 20), 0.25)
     x[..., :jumping] = 0.49
@@ -72,7 +72,7 @@ def test_a_remainder_is_a_staircase_where_more_than_a_tenth_of_it_jumps(jumping,
     (before,), (after,) = (
         [r for r in t.records if "remainder" in r.name or "mod" in r.name] for t in (base, moved)
     )
-    assert _wraps(before, after) == wraps
+    assert wraps(before, after) == expected
 
 
 def misled(network, x, move):

@@ -14,21 +14,21 @@ from dataclasses import replace
 import torch
 
 from ...classifier import Classifier
-from ..record.compare import EXCHANGED, SCALES, Twins, changed, decided_otherwise, same, twins_of
+from ..record.compare import EXCHANGED, SCALES, Twins, changed, decided_otherwise, twins_of, unaccounted
 from ..record.freeze import share_through
-from ..record.operations import COPIES, CUTS, EXITS, SATURATING
+from ..record.operations import COPIES, CUTS, EXITS, SATURATING, UNSET
 from ..record.values import Record, Trace
 from ..suspect import Group, Suspect, Symptom, base_name, title
 from ..symptoms.dying import SATURATED
 from ..symptoms.lost import CUT, DISCRETE, EFFECT, OPAQUE, ZERO
 from ..symptoms.wrong import WRONG
 from .jump import Jump
-from .slopes import WRAPPING, zero_everywhere
+from .slopes import wraps, zero_everywhere
 
 # Least share of the change of the logits that must pass through an operation before losing it counts. Ours.
 NOTABLE = 0.25
-# Least share of the elements that must jump before a remainder counts as a staircase. Ours.
-JUMPING = 0.1
+
+Groups = dict[tuple[Symptom, Group], list[Record]]
 
 
 def lost_gradients(
@@ -42,7 +42,7 @@ def lost_gradients(
 
     **Cost**: one forward per place and move until a move shows a step, and those of `Jump`.
     """
-    groups: dict[tuple[Symptom, Group], list[Record]] = defaultdict(list)
+    groups: Groups = defaultdict(list)
     twins = twins_of(moved)
     for r in base.records:
         if (
@@ -54,71 +54,61 @@ def lost_gradients(
         symptom = _loses(r, classifier)
         if symptom is ZERO and r.kind == "torch" and base_name(r) in SATURATING:
             symptom = SATURATED  # it has a slope elsewhere
-        if symptom is None and any(_wraps(r, twins[scale].get(r.key)) for scale in SCALES):
+        if symptom is None and any(wraps(r, twins[scale].get(r.key)) for scale in SCALES):
             symptom = WRONG
         if symptom is not None:
             groups[symptom, r.group].append(r)
         if r.switched_off_at is not None and any(v.edge is not None for v in r.inputs):
             place = r.switched_off_at
             groups[CUT, ("no_grad", place.file or place.module, place.line)].append(r)
-    if trust and not groups and not any(r.name in EXITS for r in base.records):
-        for r in base.records:  # it left torch where nobody could see it, in a thread for instance
-            if r.index not in noisy and _arrived(r, twins):
-                groups[CUT, r.group].append(r)
-    suspects = []
     chaos = _jump(base, moved)
     jump = Jump(classifier, base, moved[SCALES[0]], seed=seed)
-    for (symptom, group), records in groups.items():
-        share = _share(classifier, base, moved, twins, records, jump, seed) if trust else float("nan")
-        if trust and not share > NOTABLE:
-            continue
-        first = records[0]
-        place = first.switched_off_at if group[0] == "no_grad" and first.switched_off_at else first.site
-        suspects.append(
-            Suspect(
-                symptom,
-                title(group[0], first),
-                place,
-                group,
-                first.kind,
-                share,
-                {"share": share, "jump": chaos},
-                tuple(records),
-            )
-        )
+
+    def weighed(groups: Groups) -> list[Suspect]:
+        suspects = []
+        for (symptom, group), records in groups.items():
+            share = _share(classifier, base, moved, twins, records, jump, seed) if trust else float("nan")
+            if trust and not share > NOTABLE:
+                continue
+            first = records[0]
+            said = title(group[0], first)
+            numbers = {"share": share, "jump": chaos}
+            place = first.switched_off_at if group[0] == "no_grad" and first.switched_off_at else first.site
+            suspects.append(Suspect(symptom, said, place, group, first.kind, share, numbers, tuple(records)))
+        return suspects
+
+    suspects = weighed(groups)
+    if (
+        trust
+        and all(s.symptom is not CUT for s in suspects)
+        and not any(r.name in EXITS for r in base.records)
+    ):
+        suspects += [_where_it_was_made(base, s) for s in weighed(_arrivals(base, twins, noisy))]
     kept = _without_echoes(suspects)
     return [*kept, *_effects(base, kept)]
 
 
-def _arrived(r: Record, twins: Twins) -> bool:
-    """Whether it brings in a tensor from outside torch that depends on the input."""
-    found = [run[r.key] for run in twins.values() if r.key in run]
-    if r.kind == "source":
-        return any(changed(r, twin) for twin in found)
-    return any(
-        before.producer < 0
-        and not before.from_input
-        and before.edge is None
-        and before.data.is_floating_point()
-        and not same(before.data, after.data)
-        for twin in found
-        for before, after in zip(r.inputs, twin.inputs, strict=False)
-    )
+def _arrivals(base: Trace, twins: Twins, noisy: set[int]) -> Groups:
+    """Operations to which something comes that left torch where nobody could see it: in a thread, as a file."""
+    groups: Groups = defaultdict(list)
+    for r in base.records:
+        if (
+            r.kind == "source"
+            and r.index not in noisy
+            and any(changed(r, run.get(r.key)) for run in twins.values())
+        ):
+            groups[CUT, r.group].append(r)
+    for r, places in unaccounted(base, twins):
+        if r.index not in noisy and any(r.inputs[n].data.is_floating_point() for n in places):
+            groups[CUT, r.group].append(r)
+    return groups
 
 
-def _wraps(r: Record, after: Record | None) -> bool:
-    """Whether a remainder jumps in a notable share of its elements: its derivative, always one, knows of no jump.
-
-    `x - x % step` is a staircase, although each of its two operations has an honest derivative.
-    """
-    if after is None or base_name(r) not in WRAPPING or r.inputs[0].edge is None:
-        return False
-    values = r.inputs[0].data, after.inputs[0].data, r.outputs[0].data, after.outputs[0].data
-    if any(v.shape != values[0].shape for v in values):
-        return False
-    moved, change = values[1] - values[0], values[3] - values[2]
-    jumped = (change - moved).abs() > 1e-2 * moved.abs()
-    return float(jumped[moved != 0].float().mean()) > JUMPING
+def _where_it_was_made(base: Trace, s: Suspect) -> Suspect:
+    """The line at which an operation gave memory for what came another way, rather than that of its first use."""
+    makers = [base.records[v.producer] for v in s.records[0].inputs if v.producer >= 0]
+    maker = next((r for r in makers if r.name in UNSET), None)
+    return s if maker is None else replace(s, site=maker.site, operation="a copy made outside torch's sight")
 
 
 def _effects(base: Trace, suspects: list[Suspect]) -> list[Suspect]:

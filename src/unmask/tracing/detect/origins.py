@@ -7,16 +7,13 @@ from torch import Tensor
 from ...classifier import Classifier
 from ..record.compare import inputs_differ, same
 from ..record.freeze import logits_with
-from ..record.operations import EXITS
+from ..record.operations import EXITS, UNSET
 from ..record.sites import Frame, Site
 from ..record.values import Record, Trace
 from ..suspect import Origin, Suspect
 from ..symptoms.random import RANDOM
 from .drawing import drawing_line
 from .runs import Runs
-
-# They hand out memory as it is: what it happens to hold is no draw.
-UNSET = frozenset("empty empty_like empty_strided empty_permuted new_empty new_empty_strided".split())
 
 
 def random_origins(

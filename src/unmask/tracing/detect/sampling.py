@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..record.compare import Twins, changed, same
+from ..record.compare import Twins, changed, moves, same
 from ..record.operations import EXITS
 from ..record.values import Record, Trace
 from ..suspect import Group
@@ -25,7 +25,7 @@ def drawn(base: Trace, other: Trace, origins: set[Group], twins: Twins) -> set[i
         if twin is None or len(r.inputs) != 2 or any(v.data.is_floating_point() for v in r.outputs):
             continue
         noise = [
-            not same(a.data, b.data) and not _moves(r, n, twins)
+            not same(a.data, b.data) and not moves(r, n, twins)
             for n, (a, b) in enumerate(zip(r.inputs, twin.inputs, strict=False))
         ]
         if any(noise):
@@ -49,7 +49,7 @@ def beside_the_way(base: Trace, other: Trace, noisy: set[int], twins: Twins) -> 
     behind: set[int] = set()
     uses: dict[int, list[Record]] = {}
     for r in base.records:
-        moving = [v for n, v in enumerate(r.inputs) if _moves(r, n, twins)]
+        moving = [v for n, v in enumerate(r.inputs) if moves(r, n, twins)]
         for v in moving:
             uses.setdefault(v.producer, []).append(r)
         if moving and all(v.producer in draws or v.producer in behind for v in moving):
@@ -74,12 +74,6 @@ def _samples(r: Record, twin: Record | None) -> bool:
     if twin is None or len(twin.inputs) != len(r.inputs) or not r.outputs:
         return False
     return all(same(a.data, b.data) for a, b in zip(r.inputs, twin.inputs, strict=True)) and changed(r, twin)
-
-
-def _moves(r: Record, n: int, twins: Twins) -> bool:
-    """Whether the n-th tensor that an operation gets depends on the network's input."""
-    found = [run[r.key] for run in twins.values() if r.key in run]
-    return any(len(t.inputs) <= n or not same(r.inputs[n].data, t.inputs[n].data) for t in found)
 
 
 def _matters(r: Record, twins: Twins) -> bool:

@@ -15,7 +15,8 @@ from ..suspect import base_name
 # Sawtooth functions, and all that come back to where they were.
 WRAPPING = frozenset(("remainder", "fmod", "frac", "__mod__", "__rmod__"))
 PERIODIC = WRAPPING | {"sin", "cos", "tan"}
-
+# Least share of the elements that must jump before a remainder counts as a staircase. Ours.
+JUMPING = 0.1
 
 # The gradient of a loss at results of operations of several runs, by their place in autograd's graph.
 Arriving = Mapping[GradientEdge, Tensor | None]
@@ -159,3 +160,18 @@ def _rows(products: Tensor, batch: int) -> Tensor:
     if products.ndim and len(products) == batch:
         return products.flatten(1).sum(1) if products.ndim > 1 else products
     return products.sum().reshape(1)
+
+
+def wraps(r: Record, after: Record | None) -> bool:
+    """Whether a remainder jumps in a notable share of its elements: its derivative, always one, knows of no jump.
+
+    `x - x % step` is a staircase, although each of its two operations has an honest derivative.
+    """
+    if after is None or base_name(r) not in WRAPPING or r.inputs[0].edge is None:
+        return False
+    values = r.inputs[0].data, after.inputs[0].data, r.outputs[0].data, after.outputs[0].data
+    if any(v.shape != values[0].shape for v in values):
+        return False
+    moved, change = values[1] - values[0], values[3] - values[2]
+    jumped = (change - moved).abs() > 1e-2 * moved.abs()
+    return float(jumped[moved != 0].float().mean()) > JUMPING

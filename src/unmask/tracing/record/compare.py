@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
-from .values import Record, Trace
+from .operations import UNSET
+from .values import Record, Trace, Value
 
 # Fractions of epsilon at which the network is moved. Ours: an attack's steps are between a sixteenth and a quarter.
 SCALES = (1.0, 0.25, 0.0625)
@@ -55,3 +56,40 @@ def inputs_differ(before: Record, after: Record) -> bool:
         (a.producer >= 0 or a.from_input) and not same(a.data, b.data)
         for a, b in zip(before.inputs, after.inputs, strict=True)
     )
+
+
+def moves(r: Record, n: int, twins: Twins) -> bool:
+    """Whether the n-th tensor that an operation gets depends on the network's input."""
+    found = [run[r.key] for run in twins.values() if r.key in run]
+    return any(len(t.inputs) <= n or not same(r.inputs[n].data, t.inputs[n].data) for t in found)
+
+
+def unaccounted(base: Trace, twins: Twins) -> Iterator[tuple[Record, list[int]]]:
+    """Operations that get what depends on the input although no operation made it from the input, and as which tensors.
+
+    It came another way: as bytes, out of a file, through somebody's memory.
+    """
+    led: set[int] = set()
+    for r in base.records:
+        if any(v.from_input or v.producer in led for v in r.inputs):
+            led.add(r.index)
+        places = [
+            n
+            for n, v in enumerate(r.inputs)
+            if not (v.from_input or v.producer in led or _graph(v) or _unset(base, v)) and moves(r, n, twins)
+        ]
+        if places:
+            yield r, places
+
+
+def _graph(value: Value) -> bool:
+    """Whether an operation made it, if one that nobody sees, such as `as_subclass`."""
+    return value.edge is not None and not value.edge.node.name().endswith("AccumulateGrad")
+
+
+def _unset(base: Trace, value: Value) -> bool:
+    """Whether it is memory as it was handed out."""
+    if value.producer < 0:
+        return False
+    maker = base.records[value.producer]
+    return maker.name in UNSET and maker.outputs[0].version == value.version

@@ -18,7 +18,7 @@ from torch._functorch import apis, eager_transforms
 from torch.autograd import function as autograd_function
 from torch.overrides import TorchFunctionMode
 
-from .operations import SET_DATA
+from .operations import LENDING, QUESTIONS, op_name
 
 _APPLY = autograd_function.Function.__dict__["apply"].__func__
 _ORIGINAL_APPLY = types.FunctionType(
@@ -34,30 +34,6 @@ def _forwarding_code() -> types.CodeType:
         return _unmask_apply(cls, args, kwargs)  # type: ignore[name-defined]
 
     return apply.__code__
-
-
-def op_name(func: Callable[..., Any]) -> str:
-    """Short name of what was called: `round`, `__setitem__`, `data`."""
-    name = getattr(func, "__name__", type(func).__name__)
-    if name in ("__get__", "__set__"):
-        what = getattr(getattr(func, "__self__", None), "__name__", name)
-        return _SETTERS.get(what, what) if name == "__set__" else what
-    return name
-
-
-# Set by assignment, as in `d.data = value` and `z.requires_grad = True`.
-_SETTERS = {"data": SET_DATA, "requires_grad": "requires_grad_"}
-
-
-# Questions about a tensor, not operations on its values.
-QUESTIONS = frozenset(
-    """shape dtype device requires_grad is_leaf grad_fn grad ndim layout names is_cuda is_sparse is_quantized itemsize
-    nbytes dim size numel stride storage_offset is_contiguous is_floating_point is_complex element_size type_of
-    __len__ __hash__ __repr__ __format__ __dir__ _version is_inference is_nested is_meta is_mps untyped_storage
-    data_ptr get_device retain_grad has_names nelement is_tensor is_storage is_same_size storage
-    set_default_dtype get_default_dtype is_grad_enabled compute_should_use_set_data is_cpu _backward_hooks is_mkldnn
-    is_conj is_neg _is_view _record_function_enter_new _record_function_exit._RecordFunction""".split()
-)
 
 
 class Interceptor(TorchFunctionMode):
@@ -83,8 +59,13 @@ class Interceptor(TorchFunctionMode):
         """
         return tensor.register_hook(lambda grad: None if self.over else hook(grad))
 
+    def on_lent(self, tensor: torch.Tensor) -> None:
+        """Told before somebody is handed a tensor's memory."""
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name = op_name(func)
+        if name in LENDING and not self._busy:
+            self.on_lent(args[0])
         # Inside a function transform there are no plain tensors.
         if self._busy or name in QUESTIONS or peek_interpreter_stack() is not None:
             return func(*args, **(kwargs or {}))
@@ -102,6 +83,8 @@ class Interceptor(TorchFunctionMode):
         _APPLY.__code__ = _FORWARDING
         self._from_numpy = torch.from_numpy
         torch.from_numpy = self._on_from_numpy
+        self._outer_set = torch.Tensor.__dict__.get("set_")
+        torch.Tensor.set_ = lambda t, *given: self._on_set(t, *given)  # type: ignore[method-assign]
         self._script_call = torch.jit.ScriptFunction.__call__
         torch.jit.ScriptFunction.__call__ = lambda f, *a, **k: self._on_script(f, a, k)  # pyright: ignore
         self._vmap = apis.vmap_impl  # pyright: ignore
@@ -144,6 +127,10 @@ class Interceptor(TorchFunctionMode):
         eager_transforms.grad_impl = self._grad_impl  # pyright: ignore
         apis.vmap_impl = self._vmap  # pyright: ignore
         torch.jit.ScriptFunction.__call__ = self._script_call
+        if self._outer_set is None:
+            del torch.Tensor.set_  # TensorBase's own
+        else:
+            torch.Tensor.set_ = self._outer_set  # type: ignore[method-assign]
         torch.from_numpy = self._from_numpy
         _APPLY.__code__ = self._apply_code
         if self._outer_apply is None:
@@ -179,6 +166,12 @@ class Interceptor(TorchFunctionMode):
 
     def _on_from_numpy(self, array: Any) -> Any:
         return self._unseen("source", "from_numpy", self._from_numpy, (array,), {})
+
+    def _on_set(self, tensor: torch.Tensor, *given: Any) -> torch.Tensor:
+        call = torch._C.TensorBase.set_
+        if len(given) != 1 or not isinstance(given[0], torch.Tensor):
+            return call(tensor, *given)
+        return self._unseen("torch", "set_", call, (tensor, *given), {})
 
     def _on_parameter(self, cls: type, data: Any = None, requires_grad: bool = True) -> Any:
         def new(data: Any = None, requires_grad: bool = True) -> Any:

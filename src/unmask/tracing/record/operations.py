@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -14,13 +14,17 @@ EXITS = frozenset(
 )
 # `d.data = value`, as `Interceptor` names it.
 SET_DATA = "data="
-# Writes into its first argument and returns nothing.
-WRITES = frozenset(("__setitem__", SET_DATA))
+# Put another tensor's memory in the place of the first one's.
+REPLACING = frozenset((SET_DATA, "set_"))
+# Write into their first argument.
+WRITES = frozenset(("__setitem__", *REPLACING))
+# Hand out a tensor's memory, to be written into where nobody sees it.
+LENDING = frozenset("numpy __array__ __dlpack__ untyped_storage storage data_ptr".split())
 # Make a new tensor from numbers.
 COPIES = frozenset("tensor as_tensor new_tensor asarray from_dlpack frombuffer full scalar_tensor".split())
-CUTS = frozenset(("detach", "detach_", "data", SET_DATA, "requires_grad_", "__deepcopy__", "Parameter"))
+CUTS = frozenset(("detach", "detach_", "data", *REPLACING, "requires_grad_", "__deepcopy__", "Parameter"))
 # Gradients taken inside the network. Their results have no gradient of their own, unless the graph is kept for one.
-GRADIENTS = frozenset(("grad", "backward"))
+GRADIENTS = frozenset(("autograd.grad", "backward"))
 # Of the tensors that these are given, the first alone lends its values; the others lend a shape or a type.
 SHAPED_LIKE = frozenset("view_as reshape_as expand_as resize_as_ type_as to".split())
 # These take no value from any tensor: what they make is as new as `torch.zeros(3)`.
@@ -28,6 +32,8 @@ NEW_LIKE = frozenset(
     "empty_like zeros_like ones_like full_like rand_like randn_like randint_like new_empty new_zeros new_ones new_full "
     "new_empty_strided".split()
 )
+# They hand out memory as it is: what it happens to hold is no draw.
+UNSET = frozenset("empty empty_like empty_strided empty_permuted new_empty new_empty_strided".split())
 # Flat somewhere, steep elsewhere.
 SATURATING = frozenset(
     "sigmoid expit tanh softmax log_softmax logsigmoid erf hardsigmoid hardtanh softsign atan arctan clamp clip "
@@ -39,7 +45,31 @@ FILLS = frozenset("uniform_ normal_ bernoulli_ random_ exponential_ geometric_ c
 AUGMENTED = frozenset(
     "__iadd__ __isub__ __imul__ __itruediv__ __iand__ __ior__ __ixor__ __ifloordiv__ __imod__ __ipow__".split()
 )
+# Set by assignment, as in `d.data = value` and `z.requires_grad = True`.
+_SETTERS = {"data": SET_DATA, "requires_grad": "requires_grad_"}
+
+
+# Questions about a tensor, not operations on its values.
+QUESTIONS = frozenset(
+    """shape dtype device requires_grad is_leaf grad_fn grad ndim layout names is_cuda is_sparse is_quantized itemsize
+    nbytes dim size numel stride storage_offset is_contiguous is_floating_point is_complex element_size type_of
+    __len__ __hash__ __repr__ __format__ __dir__ _version is_inference is_nested is_meta is_mps untyped_storage
+    data_ptr get_device retain_grad has_names nelement is_tensor is_storage is_same_size storage
+    set_default_dtype get_default_dtype is_grad_enabled compute_should_use_set_data is_cpu _backward_hooks is_mkldnn
+    is_conj is_neg _is_view _record_function_enter_new _record_function_exit._RecordFunction""".split()
+)
 _SCALARS = (int, float, bool, str, type(None), torch.dtype, torch.device, slice, type(Ellipsis))
+
+
+def op_name(func: Callable[..., Any]) -> str:
+    """Short name of what was called: `round`, `__setitem__`, `data`."""
+    if func is torch.autograd.grad:
+        return "autograd.grad"  # `grad` is the attribute of a leaf
+    name = getattr(func, "__name__", type(func).__name__)
+    if name in ("__get__", "__set__"):
+        what = getattr(getattr(func, "__self__", None), "__name__", name)
+        return _SETTERS.get(what, what) if name == "__set__" else what
+    return name
 
 
 def tensors_in(arguments: Any) -> Iterator[Tensor]:

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from ...classifier import Network, seeded
 from ...errors import Unsupported
 from ...types import Outputs
-from .intercept import op_name
+from .operations import op_name
 from .sites import is_user_file
 
 Images = Float[Tensor, "batch *dims"]

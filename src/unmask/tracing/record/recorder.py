@@ -17,9 +17,10 @@ from torch.autograd.graph import GradientEdge
 from ...checkpointing import differentiable_checkpoints
 from ...classifier import Classifier, lent, seeded
 from ...types import Outputs
+from .compare import same
 from .draws import generator_states, watching_draws
 from .intercept import Interceptor
-from .operations import APPLIED, EXITS, FILLS, WRITES, lenders, scalars_in, tensors_in
+from .operations import APPLIED, COPIES, EXITS, FILLS, GRADIENTS, WRITES, lenders, scalars_in, tensors_in
 from .shadows import Shadows
 from .sites import Site, module_names, site, site_of_hook, stack
 from .values import Record, Trace, Value, constant, edge_of, held, memory_of
@@ -41,6 +42,7 @@ class Recorder(Interceptor):
         self.keeps_inference_mode = not uncut
         self.records: list[Record] = []
         self.draws: list[tuple[int, Site]] = []
+        self.differentiates = False
         self.shadows = Shadows(x, uncut=uncut)
         self._uncut = uncut
         self._names = module_names(network)
@@ -50,6 +52,7 @@ class Recorder(Interceptor):
         self._now: dict[int, Value] = {id(x): Value(-1, held(x), edge_of(x), x._version, from_input=True)}
         self._alive: list[Tensor] = [x]
         self._writers: dict[int, int] = {}  # of memory: the last operation that wrote into it
+        self._lent: set[int] = set()  # memory that others can write into unseen
         self._seen_at: dict[int, int] = {}
         self._ordinals: dict[tuple[str, str, int], int] = {}
         self._off_at: Site | None = None
@@ -70,6 +73,8 @@ class Recorder(Interceptor):
             value = Value(-1, data, self._edge(tensor), tensor._version, fixed=id(tensor))
         elif value.version != tensor._version:  # written through a view
             value = Value(value.producer, held(tensor), self._edge(tensor), tensor._version)
+        elif self._overwritten(tensor, value):
+            value = Value(-1, held(tensor), self._edge(tensor), tensor._version, fixed=id(tensor))
         elif value.edge is None and tensor.requires_grad:  # made a leaf of its own since
             value = replace(value, edge=self._edge(tensor))
         else:
@@ -79,6 +84,15 @@ class Recorder(Interceptor):
         self._alive.append(tensor)
         return value
 
+    def on_lent(self, tensor: Tensor) -> None:
+        """As `Interceptor.on_lent`."""
+        self._lent.add(memory_of(tensor))
+
+    def _overwritten(self, tensor: Tensor, value: Value) -> bool:
+        """Whether somebody wrote into it past torch, which keeps count of its own writes alone."""
+        memory = memory_of(tensor)
+        return memory != 0 and memory in self._lent and not same(held(tensor), value.data)
+
     def on_call(
         self, kind: str, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
@@ -87,7 +101,8 @@ class Recorder(Interceptor):
             args[0].requires_grad and False in (*args[1:], *kwargs.values())
         ):
             return func(*args, **kwargs)
-        if name == "backward":
+        if name in GRADIENTS:
+            self.differentiates = True
             return self.shadows.call(kind, name, func, args, kwargs)
         frames = stack()
         where = site(frames, self._names)
@@ -112,6 +127,8 @@ class Recorder(Interceptor):
         outputs = [self._output(tensor, index, reached, lost, kind) for tensor in made]
         if in_place and made and memory_of(made[0]):
             self._writers[memory_of(made[0])] = index
+        if kind == "source" or (name in COPIES and not inputs):
+            self._lent |= {memory_of(tensor) for tensor in made}
         base = group_of(name, where)
         ordinal = self._ordinals[base] = self._ordinals.get(base, -1) + 1
         hook = site_of_hook(func.hooked) if hasattr(func, "hooked") else None  # type: ignore[attr-defined]
@@ -277,7 +294,7 @@ def record(
     classifier.put_back()
     leaf = x.detach().clone().requires_grad_()
     recorder, logits, states = _recorded(classifier, lent(leaf), seed, uncut, written)
-    return Trace(recorder.records, logits, leaf, recorder.draws, states)
+    return Trace(recorder.records, logits, leaf, recorder.draws, states, recorder.differentiates)
 
 
 def _recorded(

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .operations import APPLIED, CUTS, EXITS, GRADIENTS, NEW_LIKE, SET_DATA, lenders, tensors_in, written
+from .operations import APPLIED, CUTS, EXITS, GRADIENTS, NEW_LIKE, REPLACING, lenders, tensors_in, written
 
 # Between an operation and its shadow; other kernels run where a gradient is wanted. Ours.
 _RTOL = 1e-3
@@ -97,7 +97,7 @@ class Shadows:
                 how = func if before is None else lambda *_, **__: before
                 given = self._all(args), self._all(kwargs)
                 shadow = how(*given[0], **given[1]) if beside is None else beside(how, *given)
-            self._pair(args[0] if name == SET_DATA else result, shadow, name)
+            self._pair(args[0] if name in REPLACING else result, shadow, name)
         except Exception:  # whatever somebody's operation raises where it is to be differentiated
             for tensor in into:
                 self._of.pop(id(tensor), None)
@@ -109,7 +109,7 @@ class Shadows:
         if name in EXITS or name in APPLIED or name in NEW_LIKE:
             return False
         if name in GRADIENTS:
-            return name == "grad" and bool(kwargs.get("create_graph")) and self._any((args, kwargs))
+            return name == "autograd.grad" and bool(kwargs.get("create_graph")) and self._any((args, kwargs))
         if self._any((args, kwargs)):
             return True
         if name not in CUTS and torch.is_grad_enabled():
@@ -131,7 +131,7 @@ class Shadows:
 
     def _cut_from(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
         """What goes on behind a cut. `detach` shares memory, and so do shadows; the user's memory is not theirs."""
-        given = (*args, *kwargs.values())[1 if name == SET_DATA else 0]
+        given = (*args, *kwargs.values())[1 if name in REPLACING else 0]
         shadow = self.of(given)
         with torch.enable_grad():
             return shadow.clone() if shadow is given else shadow.view_as(shadow)

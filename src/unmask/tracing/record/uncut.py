@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .operations import APPLIED, CUTS, EXITS, SET_DATA
+from .operations import APPLIED, CUTS, EXITS, REPLACING
 
 
 def uncut(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Runs an operation so that autograd's graph goes on where the user's code would have cut it."""
-    if name in (SET_DATA, "Parameter"):
+    if name in (*REPLACING, "Parameter"):
         return func(*args, **kwargs)
     if name in CUTS and args and isinstance(args[0], Tensor) and args[0].requires_grad:
         if name == "__deepcopy__":

@@ -63,6 +63,7 @@ class Trace:
     **Fields**
     - `draws`: Python-level random calls: (index of the next operation, site).
     - `states`: of the random generators after the pass, as of `draws.generator_states`.
+    - `differentiates`: the network takes gradients of its own.
     """
 
     records: list[Record]
@@ -70,6 +71,7 @@ class Trace:
     x: Tensor
     draws: list[tuple[int, Site]]
     states: tuple[Any, ...] = ()
+    differentiates: bool = False
 
 
 def held(tensor: Tensor) -> Tensor:

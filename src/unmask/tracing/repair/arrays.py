@@ -219,8 +219,8 @@ def arrived(made: Tensor, source: Any) -> Tensor:
 
 
 @contextmanager
-def following(trail_of: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
-    """Lets trails survive NumPy's conversions. `trail_of` gives the trail of a tensor that is converted."""
+def following() -> Iterator[None]:
+    """Lets trails survive NumPy's conversions."""
     originals = {name: getattr(np, name) for name in ("array", "asarray", "ascontiguousarray", "asanyarray")}
 
     # To be written into, image by image; a library's own are its own affair.
@@ -239,7 +239,7 @@ def following(trail_of: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
     def kept(original: Callable[..., Any]) -> Callable[..., Any]:
         def convert(source: Any = None, *args: Any, **kwargs: Any) -> Any:
             if isinstance(source, Tensor):
-                return follow(original(source.detach().cpu().numpy(), *args, **kwargs), trail_of(source))
+                source = source.__array__()  # as NumPy itself asks, and with its trail
             if isinstance(source, tuple | list) and any(_trail(item) is not None for item in source):
                 return follow(
                     original(bare(source), *args, **kwargs), _trail(_moved(np.stack, (list(source),), {}))

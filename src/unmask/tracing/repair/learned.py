@@ -19,7 +19,8 @@ from ...threat import ThreatModel
 from ..record.recorder import record
 from ..record.values import Trace
 from ..suspect import Analysis, Asks
-from .bridges import ALIKE, Crossing, dependents, exit_crossing
+from .crossings import Crossing, exit_crossing
+from .likeness import ALIKE, dependents
 from .regression import BentMap, bend, linear_regression
 from .rules import Bridge
 

@@ -33,16 +33,14 @@ def own_forward(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     rewriter: AbstractContextManager[Any],
-    trail: Any,
 ) -> Any:
     """What `function.forward` makes of the arguments, recorded by autograd under a rewriter of its own.
 
     **Arguments**
     - `rewriter`: softens the steps inside; the one that is at work outside waits meanwhile.
-    - `trail`: of that rewriter, for what goes through NumPy.
     """
     new_style = function.setup_context is not _SingleLevelFunction.setup_context
     context = () if new_style else (_Context(len(args)),)
     # Whoever calls a function sees it with torch's own interception switched off.
-    with torch._C._EnableTorchFunction(), _pop_mode_temporarily(), rewriter, following(trail):
+    with torch._C._EnableTorchFunction(), _pop_mode_temporarily(), rewriter, following():
         return function.forward(*context, *args, **kwargs)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..record.operations import EXITS, SATURATING
+from ..record.operations import SATURATING
 from ..suspect import Analysis, Asks, Suspect
-from .bridges import best_end, bridges_across, dependents, main_input, source_of
+from .bridges import regions_across, way_round
+from .crossings import trips_across
 from .learned import Learned
+from .likeness import best_end, dependents, main_input, source_of
 from .rules import (
     Bridge,
     Gain,
@@ -52,11 +54,14 @@ def propose(analysis: Analysis, learned: Learned | None = None) -> list[Repair]:
     if squashing is not None:
         rules[squashing.group] = Probabilities()
         words[squashing.group] = "the logits in front of the soft-max are differentiated"
-    bridges, bridged = bridges_across(analysis, guilty)
+    trips = trips_across(analysis) if heal else {}
+    bridged = {**regions_across(analysis, guilty), **trips}
+    if heal and not trips:
+        bridged |= way_round(analysis, guilty)
+    bridges, exits = tuple({b.target: b for b in bridged}.values()), tuple(trips)
     repairs = []
-    exits = tuple(b for b in bridges if b.source[0] in EXITS)
     if rules or heal:
-        crossing = {b.target: f"bridge, correlation {w:.2f}" for b, w in bridged.items() if b in exits}
+        crossing = {b.target: f"bridge, correlation {w:.2f}" for b, w in trips.items()}
         repairs.append(
             Repair("smooth", Rewrite(rules, exits, heal, 1.0 if heal else None), {**words, **crossing})
         )
@@ -69,7 +74,7 @@ def propose(analysis: Analysis, learned: Learned | None = None) -> list[Repair]:
             **words,
             **{b.target: f"identity across the region, correlation {w:.2f}" for b, w in bridged.items()},
         }
-        repairs.append(Repair("identity", Rewrite(rules, tuple(bridges), heal), at))
+        repairs.append(Repair("identity", Rewrite(rules, bridges, heal), at))
     if learned is not None:
         bridge = learned.bridge
         word = (

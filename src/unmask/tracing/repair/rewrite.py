@@ -59,7 +59,7 @@ class Rewritten:
             return self.network(x)
         x = x.clone()  # not a leaf, so that a network may write into it
         rewriter = _Rewriter(self.rewrite, self._names, x)
-        with rewriter, following(rewriter.trail) if self.rewrite.heal_cuts else nullcontext():
+        with rewriter, following() if self.rewrite.heal_cuts else nullcontext():
             returned = self.network(x)
             if not isinstance(returned, Tensor | Outputs):  # read inside: arrays come back to torch here
                 returned = Outputs.of(returned) or returned
@@ -248,7 +248,7 @@ class _Rewriter(Interceptor):
             assert start is not None, "a suspect has a gradient to lose"
             inner = _Rewriter(Rewrite(heal_cuts=True, soften=rule.soften), self._names, start)
             try:
-                made = own_forward(function, given, kwargs, inner, inner.trail)
+                made = own_forward(function, given, kwargs, inner)
             except _REFUSALS:
                 made = None
             several = list(made) if isinstance(made, tuple | list) else [made]
@@ -389,12 +389,13 @@ class _Rewriter(Interceptor):
         return tensor
 
     def _bridged_argument(self, bridge: Bridge, ordinal: int, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        seen = -1
-        for n, item in enumerate(args):
-            seen += isinstance(item, Tensor)
-            if seen == bridge.argument and isinstance(item, Tensor):
-                return (*args[:n], self._bridged(bridge, ordinal, "", item, ()), *args[n + 1 :])
-        return args
+        given = list(tensors_in(args))
+        assert bridge.argument is not None
+        if bridge.argument >= len(given):
+            return args
+        old = given[bridge.argument]
+        new = self._bridged(bridge, ordinal, "", old, ())
+        return args if new is old else exchange(args, {id(old): new})
 
     def _bridged(self, bridge: Bridge, ordinal: int, name: str, result: Any, args: tuple[Any, ...]) -> Any:
         source = _first_float(args) if bridge.alone else self._source(bridge, ordinal)
@@ -411,6 +412,9 @@ class _Rewriter(Interceptor):
                     stand_in = fitted(source, bridge.fit, target.shape) * bridge.slope
             except RuntimeError:
                 return result  # shapes that change from pass to pass
+            if not target.is_floating_point():
+                self._shadows[id(target)] = target, Shadow(stand_in)
+                return result
             joined = Substitute.apply(target.detach(), stand_in)
             if name in WRITES or (args and result is args[0]):
                 args[0].copy_(joined)
