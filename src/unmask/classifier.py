@@ -18,6 +18,8 @@ from .errors import GradientFailed, ModelFailed, UnmaskError
 from .foreign import failure, user_line, wants_to_stop
 from .randomness import Streams
 from .state import State
+from .state.process import back_afterwards
+from .state.settings import modes
 from .threat import ThreatModel
 from .types import Outputs, SelfCertificate
 
@@ -101,7 +103,7 @@ class Classifier:
 
     What goes in is a copy and what comes out is a copy, so that a network may write into its input, keep it, or return
     the same buffer twice, without changing a tensor of the caller's. Under autograd the copy is no leaf: a layer that
-    works in place may be the first.
+    works in place may be the first. Gradient mode, default dtype and the like are afterwards as they were before.
 
     **Raises** `ModelFailed` with one line when the network raises or returns something else than logits.
     """
@@ -248,7 +250,7 @@ class Classifier:
     def _checked(self, x: Tensor) -> Outputs:
         self.put_back()
         try:
-            with differentiable_checkpoints():
+            with back_afterwards(modes()), differentiable_checkpoints():
                 outputs = self.network(lent(x))
         except (UnmaskError, torch.OutOfMemoryError):
             raise

@@ -209,6 +209,8 @@ def subject_of(
         checkpoint_hash=hashed,
     )
     _refuse_other_subjects(subject)
+    if isinstance(target, Target) and target.settings:
+        subject.warn(f"loading the target changed {_listed(target.settings)}, which was put back")
 
     sources = _sources(target, attacks)
     journal: list[Journal] = []  # the first process's own: it does not travel
@@ -219,6 +221,10 @@ def subject_of(
 
     processes.first(opened)
     return replace(subject, journal=journal[0] if journal else None)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _sources(target: object, attacks: Sequence[Attack]) -> dict[str, str]:

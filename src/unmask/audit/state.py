@@ -2,87 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from types import FunctionType, MethodType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as everywhere
 
 from ..classifier import Classifier
+from ..state.process import Settings
+from ..state.settings import arithmetic, random_numbers, surroundings
 from ..types import plain
 
 # Attributes that are part of how a module answers and that no forward pass of its own counts up.
 _PLAIN = (bool, str, type(None), FunctionType, MethodType)
 _HOOKS = [name for name, value in vars(nn.Module()).items() if name.endswith("_hooks") and value is not None]
 _GLOBAL_HOOKS = [n for n, v in vars(everywhere).items() if n.endswith("_hooks") and isinstance(v, dict)]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Something global: its name for people, and how it is read and written."""
-
-    name: str
-    read: Callable[[], Any]
-    write: Callable[[Any], object]
-
-
-def _settings(device: torch.device) -> list[Setting]:
-    """What decides how later calls run: all that a script sets for itself without a thought."""
-    kind = device.type
-    found = [
-        Setting("torch's gradient mode", torch.is_grad_enabled, torch.set_grad_enabled),
-        Setting("torch's default dtype", torch.get_default_dtype, torch.set_default_dtype),
-        Setting("torch's default device", lambda: str(torch.get_default_device()), _set_default_device),
-        Setting(
-            "torch's autocast",
-            lambda: torch.is_autocast_enabled(kind),
-            lambda on: torch.set_autocast_enabled(kind, on),
-        ),
-        Setting(
-            "torch's deterministic mode",
-            torch.are_deterministic_algorithms_enabled,
-            torch.use_deterministic_algorithms,
-        ),
-        Setting("the working directory", os.getcwd, os.chdir),
-        Setting("Python's random state", random.getstate, random.setstate),
-        Setting("NumPy's random state", lambda: _plain(np.random.get_state()), np.random.set_state),
-        Setting("torch's random state", lambda: _bytes(torch.get_rng_state()), _set_torch_state),
-    ]
-    if kind == "cuda":
-        found.append(
-            Setting(
-                "CUDA's random state",
-                lambda: _bytes(torch.cuda.get_rng_state(device)),
-                lambda state: torch.cuda.set_rng_state(_tensor(state), device),
-            )
-        )
-    return found
-
-
-def _set_default_device(name: str) -> None:
-    torch.set_default_device(None if name == "cpu" else name)
-
-
-def _plain(state: Any) -> tuple[Any, ...]:
-    return (state[0], tuple(state[1].tolist()), *state[2:])
-
-
-def _bytes(state: Tensor) -> bytes:
-    return state.numpy().tobytes()
-
-
-def _tensor(state: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(state), dtype=torch.uint8)
-
-
-def _set_torch_state(state: bytes) -> None:
-    torch.set_rng_state(_tensor(state))
 
 
 class State:
@@ -98,16 +34,12 @@ class State:
         self.modules = [
             _ModuleState(name, module) for root in _roots(network) for name, module in root.named_modules()
         ]
-        self.settings = [(s, s.read()) for s in _settings(device)]
+        self.settings = Settings(arithmetic(device.type) + surroundings() + random_numbers(device))
         self.hooks = [(n, dict(getattr(everywhere, n))) for n in _GLOBAL_HOOKS]
 
     def put_back(self) -> list[str]:
         """Puts everything back; returns what had changed, in words, sorted."""
-        changed: set[str] = set()
-        for setting, before in self.settings:
-            if setting.read() != before:
-                changed.add(setting.name)
-                setting.write(before)
+        changed = set(self.settings.put_back())
         for name, before in self.hooks:
             now = getattr(everywhere, name)
             if now != before:

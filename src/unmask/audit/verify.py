@@ -16,6 +16,7 @@ from torch import Tensor
 from ..claim.target_classes import load_for
 from ..data import Data
 from ..errors import UnusableInput
+from ..state.process import kept
 from ..target.load import build, checkpoint_hash
 from .deployed import Predict, deployed, module_of
 from .evidence import Evidence, hash_images, read_evidence
@@ -108,7 +109,8 @@ def verify(
         refuse_code_inside(folder, report.target)
     with _random_state_restored():
         # As the audit builds it: first of all, and with gradients, for a network may train or calibrate itself.
-        network, _ = build(report.target if target is None else target)
+        with kept():
+            network, _ = build(report.target if target is None else target)
         loaded = load_for(
             report.targets,
             report.data if data is None else data,

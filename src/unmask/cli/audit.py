@@ -201,12 +201,14 @@ def choose_device(name: str | None, has_cuda: bool) -> str:
 
 def _attack(spec: str) -> Any:
     from ..attacks.base import Attack
+    from ..state.process import kept
     from ..target.load import build, find
 
-    found, _ = find(spec)
-    attack: Any = found
-    if isinstance(found, type) or (isinstance(found, Callable) and not isinstance(found, Attack)):
-        attack, _ = build(spec)
+    with kept():
+        found, _ = find(spec)
+        attack: Any = found
+        if isinstance(found, type) or (isinstance(found, Callable) and not isinstance(found, Attack)):
+            attack, _ = build(spec)
     if not isinstance(attack, Attack):
         raise UnusableInput(
             f"--attack {spec} is a {type(attack).__name__}; give a subclass of unmask.attacks.Attack"

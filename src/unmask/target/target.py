@@ -10,6 +10,7 @@ from torch import nn
 
 from ..classifier import Classifier
 from ..errors import UnusableInput
+from ..state.process import kept
 from ..tracing.record.construction import construction_sites
 from ..tracing.record.sites import at_home_in
 from .load import build, checkpoint_hash
@@ -26,6 +27,7 @@ class Target:
     - `source`: the file that holds the callable, if it has one.
     - `checkpoint_hash`: SHA-256 over all parameters and persistent buffers; empty where there are none to see.
     - `files`: SHA-256 of the user's own Python files that were loaded with it, by their path from its folder.
+    - `settings`: names of the process's settings that loading it changed, and that were put back.
     """
 
     network: nn.Module | Classifier
@@ -33,15 +35,19 @@ class Target:
     source: Path | None
     checkpoint_hash: str
     files: Mapping[str, str] = field(default_factory=dict)
+    settings: tuple[str, ...] = ()
 
 
 def load_target(spec: str) -> Target:
     """Calls the user's callable, while watching on which line each module is built.
 
+    Settings of the whole process that its code changes on the way are put back: they would decide how the audit runs.
+
     **Raises** `UnusableInput` with one line where there is no such callable, it needs arguments, it raises,
     or it returns something else than a network.
     """
-    with construction_sites():
+    changed: list[str] = []
+    with kept(changed.extend), construction_sites():
         built, source = build(spec)
     if source is not None:
         at_home_in(str(source))
@@ -51,4 +57,4 @@ def load_target(spec: str) -> Target:
         )
     network = built.network if isinstance(built, Classifier) else built
     files = {} if source is None or source.suffix != ".py" else files_behind(source)
-    return Target(built, spec, source, checkpoint_hash(network), files)
+    return Target(built, spec, source, checkpoint_hash(network), files, tuple(changed))
