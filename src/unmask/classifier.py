@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from .averaging import LEAST, addend, check_average, logits_of_mean
 from .checkpointing import differentiable_checkpoints
 from .errors import GradientFailed, ModelFailed, UnmaskError
 from .foreign import failure, user_line, wants_to_stop
@@ -21,13 +22,11 @@ from .state import State
 from .state.process import back_afterwards
 from .state.settings import modes
 from .threat import ThreatModel
-from .types import Outputs, SelfCertificate
+from .types import Average, Outputs, SelfCertificate
 
 Images = Float[Tensor, "batch *dims"]
 Network = Callable[[Tensor], "Tensor | Outputs"]
 
-# Least probability whose log is taken: above it a backward pass through log and soft-max stays in float32. Ours.
-LEAST = 1e-35
 # Stands for an infinitely unlikely class, the user's own log of an exact zero. Ours, far below any logit.
 IMPOSSIBLE = -1e4
 
@@ -91,11 +90,12 @@ class Classifier:
     - `network`: input `[batch, channels, height, width]` in the box, output logits `[batch, classes]`, or what
       `Outputs.of` reads as such. It is never put in another mode, its parameters are never frozen, no `.grad` is left
       on them.
-    - `passes`: the defence's own claim: a prediction is the mean of the logits over this many forward passes.
+    - `passes`: the defence's own claim: a prediction is the mean over this many forward passes.
+    - `average`: what it is a mean of, `logits` or `probabilities`; None for what the network returns.
     - `surrogate`: a differentiable stand-in for backward passes (BPDA) or for transfer, or None.
     - `deterministic`: True promises that equal inputs give equal outputs; then no seeds are set around a call.
     - `probabilities`: the network returns probabilities. Their logs are the logits; over several passes, the log of
-      their mean. A probability of zero counts as 1e-35.
+      their mean unless `average` is `logits`. A probability of zero counts as 1e-35.
     - `alone`: every image is asked about in a batch of its own, whatever batch comes in.
     - `state`: what is put back before every pass, for a network that keeps something from one call to the next; the
       same object goes on to the classifiers that `replace` makes.
@@ -113,6 +113,7 @@ class Classifier:
         network: Network,
         *,
         passes: int = 1,
+        average: Average | None = None,
         surrogate: Network | None = None,
         deterministic: bool = False,
         certificate: Certify | None = None,
@@ -123,8 +124,10 @@ class Classifier:
     ):
         if passes < 1:
             raise UnmaskError(f"passes is {passes}; give at least 1")
+        check_average(average)
         self.network = network
         self.passes = passes
+        self.average: Average | None = average
         self.surrogate = surrogate
         self.deterministic = deterministic
         self.certificate = certificate
@@ -138,6 +141,7 @@ class Classifier:
         names = (
             "network",
             "passes",
+            "average",
             "surrogate",
             "deterministic",
             "certificate",
@@ -188,9 +192,9 @@ class Classifier:
     def predict(self, x: Images, *, generator: torch.Generator | Streams) -> Outputs:
         """The deployed prediction: the mean over `passes` passes, without gradient, counted as judging."""
         with torch.no_grad():
-            total = self._once(x, generator)
+            total = self._addend(self._once(x, generator))
             for _ in range(self.passes - 1):
-                more = self._once(x, generator)
+                more = self._addend(self._once(x, generator))
                 score = total.detector_score
                 if score is not None and more.detector_score is not None:
                     score = score + more.detector_score
@@ -199,7 +203,29 @@ class Classifier:
         if self.passes == 1:
             return self.as_logits(total)
         score = None if total.detector_score is None else total.detector_score / self.passes
-        return self.as_logits(Outputs(total.logits / self.passes, score))
+        mean = total.logits / self.passes
+        if self.converts:
+            return Outputs(logits_of_mean(mean, self.averaged), score)
+        return self.as_logits(Outputs(mean, score))
+
+    @property
+    def averaged(self) -> Average:
+        """What a mean over passes is a mean of: as was said, or else what the network returns."""
+        return self.average or self._returned
+
+    @property
+    def _returned(self) -> Average:
+        return "probabilities" if self.probabilities else "logits"
+
+    @property
+    def converts(self) -> bool:
+        """Whether passes are averaged in another form than the network returns."""
+        return self.passes > 1 and self.averaged != self._returned
+
+    def _addend(self, outputs: Outputs) -> Outputs:
+        if not self.converts:
+            return outputs
+        return Outputs(addend(self.as_logits(outputs).logits, self.averaged), outputs.detector_score)
 
     def gradient(self, values: Float[Tensor, " batch"], x: Images, *, retain_graph: bool = False) -> Images:
         """Gradient of the sum of `values` with respect to `x`; zero where `x` is not reached. Counts backwards.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+# What a prediction over several passes is a mean of.
+Average = Literal["logits", "probabilities"]
 
 
 @dataclass(frozen=True)

@@ -51,3 +51,9 @@ def test_another_adversary_is_named_and_given_to_the_command():
     given = options.gather(parser().parse_args(shlex.split(reproduce_commands(report)[0])[1:]), None)
     assert (given.goal, given.targets) == ("targeted", 3)
     assert (given.knowledge, given.queries) == ("scores", 300)
+
+
+def test_what_a_prediction_averages_is_given_to_the_command():
+    report = not_refuted().model_copy(update={"passes": 4, "average": "probabilities"})
+    given = options.gather(parser().parse_args(shlex.split(reproduce_commands(report)[0])[1:]), None)
+    assert (given.passes, given.average) == (4, "probabilities")

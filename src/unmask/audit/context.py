@@ -16,7 +16,7 @@ from .. import __version__
 from ..attacks import Attack
 from ..claim.claim import Claim
 from ..claim.stated import check_scope
-from ..claim.units import in_units
+from ..claim.units import as_claimed, in_units
 from ..classifier import Classifier, Meter, Network
 from ..data import Data
 from ..errors import UnusableInput
@@ -144,6 +144,7 @@ class Subject:
             "split": self.data.split,
             "examples": len(self.data),
             "passes": self.classifier.passes,
+            "average": self.classifier.average,
             "images": hash_images(self.data.x),
             "labels": hash_labels(self.data),
             **sources,
@@ -153,7 +154,9 @@ class Subject:
 
 
 # Fields of a claim that say where something is: what was found there goes into the settings instead.
-_FOUND_OUT = set[str]("target checkpoint_hash data split examples allow_pickle passes attack device".split())
+_FOUND_OUT = set[str](
+    "target checkpoint_hash data split examples allow_pickle passes average attack device".split()
+)
 
 
 def subject_of(
@@ -180,9 +183,7 @@ def subject_of(
         inner = network.network if isinstance(network, Classifier) else network
         name, hashed = type(inner).__name__, checkpoint_hash(inner)
     network = in_units(network, data.box, name)
-    classifier = network if isinstance(network, Classifier) else Classifier(network)
-    if claim.passes != 1 or not isinstance(network, Classifier):
-        classifier = classifier.replace(passes=claim.passes)
+    classifier = as_claimed(network, claim)
     if claim.device is not None and isinstance(classifier.network, nn.Module):
         classifier.network.to(claim.device)
     device = torch.device(claim.device) if claim.device is not None else classifier.device

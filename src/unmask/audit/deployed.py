@@ -1,4 +1,4 @@
-"""The deployed prediction, as a stranger would ask for it: mean logits over the claimed passes, and whether it answers.
+"""The deployed prediction, as a stranger would ask for it: the mean over the claimed passes, and whether it answers.
 
 Nothing of the audit's own door to the network, nor of its judge, is behind this.
 """
@@ -26,10 +26,17 @@ def module_of(target: Any) -> Any:
 
 
 def deployed(
-    network: Any, *, passes: int, batch_size: int, device: str, state: Sequence[str] = ()
+    network: Any,
+    *,
+    passes: int,
+    batch_size: int,
+    device: str,
+    average: str | None = None,
+    state: Sequence[str] = (),
 ) -> Predict:
-    """Logits summed over the passes, `[n, classes]`, and which examples are answered, `[n]`.
+    """What is averaged, summed over the passes, `[n, classes]`, and which examples are answered, `[n]`.
 
+    `average` says what the answers of a pass become first: `probabilities` of logits, or `logits` of probabilities.
     What is named in `state` is put back before every pass: a network that remembers is judged as it is deployed, before
     anybody has asked it.
     """
@@ -40,9 +47,16 @@ def deployed(
 
     def ask(batch: Tensor) -> tuple[Tensor, Tensor | None]:
         held.restore()
-        return _asked(inner, batch, device)
+        logits, score = _asked(inner, batch, device)
+        return (logits if passes == 1 else _averaged(logits, average)), score
 
     return partial(_predict, ask, passes, batch_size)
+
+
+def _averaged(logits: Tensor, average: str | None) -> Tensor:
+    if average == "probabilities":
+        return logits.float().softmax(1)
+    return logits.float().clamp_min(1e-35).log() if average == "logits" else logits
 
 
 def _predict(

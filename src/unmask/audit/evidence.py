@@ -7,7 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..data import Data
 from ..errors import UnusableInput
+from ..types import Average
 from .records import Report, ThreatRecord
 from .runtime.journal import write_atomically
 
@@ -40,6 +41,7 @@ class Evidence:
       reach it.
     - `originals`: SHA-256 of the clean images' bytes, in the order of `index`.
     - `draws`, `passes`: the judge took so many draws, each the mean over so many forward passes.
+    - `average`: what the passes became before their mean was taken; None where it is of what the network returned.
     - `threat`, `data`, `split`, `target`, `checkpoint_hash`: what was attacked, how, and on what.
     """
 
@@ -57,6 +59,7 @@ class Evidence:
     passes: int
     draws: int
     targets: Int[Tensor, " n"] | None = None
+    average: Average | None = None
 
 
 TENSORS = ("x_adv", "index", "label", "prediction", "failure_rate")
@@ -96,6 +99,7 @@ def write_evidence(folder: str | os.PathLike[str], evidence: Evidence) -> Path:
         "checkpoint_hash": evidence.checkpoint_hash,
         "passes": evidence.passes,
         "draws": evidence.draws,
+        "average": evidence.average,
     }
     path = Path(folder, FILE)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -173,4 +177,6 @@ def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
     for name in ("passes", "draws"):
         if type(facts[name]) is not int or not 1 <= facts[name] <= 2**31:
             raise ValueError(f"{name} is {facts[name]!r}")
+    if facts.get("average") not in (None, *get_args(Average)):
+        raise ValueError(f"average is {facts['average']!r}")
     return {**facts, "threat": ThreatRecord(**facts["threat"])}

@@ -75,11 +75,11 @@ def mean_rate(failures: Tensor, draws: int, evidence: Evidence) -> Check:
 
 def same_run(report: Report, evidence: Evidence, hashed: str) -> Check:
     """Whether report, evidence and network are of one audit."""
-    stated = (evidence.checkpoint_hash, evidence.threat, evidence.data, evidence.split, evidence.passes)
-    reported = (report.environment.checkpoint_hash, report.threat, report.data, report.split, report.passes)
+    said = ("threat", "data", "split", "target", "passes", "average")
+    stated = (evidence.checkpoint_hash, *(getattr(evidence, name) for name in said))
+    reported = (report.environment.checkpoint_hash, *(getattr(report, name) for name in said))
     aims = report.threat.goal == "targeted"
-    one = (*stated, evidence.target) == (*reported, report.target)
-    if not one or aims != (evidence.targets is not None) or aims != (report.targets is not None):
+    if stated != reported or aims != (evidence.targets is not None) or aims != (report.targets is not None):
         return Check("one audit", False, "report.json and evidence.safetensors are of different audits")
     same = hashed == evidence.checkpoint_hash
     return Check("checkpoint", same, hashed[:12] or "no parameters" if same else "not the audited one")

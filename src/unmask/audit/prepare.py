@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from ..claim.target_classes import choose
+from ..classifier import Classifier
 from ..diagnostics import Preflight, preflight
 from ..errors import UnusableInput
 from ..state import State
 from ..tracing.analyse import analyse
 from ..tracing.repair.learned import Learned, learn_stand_in
 from ..tracing.suspect import Analysis
+from ..types import Average
 from .context import Subject
 from .detector import with_detector
 from .findings import GradientState, gradient_state
@@ -58,6 +60,7 @@ def looked_over(subject: Subject, facts: Preflight, batch_size: int, state: Stat
     classifier = subject.classifier.replace(
         deterministic=facts.deterministic and facts.seedable,
         probabilities=facts.probabilities,
+        average=_converted(subject.classifier, facts),
         alone=facts.batch_dependent,
         state=state,
     )
@@ -65,6 +68,12 @@ def looked_over(subject: Subject, facts: Preflight, batch_size: int, state: Stat
     size = 1 if facts.batch_dependent else batch_size
     subject = replace(subject, classifier=classifier, batch_size=size)
     return subject if subject.claim.targets is None else replace(subject, aim=find_targets(subject))
+
+
+def _converted(classifier: Classifier, facts: Preflight) -> Average | None:
+    """What passes become before their mean is taken; None where they are averaged as the network returns them."""
+    found = classifier.replace(probabilities=facts.probabilities)
+    return found.average if found.converts else None
 
 
 def trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState, Learned | None]:

@@ -254,6 +254,9 @@ class Report(Record):
     data: str = ""
     split: str = ""
     passes: int = 1
+    average: Literal["logits", "probabilities"] | None = (
+        None  # what passes become first; None: as they are returned
+    )
     budget: str = "standard"
     exhaustive: bool = False
     stochastic: bool = False

@@ -132,6 +132,7 @@ def verify(
         predict = deployed(
             module_of(network) if loaded.box is None else loaded.box.before(module_of(network)),
             passes=report.passes,
+            average=report.average,
             batch_size=size,
             device=device,
             state=report.environment.state,

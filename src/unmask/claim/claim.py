@@ -85,8 +85,14 @@ class Claim(BaseModel):
     passes: int = Field(
         1,
         ge=1,
-        description="A prediction is the mean of the logits over this many forward passes.",
+        description="A prediction is the mean over this many forward passes.",
         examples=[1],
+    )
+    average: Literal["logits", "probabilities"] | None = Field(
+        None,
+        description="What that mean is a mean of: logits, or probabilities, after a soft-max (default: what the "
+        "network returns).",
+        examples=["probabilities"],
     )
     false_positive_rate: Share | None = Field(
         None,
@@ -175,7 +181,7 @@ class Claim(BaseModel):
 REQUIRED = ("target", "norm", "epsilon")
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "The model": ("target", "checkpoint_hash", "passes", "false_positive_rate"),
+    "The model": ("target", "checkpoint_hash", "passes", "average", "false_positive_rate"),
     "The data": ("data", "split", "examples", "allow_pickle"),
     "The threat model": ("norm", "epsilon", "box", "goal", "targets", "knowledge", "queries", "adaptive"),
     "The claim": ("clean_accuracy", "claim"),

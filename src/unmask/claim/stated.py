@@ -12,7 +12,7 @@ from ..randomness import Streams
 from ..state import State
 from ..statistics import clopper_pearson
 from .claim import Claim
-from .units import in_units
+from .units import as_claimed, in_units
 
 
 def check_scope(claim: Claim) -> None:
@@ -88,10 +88,7 @@ def check_clean(
     """
     if claim.clean_accuracy is None and claim.false_positive_rate is None:
         return
-    asked = in_units(network, data.box)
-    classifier = asked if isinstance(asked, Classifier) else Classifier(asked)
-    if claim.passes > 1:
-        classifier = classifier.replace(passes=claim.passes)
+    classifier = as_claimed(in_units(network, data.box), claim)
     if isinstance(classifier.network, nn.Module):
         classifier.network.to(device)
     held = State(classifier.network)

@@ -1,4 +1,4 @@
-"""The network in the units of its data: apart from the box, for `verify` shares no code with the audit's classifier."""
+"""The network as its claim and its data have it; `verify` shares no code with this."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import nn
 from ..classifier import Classifier, Network
 from ..data.box import Box
 from ..errors import UnusableInput
+from .claim import Claim
 
 
 def in_units(
@@ -27,3 +28,11 @@ def in_units(
         return box.before(network)
     surrogate = network.surrogate if network.surrogate is None else box.before(network.surrogate)
     return network.replace(network=box.before(network.network), surrogate=surrogate)
+
+
+def as_claimed(network: Classifier | nn.Module | Network, claim: Claim) -> Classifier:
+    """The classifier whose predictions are means as the claim says, and a classifier's own where it says nothing."""
+    classifier = network if isinstance(network, Classifier) else Classifier(network)
+    if claim.passes != 1 or not isinstance(network, Classifier):
+        classifier = classifier.replace(passes=claim.passes)
+    return classifier if claim.average is None else classifier.replace(average=claim.average)

@@ -1,6 +1,6 @@
 """Defences to be attacked: each wraps a classifier."""
 
-from .base import Defense
+from .base import Defense, RandomDefense
 from .dropping import PixelDrop, TestTimeDropout
 from .ensemble import RandomMember
 from .noise import InputNoise, WeightNoise
@@ -37,6 +37,7 @@ __all__ = [
     "PixelDeflection",
     "PixelDrop",
     "Preprocessing",
+    "RandomDefense",
     "RandomMember",
     "RandomResizePad",
     "RandomizedSmoothing",

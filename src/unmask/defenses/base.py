@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from ..classifier import Classifier, Network
+from ..types import Average
 
 
 class Defense(ABC):
@@ -17,7 +19,27 @@ class Defense(ABC):
         """The defended classifier. The one given stays as it was; its meter is shared."""
 
 
-def randomised(classifier: Classifier, network: nn.Module, passes: int) -> Classifier:
+@dataclass(frozen=True, kw_only=True)
+class RandomDefense(Defense):
+    """A defence that draws anew in every pass, so that a prediction is a mean over several.
+
+    **Fields**
+    - `passes`: forward passes of one prediction.
+    - `average`: what its mean is a mean of, `logits` or `probabilities` (after a soft-max); None for what the
+      wrapped classifier averages, else what its network returns.
+    """
+
+    passes: int = 10
+    average: Average | None = None
+
+    def randomised(self, classifier: Classifier, network: nn.Module) -> Classifier:
+        """As the function of that name, with this defence's passes and mean."""
+        return randomised(classifier, network, self.passes, self.average)
+
+
+def randomised(
+    classifier: Classifier, network: nn.Module, passes: int, average: Average | None = None
+) -> Classifier:
     """`classifier` with a random network, whose undefended self serves as the surrogate for BPDA and transfer.
 
     The undefended self is the surrogate that `classifier` has already, where another defence gave it one.
@@ -25,6 +47,7 @@ def randomised(classifier: Classifier, network: nn.Module, passes: int) -> Class
     return classifier.replace(
         network=network.train(mode_of(classifier.network)),
         passes=passes,
+        average=average or classifier.average,
         deterministic=False,
         surrogate=undefended(classifier),
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..classifier import Classifier
 from ..errors import UnusableInput
 from .activations import ActivationsChanged
-from .base import Defense, Transformed, randomised
+from .base import RandomDefense, Transformed
 
 
 class _DropPixels(nn.Module):
@@ -25,26 +25,25 @@ class _DropPixels(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelDrop(Defense):
+class PixelDrop(RandomDefense):
     """Sets random pixels to zero, all channels of a pixel together.
 
     **Fields**
     - `rate`: probability that a pixel is lost.
-    - `passes`: a prediction is the mean of the logits over this many forward passes.
+    - `passes`, `average`: as `RandomDefense` has them.
 
     **Source**: Hosseini, Kannan & Poovendran 2019, arXiv:1905.00180. **Differs**: they also train with lost
     pixels, and lose far more of them.
     """
 
     rate: float = 0.1
-    passes: int = 10
 
     def __post_init__(self) -> None:
         _refuse("PixelDrop", self.rate)
 
     def wrap(self, classifier: Classifier) -> Classifier:
         """As `Defense.wrap`."""
-        return randomised(classifier, Transformed(_DropPixels(self.rate), classifier.network), self.passes)
+        return self.randomised(classifier, Transformed(_DropPixels(self.rate), classifier.network))
 
 
 class _DropActivations(nn.Module):
@@ -57,12 +56,12 @@ class _DropActivations(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestTimeDropout(Defense):
+class TestTimeDropout(RandomDefense):
     """Dropout that stays on at inference, after every activation function.
 
     **Fields**
     - `rate`: probability that an activation is lost; the others are divided by `1 - rate`.
-    - `passes`: a prediction is the mean of the logits over this many forward passes.
+    - `passes`, `average`: as `RandomDefense` has them.
 
     **Source**: Wang et al. 2018, arXiv:1809.05165 (defensive dropout). **Differs**: theirs acts on one fully
     connected layer of a network trained with dropout.
@@ -71,7 +70,6 @@ class TestTimeDropout(Defense):
     __test__ = False  # its name looks like a test's to pytest
 
     rate: float = 0.1
-    passes: int = 10
 
     def __post_init__(self) -> None:
         _refuse("TestTimeDropout", self.rate)
@@ -79,7 +77,7 @@ class TestTimeDropout(Defense):
     def wrap(self, classifier: Classifier) -> Classifier:
         """As `Defense.wrap`."""
         network = ActivationsChanged(classifier.network, _DropActivations(self.rate))
-        return randomised(classifier, network, self.passes)
+        return self.randomised(classifier, network)
 
 
 def _refuse(name: str, rate: float) -> None:

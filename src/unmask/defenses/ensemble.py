@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..classifier import Classifier
 from ..errors import UnusableInput
-from .base import Defense, randomised
+from .base import RandomDefense
 
 
 class _Member(nn.Module):
@@ -32,12 +32,12 @@ class _Mean(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomMember(Defense):
+class RandomMember(RandomDefense):
     """Each pass, for the whole batch, a random one of several networks answers.
 
     **Fields**
     - `others`: the networks beside the wrapped one; all are equally likely.
-    - `passes`: a prediction is the mean of the logits over this many forward passes.
+    - `passes`, `average`: as `RandomDefense` has them.
 
     The surrogate of the classifier it returns is the mean of all members.
 
@@ -61,4 +61,4 @@ class RandomMember(Defense):
             raise UnusableInput(f"`RandomMember` got a {type(first).__name__}; give a torch.nn.Module")
         members = [first, *self.others]
         mean = _Mean(members).train(getattr(first, "training", False))
-        return randomised(classifier, _Member(members), self.passes).with_surrogate(mean)
+        return self.randomised(classifier, _Member(members)).with_surrogate(mean)

@@ -93,8 +93,8 @@ def parse(text: str) -> Defense:
 
 
 def _fits(value: object, default: object) -> bool:
-    """Whether a value is of the default's type; a whole number will do for a fraction."""
-    if default is MISSING:
+    """Whether a value is of the default's type; a whole number will do for a fraction, a word where nothing is said."""
+    if default is MISSING or default is None:
         return isinstance(value, str)
     return type(value) is type(default) or (isinstance(default, float) and type(value) is int)
 

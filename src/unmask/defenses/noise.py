@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from ..classifier import Classifier
 from ..errors import Unsupported, UnusableInput
-from .base import Defense, Transformed, randomised
+from .base import RandomDefense, Transformed
 
 
 class Noise(nn.Module):
@@ -26,26 +26,25 @@ class Noise(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputNoise(Defense):
+class InputNoise(RandomDefense):
     """Adds independent Gaussian noise to every pixel, unclipped.
 
     **Fields**
     - `sigma`: its standard deviation in units of the image range.
-    - `passes`: a prediction is the mean of the logits over this many forward passes.
+    - `passes`, `average`: as `RandomDefense` has them.
 
     **Source**: Liu et al. 2018, arXiv:1712.00673 (random self-ensemble; they add noise in front of every
     convolution and train with it). **Differs**: in front of the first only, and on a network as it is.
     """
 
     sigma: float = 0.1
-    passes: int = 10
 
     def __post_init__(self) -> None:
         _refuse_negative("InputNoise", self.sigma)
 
     def wrap(self, classifier: Classifier) -> Classifier:
         """As `Defense.wrap`."""
-        return randomised(classifier, Transformed(Noise(self.sigma), classifier.network), self.passes)
+        return self.randomised(classifier, Transformed(Noise(self.sigma), classifier.network))
 
 
 class _NoisyWeights(nn.Module):
@@ -63,12 +62,12 @@ class _NoisyWeights(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightNoise(Defense):
+class WeightNoise(RandomDefense):
     """Adds Gaussian noise to every weight tensor, once a pass for the whole batch.
 
     **Fields**
     - `strength`: standard deviation of the noise as a multiple of that of the tensor's own entries.
-    - `passes`: a prediction is the mean of the logits over this many forward passes.
+    - `passes`, `average`: as `RandomDefense` has them.
 
     Gains and biases (tensors of one dimension) stay as they are.
 
@@ -77,7 +76,6 @@ class WeightNoise(Defense):
     """
 
     strength: float = 0.1
-    passes: int = 10
 
     def __post_init__(self) -> None:
         _refuse_negative("WeightNoise", self.strength)
@@ -90,7 +88,7 @@ class WeightNoise(Defense):
                 f"`WeightNoise` needs a torch.nn.Module, for it changes parameters; this network is a "
                 f"{type(network).__name__}"
             )
-        return randomised(classifier, _NoisyWeights(network, self.strength), self.passes)
+        return self.randomised(classifier, _NoisyWeights(network, self.strength))
 
 
 def _refuse_negative(name: str, size: float) -> None:

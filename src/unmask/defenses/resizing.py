@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..classifier import Classifier
 from ..errors import UnusableInput
-from .base import Defense, Transformed, randomised
+from .base import RandomDefense, Transformed
 
 Images = Float[Tensor, "batch channels height width"]
 
@@ -36,7 +36,7 @@ class _ResizePad(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomResizePad(Defense):
+class RandomResizePad(RandomDefense):
     """Resizes square images to a random size, and pads them with zeros, at random, to a fixed larger one.
 
     One size and one place are drawn a pass, for the whole batch. The network must accept images of
@@ -44,14 +44,13 @@ class RandomResizePad(Defense):
 
     **Fields**
     - `smallest`, `largest`: sizes as multiples of the image's side: 1 to 331/299 in the paper.
-    - `passes`: a prediction is the mean of the logits over this many forward passes.
+    - `passes`, `average`: as `RandomDefense` has them.
 
     **Source**: Xie et al. 2018, arXiv:1711.01991.
     """
 
     smallest: float = 1.0
     largest: float = 331 / 299
-    passes: int = 10
 
     def __post_init__(self) -> None:
         if not 0 < self.smallest < self.largest:
@@ -61,9 +60,8 @@ class RandomResizePad(Defense):
 
     def wrap(self, classifier: Classifier) -> Classifier:
         """As `Defense.wrap`."""
-        return randomised(
-            classifier, Transformed(_ResizePad(self.smallest, self.largest), classifier.network), self.passes
-        )
+        network = Transformed(_ResizePad(self.smallest, self.largest), classifier.network)
+        return self.randomised(classifier, network)
 
 
 class _Crop(nn.Module):
@@ -89,12 +87,13 @@ def _places(batch: int, room: int, size: int, device: torch.device) -> Int[Tenso
 
 
 @dataclass(frozen=True, kw_only=True)
-class CropEnsemble(Defense):
+class CropEnsemble(RandomDefense):
     """Crops each image at a random place, rescales the crop to full size, and averages over crops.
 
     **Fields**
     - `share`: side of the crop as a share of the image's: 90/224 in the paper; small images bear less.
-    - `passes`: number of crops, 30 in the paper. Ours averages logits, the paper soft-max outputs.
+    - `passes`: number of crops, 30 in the paper.
+    - `average`: as `RandomDefense` has it; the paper averages `probabilities`.
 
     **Source**: Guo et al. 2018, arXiv:1711.00117, section 4.1.
     """
@@ -108,4 +107,4 @@ class CropEnsemble(Defense):
 
     def wrap(self, classifier: Classifier) -> Classifier:
         """As `Defense.wrap`."""
-        return randomised(classifier, Transformed(_Crop(self.share), classifier.network), self.passes)
+        return self.randomised(classifier, Transformed(_Crop(self.share), classifier.network))

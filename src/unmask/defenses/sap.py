@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..classifier import Classifier
 from ..errors import UnusableInput
 from .activations import ActivationsChanged
-from .base import Defense, randomised
+from .base import RandomDefense
 
 Rows = Float[Tensor, "batch width"]
 Activations = Float[Tensor, "batch *dims"]
@@ -85,7 +85,7 @@ class Pruning(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SAP(Defense):
+class SAP(RandomDefense):
     """Stochastic activation pruning after every non-linear layer of a trained network.
 
     From each layer `r` neurons are drawn with replacement, with probabilities p = abs(h) / sum abs(h). Those never
@@ -95,13 +95,13 @@ class SAP(Defense):
     **Fields**
     - `ratio`: r as a multiple of the layer's width; 1 in the paper, 2 in the flawed evaluation of it.
     - `sampler`: `multinomial`, or its per-neuron approximation `bernoulli`.
-    - `passes`: a prediction is the mean of the logits over this many forward passes; 100 in the paper.
+    - `passes`, `average`: as `RandomDefense` has them; 100 passes in the paper.
 
     The classifier it returns has the undefended network for a surrogate. What counts as a non-linear layer:
     `activations.ActivationsChanged`.
 
     **Source**: Dhillon et al. 2018, arXiv:1803.01442. **Differs**: they say "mean of the outputs", without saying
-    whether before or after the soft-max; ours is before it.
+    whether before or after the soft-max; ours is before it unless `average` says otherwise.
     """
 
     ratio: float = 1.0
@@ -119,4 +119,4 @@ class SAP(Defense):
     def wrap(self, classifier: Classifier) -> Classifier:
         """As `Defense.wrap`."""
         network = ActivationsChanged(classifier.network, Pruning(self.ratio, self.sampler))
-        return randomised(classifier, network, self.passes)
+        return self.randomised(classifier, network)

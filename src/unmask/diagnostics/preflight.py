@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,13 +106,16 @@ def preflight(
     check_train_mode(classifier, probe, streams=some)
 
     parts = torch.arange(len(x), device=x.device).split(batch_size)
-    outputs = [classifier.predict(x[part], generator=streams[part].fork("clean")) for part in parts]
-    logits = torch.cat([o.logits for o in outputs])
-    label_only, probabilities = _check_logits(logits)
+    # What the network returns, which a mean of something else would hide.
+    outputs = _predicted(classifier.replace(average=None), x, parts, streams)
+    label_only, probabilities = _check_logits(outputs.logits)
     place = soft_max_at_the_end(classifier, probe) if probabilities else None
     label_only &= place is None  # saturated to one-hot, but a soft-max all the same
     probabilities &= not label_only
-    classes = logits.shape[1]
+    logits, classes = outputs.logits, outputs.logits.shape[1]
+    if classifier.replace(probabilities=probabilities).converts:
+        classifier = classifier.replace(probabilities=probabilities)
+        logits = _predicted(classifier, x, parts, streams).logits
     check_label_range(y, classes)
     accuracy = float((logits.argmax(1) == y).double().mean())
     if claim is not None:
@@ -143,7 +147,7 @@ def preflight(
             f"clean accuracy is {accuracy:.1%}, no better than chance: check labels and preprocessing"
         )
     # Among so many images every class is there.
-    if outputs[0].detector_score is None and classes == int(y.max()) + 2 and len(y) >= 10 * classes:
+    if outputs.detector_score is None and classes == int(y.max()) + 2 and len(y) >= 10 * classes:
         warnings.append(
             f"the network has {classes} outputs and the labels end at {int(y.max())}: the last one counts as a wrong "
             'class; if it means "rejected", return unmask.Outputs.with_reject_class(logits, reject=-1)'
@@ -164,7 +168,7 @@ def preflight(
             attacked = (
                 f"the logits in front of the soft-max are attacked ({Path(place.file).name}:{place.line})"
             )
-        zeros = int((logits.detach() == 0).any(1).sum())
+        zeros = int((outputs.logits == 0).any(1).sum())
         warnings.append(
             f"the network returns probabilities: {attacked}"
             + (f"; {zeros} of {len(logits)} clean images have probabilities of exactly zero" if zeros else "")
@@ -189,10 +193,17 @@ def preflight(
         probabilities=probabilities,
         batch_dependent=differs is not None,
         state=kept or counts,
-        has_detector=outputs[0].detector_score is not None,
+        has_detector=outputs.detector_score is not None,
         clean_accuracy=accuracy,
         warnings=tuple(warnings),
     )
+
+
+def _predicted(classifier: Classifier, x: Images, parts: Sequence[Tensor], streams: Streams) -> Outputs:
+    """The deployed predictions of all examples."""
+    found = [classifier.predict(x[part], generator=streams[part].fork("clean")) for part in parts]
+    scores = [o.detector_score for o in found if o.detector_score is not None]
+    return Outputs(torch.cat([o.logits for o in found]), torch.cat(scores) if scores else None)
 
 
 def _forward(classifier: Classifier, x: Tensor, streams: Streams) -> Outputs:

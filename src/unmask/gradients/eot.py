@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ..averaging import addend, logits_of_mean
 from ..classifier import Classifier
 from ..errors import UnusableInput
 from ..objectives import Objective
@@ -66,9 +67,15 @@ class EOT(GradientEstimator):
         part = Streams.of(generator, len(x)).spawn("EOT")
         cap = self.draws or (1 if classifier.deterministic else self.max_draws)
 
+        # The outputs are averaged as the deployed prediction is; one draw is its own mean.
+        average = classifier.averaged if cap > 1 else "logits"
         # One call per draw, never one large batch: a network may draw once per call for the whole batch.
         first = self.inner.estimate(classifier, objective, x, y, generator=part)
-        value, grad, logits = first.value.clone(), first.grad.clone(), first.outputs.logits.clone()
+        value, grad, logits = (
+            first.value.clone(),
+            first.grad.clone(),
+            addend(first.outputs.logits, average).clone(),
+        )
         score = first.outputs.detector_score
         score = None if score is None else score.clone()
         scatter = torch.zeros(len(x), dtype=torch.float64, device=x.device)  # sum of squared deviations
@@ -80,7 +87,7 @@ class EOT(GradientEstimator):
             mean = grad[left] + change / n
             grad[left] = mean
             value[left] += (est.value - value[left]) / n
-            logits[left] += (est.outputs.logits - logits[left]) / n
+            logits[left] += (addend(est.outputs.logits, average) - logits[left]) / n
             if score is not None and est.outputs.detector_score is not None:
                 score[left] += (est.outputs.detector_score - score[left]) / n
             if self.draws is not None:
@@ -94,4 +101,4 @@ class EOT(GradientEstimator):
                 break
             if len(stay) < len(left):
                 left, part = left[stay], part[stay]
-        return Estimate(value, grad, Outputs(logits, score))
+        return Estimate(value, grad, Outputs(logits_of_mean(logits, average), score))

@@ -39,6 +39,7 @@ def _said(report: Report) -> dict[str, Any]:
         "knowledge": report.knowledge,
         "queries": report.queries.limit if report.queries else None,
         "passes": report.passes,
+        "average": report.average,
         "budget": report.budget,
         "exhaustive": report.exhaustive,
         "seed": report.environment.seed,

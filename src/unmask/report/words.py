@@ -167,6 +167,7 @@ def reproduce_commands(report: Report, folder: str = "DIR") -> list[str]:
     words += ["--queries", str(report.queries.limit)] if report.queries and report.queries.limit else []
     words += ["--claim", f"{report.claim:g}"] if report.claim is not None else []
     words += ["--passes", str(report.passes)] if report.passes > 1 else []
+    words += ["--average", report.average] if report.average is not None else []
     words += ["--budget", report.budget] + ["--exhaustive"] * report.exhaustive
     words += ["--seed", str(environment.seed), "--batch-size", str(environment.batch_size)]
     words += ["--device", environment.device, "--out", folder]

@@ -231,3 +231,26 @@ def test_a_damaged_record_is_one_line(tmp_path, capsys, damage):
     (folder / FILE).write_text(damage)
     assert main(["export", str(folder), "--script", str(tmp_path / "a.py")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("returns", "average", "winner"),
+    [(False, None, 0), (False, "probabilities", 1), (True, None, 1), (True, "logits", 0)],
+)
+def test_a_prediction_is_the_mean_that_was_audited(tmp_path, returns, average, winner):
+    gradients = record({"kind": "Exact"})
+    gradients["reads"]["probabilities"] = returns
+    report = refuted(tmp_path / "defence.py").model_copy(update={"passes": 3, "average": average})
+    words = {"target": "net.py:build", "script_file": "a.py", "data_file": "a.pt", "imports_unmask": False}
+    text = write_script(report, gradients, classes=2, **words).text
+    script = {"__name__": "attack", "__file__": str(tmp_path / "attack.py")}
+    exec(compile(text, "attack.py", "exec"), script)
+    passes = [torch.tensor([[9.0, 0.0]]), torch.tensor([[-2.0, 0.0]]), torch.tensor([[-2.0, 0.0]])]
+
+    def network(x):
+        passes.append(passes.pop(0))
+        return passes[-1].softmax(1) if returns else passes[-1]
+
+    predicted, counts = script["predict"](network, torch.zeros(1, 2))
+    assert predicted.tolist() == [winner]
+    assert counts.all()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...classifier import Classifier
 from ...gradients import StraightThrough
-from ..base import Defense, Transformed, mode_of, randomised, undefended
+from ..base import Defense, RandomDefense, Transformed, mode_of, randomised, undefended
 
 Images = Float[Tensor, "batch channels height width"]
 Smooth = Callable[[Tensor], Tensor]
@@ -51,4 +51,5 @@ class Preprocessing(Defense):
         if self.draws is None:
             network.train(mode_of(classifier.network))
             return classifier.replace(network=network, surrogate=surrogate)
-        return randomised(classifier, network, self.draws).with_surrogate(surrogate)
+        average = self.average if isinstance(self, RandomDefense) else None
+        return randomised(classifier, network, self.draws, average).with_surrogate(surrogate)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ...errors import UnusableInput
+from ..base import RandomDefense
 from .base import Images, Preprocessing
 
 
@@ -32,7 +33,7 @@ class _LowRank(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LowRank(Preprocessing):
+class LowRank(Preprocessing, RandomDefense):
     """Loses random pixels and rebuilds each image from the largest singular values of what is left.
 
     **Fields**
@@ -40,7 +41,7 @@ class LowRank(Preprocessing):
       are trained behind them.
     - `keep`: probability that a pixel is kept; the paper trains with 0.4 to 1. 1, ours, makes it deterministic, for
       networks that never saw lost pixels.
-    - `passes`: a prediction is the mean of the logits over this many forward passes, where pixels are lost; 10 in
+    - `passes`, `average`: as `RandomDefense` has them, where pixels are lost; 10 in
       the paper.
 
     **Source**: Yang et al. 2019, arXiv:1905.11971 (ME-Net), with estimation by singular values.
@@ -48,7 +49,6 @@ class LowRank(Preprocessing):
 
     share: float = 0.5
     keep: float = 1.0
-    passes: int = 10
 
     def __post_init__(self) -> None:
         for name in ("share", "keep"):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ...errors import UnusableInput
+from ..base import RandomDefense
 from .base import Images, Preprocessing
 
 
@@ -70,7 +71,7 @@ class _Deflection(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixelDeflection(Preprocessing):
+class PixelDeflection(Preprocessing, RandomDefense):
     """Replaces random pixels by others nearby, then denoises with wavelets.
 
     **Fields**
@@ -78,7 +79,7 @@ class PixelDeflection(Preprocessing):
     - `window`: how far away the other pixel may be, in rows and in columns; 10 in the paper.
     - `sigma`: the noise that the wavelet thresholds assume, in units of the image range; 0.04 in the paper. 0 leaves
       the denoising out.
-    - `passes`: a prediction is the mean of the logits over this many forward passes; ours.
+    - `passes`, `average`: as `RandomDefense` has them; ours.
 
     **Source**: Prakash et al. 2018, arXiv:1801.08926. **Differs**: pixels are chosen uniformly, without an
     activation map; Haar wavelets on each channel instead of on luminance and colour.
@@ -87,7 +88,6 @@ class PixelDeflection(Preprocessing):
     deflections: int = 100
     window: int = 10
     sigma: float = 0.04
-    passes: int = 10
 
     def __post_init__(self) -> None:
         for name in ("deflections", "window"):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import UnusableInput
+from ..base import RandomDefense
 from .base import Images, Preprocessing, Smooth
 
 SHORT = 15  # iterations on the way back; on CIFAR-10 no worse than all 50, whose slopes cost three times as much: ours
@@ -61,7 +62,7 @@ class _Minimisation(nn.Module):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TotalVariation(Preprocessing):
+class TotalVariation(Preprocessing, RandomDefense):
     """Drops random pixels and puts the image of least total variation through those that are left.
 
     **Fields**
@@ -70,7 +71,7 @@ class TotalVariation(Preprocessing):
       deterministic.
     - `iterations`: of the solver; ours. After 50 a pixel is 0.0002 from the minimum where none are dropped, 0.0012
       where half are (means over 32 images of CIFAR-10; one level of 255 is 0.004).
-    - `passes`: a prediction is the mean of the logits over this many forward passes, where pixels are dropped.
+    - `passes`, `average`: as `RandomDefense` has them, where pixels are dropped.
 
     **Source**: Guo et al. 2018, arXiv:1711.00117, section 4.3; solver: Chambolle & Pock 2011,
     doi:10.1007/s10851-010-0251-1. **Differs**: they solve by split Bregman, group the differences by rows and
@@ -80,7 +81,6 @@ class TotalVariation(Preprocessing):
     weight: float = 0.03
     drop: float = 0.5
     iterations: int = 50
-    passes: int = 10
 
     def __post_init__(self) -> None:
         if not self.weight > 0:

@@ -154,6 +154,7 @@ def _rendered(
         stateful=bool(report.environment.state),
         alone=reads["alone"],
         probabilities=reads["probabilities"],
+        averaged=report.average or ("probabilities" if reads["probabilities"] else "logits"),
         detector=reads["detector"],
         stand_in_for_outputs=imports_unmask,
         first_class=1,
