@@ -26,7 +26,7 @@ def test_the_cut_is_named_and_crossed(name):
     assert analysis.warning == ""
     cuts = {s.site.line for s in analysis.suspects if s.symptom.name == "cut"}
     assert any(text in lines[n - 1] for n in cuts), cuts
-    x = images(16)
+    x = images(6)
     with torch.no_grad():
         y = network(x).argmax(1)
     # All that is lost on the way are digits: straight through, an attack by hand leaves nothing.

@@ -16,7 +16,7 @@ import torch
 from ...classifier import Classifier
 from ..record.compare import EXCHANGED, SCALES, Twins, changed, decided_otherwise, twins_of, unaccounted
 from ..record.freeze import share_through
-from ..record.operations import COPIES, CUTS, EXITS, SATURATING, UNSET
+from ..record.operations import COPIES, CUTS, EXITS, GRADIENTS, SATURATING, UNSET
 from ..record.values import Record, Trace
 from ..suspect import Group, Suspect, Symptom, base_name, title
 from ..symptoms.dying import SATURATED
@@ -156,7 +156,7 @@ def _without_echoes(suspects: list[Suspect]) -> list[Suspect]:
 def _loses(r: Record, classifier: Classifier) -> Symptom | None:
     """How this operation loses the gradient of its inputs; None where it does not."""
     arriving = [v for v in r.inputs if v.edge is not None]
-    if not arriving:
+    if not arriving or r.name in GRADIENTS:
         return None
     if r.name in CUTS or r.name in EXITS:
         return CUT

@@ -7,6 +7,7 @@ seen too), `torch.from_numpy`, and scripted or compiled callables, which come as
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,8 @@ from torch._functorch import apis, eager_transforms
 from torch.autograd import function as autograd_function
 from torch.overrides import TorchFunctionMode
 
-from .operations import LENDING, QUESTIONS, op_name
+from .operations import QUESTIONS, TELLING, op_name
+from .sites import is_user_file
 
 _APPLY = autograd_function.Function.__dict__["apply"].__func__
 _ORIGINAL_APPLY = types.FunctionType(
@@ -59,13 +61,13 @@ class Interceptor(TorchFunctionMode):
         """
         return tensor.register_hook(lambda grad: None if self.over else hook(grad))
 
-    def on_lent(self, tensor: torch.Tensor) -> None:
-        """Told before somebody is handed a tensor's memory."""
+    def on_question(self, name: str, tensor: torch.Tensor) -> None:
+        """Told before a question about a tensor is answered: some answers are ways into its memory."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name = op_name(func)
-        if name in LENDING and not self._busy:
-            self.on_lent(args[0])
+        if name in TELLING and not self._busy:
+            self.on_question(name, args[0])
         # Inside a function transform there are no plain tensors.
         if self._busy or name in QUESTIONS or peek_interpreter_stack() is not None:
             return func(*args, **(kwargs or {}))
@@ -83,6 +85,8 @@ class Interceptor(TorchFunctionMode):
         _APPLY.__code__ = _FORWARDING
         self._from_numpy = torch.from_numpy
         torch.from_numpy = self._on_from_numpy
+        self._backward = torch.autograd.backward
+        torch.autograd.backward = self._on_backward
         self._outer_set = torch.Tensor.__dict__.get("set_")
         torch.Tensor.set_ = lambda t, *given: self._on_set(t, *given)  # type: ignore[method-assign]
         self._script_call = torch.jit.ScriptFunction.__call__
@@ -127,6 +131,7 @@ class Interceptor(TorchFunctionMode):
         eager_transforms.grad_impl = self._grad_impl  # pyright: ignore
         apis.vmap_impl = self._vmap  # pyright: ignore
         torch.jit.ScriptFunction.__call__ = self._script_call
+        torch.autograd.backward = self._backward
         if self._outer_set is None:
             del torch.Tensor.set_  # TensorBase's own
         else:
@@ -166,6 +171,16 @@ class Interceptor(TorchFunctionMode):
 
     def _on_from_numpy(self, array: Any) -> Any:
         return self._unseen("source", "from_numpy", self._from_numpy, (array,), {})
+
+    def _on_backward(self, tensors: Any, grad_tensors: Any = None, *given: Any, **kwargs: Any) -> None:
+        # `Tensor.backward` ends here, too, and is seen by itself.
+        if given or not is_user_file(sys._getframe(1).f_code.co_filename):
+            return self._backward(tensors, grad_tensors, *given, **kwargs)
+
+        def call(tensors: Any, *, gradient: Any = None, **kwargs: Any) -> None:
+            self._backward(tensors, gradient, **kwargs)
+
+        return self._unseen("torch", "backward", call, (tensors,), {"gradient": grad_tensors, **kwargs})
 
     def _on_set(self, tensor: torch.Tensor, *given: Any) -> torch.Tensor:
         call = torch._C.TensorBase.set_

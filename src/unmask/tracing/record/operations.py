@@ -20,6 +20,8 @@ REPLACING = frozenset((SET_DATA, "set_"))
 WRITES = frozenset(("__setitem__", *REPLACING))
 # Hand out a tensor's memory, to be written into where nobody sees it.
 LENDING = frozenset("numpy __array__ __dlpack__ untyped_storage storage data_ptr".split())
+# After these, something happens to a tensor that no operation shows.
+TELLING = LENDING | {"retain_grad"}
 # Make a new tensor from numbers.
 COPIES = frozenset("tensor as_tensor new_tensor asarray from_dlpack frombuffer full scalar_tensor".split())
 CUTS = frozenset(("detach", "detach_", "data", *REPLACING, "requires_grad_", "__deepcopy__", "Parameter"))

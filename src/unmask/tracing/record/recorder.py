@@ -20,7 +20,18 @@ from ...types import Outputs
 from .compare import same
 from .draws import generator_states, watching_draws
 from .intercept import Interceptor
-from .operations import APPLIED, COPIES, EXITS, FILLS, GRADIENTS, WRITES, lenders, scalars_in, tensors_in
+from .operations import (
+    APPLIED,
+    COPIES,
+    EXITS,
+    FILLS,
+    GRADIENTS,
+    LENDING,
+    WRITES,
+    lenders,
+    scalars_in,
+    tensors_in,
+)
 from .shadows import Shadows
 from .sites import Site, module_names, site, site_of_hook, stack
 from .values import Record, Trace, Value, constant, edge_of, held, memory_of
@@ -84,9 +95,12 @@ class Recorder(Interceptor):
         self._alive.append(tensor)
         return value
 
-    def on_lent(self, tensor: Tensor) -> None:
-        """As `Interceptor.on_lent`."""
-        self._lent.add(memory_of(tensor))
+    def on_question(self, name: str, tensor: Tensor) -> None:
+        """As `Interceptor.on_question`."""
+        if name in LENDING:
+            self._lent.add(memory_of(tensor))
+        else:
+            self.shadows.retaining.append(tensor)
 
     def _overwritten(self, tensor: Tensor, value: Value) -> bool:
         """Whether somebody wrote into it past torch, which keeps count of its own writes alone."""
@@ -103,7 +117,6 @@ class Recorder(Interceptor):
             return func(*args, **kwargs)
         if name in GRADIENTS:
             self.differentiates = True
-            return self.shadows.call(kind, name, func, args, kwargs)
         frames = stack()
         where = site(frames, self._names)
         if name == "_set_grad_enabled":
@@ -121,7 +134,9 @@ class Recorder(Interceptor):
         if in_place and name not in FILLS and base_edge is not None and inputs[0].edge is not None:
             inputs[0] = replace(inputs[0], edge=base_edge)
         made = [args[0]] if name in WRITES else list(tensors_in(result))
-        reached = kind == "source" or any(v.edge is not None for v in inputs)
+        if name == "backward":
+            made = [leaf.grad for leaf in self.shadows.graded(args[0]) if leaf.grad is not None]
+        reached = name not in GRADIENTS and (kind == "source" or any(v.edge is not None for v in inputs))
         index = len(self.records)
         lost = name in APPLIED or (kind == "hook" and name != "register_hook" and self._raises(made, inputs))
         outputs = [self._output(tensor, index, reached, lost, kind) for tensor in made]

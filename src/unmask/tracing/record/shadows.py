@@ -7,18 +7,16 @@ once more on *shadows*, tensors with equal values whose graph leads back to the 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from .as_written import as_written
+from .compare import alike
+from .draws import random_state_for, set_random_state
 from .operations import APPLIED, CUTS, EXITS, GRADIENTS, NEW_LIKE, REPLACING, lenders, tensors_in, written
-
-# Between an operation and its shadow; other kernels run where a gradient is wanted. Ours.
-_RTOL = 1e-3
 
 
 def _has_graph(tensor: Tensor) -> bool:
@@ -31,16 +29,27 @@ class Shadows:
     **Arguments**
     - `x`: the leaf on which the run begins: what is cut from it is what matters.
     - `uncut`: False makes no shadows, so that every cut stays one.
+    - `unroll`: gradients that the network takes of its own are differentiated, too; else they count as constants,
+      unless the network itself asks for their graph.
     - `carries`: what makes a result beside the user's worth keeping.
     """
 
-    def __init__(self, x: Tensor, *, uncut: bool = True, carries: Callable[[Tensor], bool] = _has_graph):
+    def __init__(
+        self,
+        x: Tensor,
+        *,
+        uncut: bool = True,
+        unroll: bool = False,
+        carries: Callable[[Tensor], bool] = _has_graph,
+    ):
         self._start = x
         self._carries = carries
         self._of: dict[
             int, tuple[Tensor, Tensor]
         ] = {}  # the user's is kept alive, for its id must stay its own
+        self.retaining: list[Tensor] = []  # of those made by an operation
         self._uncut = uncut
+        self._unroll = unroll
 
     def of(self, tensor: Tensor) -> Tensor:
         """The shadow of a tensor, or the tensor itself where it has none."""
@@ -60,6 +69,19 @@ class Shadows:
             shadow = _Root.apply(tensor.detach().clone(), torch.zeros((), requires_grad=True))
         self._of[id(tensor)] = tensor, shadow
         return shadow
+
+    def graded(self, ends: Any) -> list[Tensor]:
+        """The user's tensors whose `grad` a backward pass from others writes: leaves, and those that retain it."""
+        nodes, seen, found = [tensor.grad_fn for tensor in tensors_in(ends)], set(), list(self.retaining)
+        while nodes:
+            node = nodes.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            if hasattr(node, "variable"):
+                found.append(node.variable)  # pyright: ignore[reportAttributeAccessIssue]
+            nodes += [before for before, _ in node.next_functions]
+        return found
 
     def lead(self, tensor: Tensor, shadow: Tensor) -> None:
         """Makes a tensor, where it comes back to torch with a graph beside it, the end of that graph."""
@@ -83,33 +105,64 @@ class Shadows:
         - `beside`: runs it on shadows; given how, and its arguments.
         - `wanted`: run it there whatever becomes of the graph.
         """
+        if name in GRADIENTS and self._uncut and self._any((args, kwargs)):
+            return self._differentiated(name, func, args, kwargs)
         if not self._uncut or not (wanted or self._needed(name, args, kwargs)):
             return as_written(name, func, args, kwargs)
         into = [self._for_writing(t) for t in written(name, args, kwargs)]
         # Asked for now, for what is cut in place has no graph afterwards.
         before = self._cut_from(name, args, kwargs) if name in CUTS else None
-        seeds = _random_state(kind, args, kwargs)
+        seeds = random_state_for(kind, args, kwargs)
         result = as_written(name, func, args, kwargs)
-        after = _random_state(kind, args, kwargs)
-        _set_random_state(seeds)
+        after = random_state_for(kind, args, kwargs)
+        set_random_state(seeds)
         try:
             with torch.enable_grad():
                 how = func if before is None else lambda *_, **__: before
                 given = self._all(args), self._all(kwargs)
                 shadow = how(*given[0], **given[1]) if beside is None else beside(how, *given)
-            self._pair(args[0] if name in REPLACING else result, shadow, name)
+            self._pair(args[0] if result is None and shadow is not None else result, shadow, name)
         except Exception:  # whatever somebody's operation raises where it is to be differentiated
             for tensor in into:
                 self._of.pop(id(tensor), None)
         finally:
-            _set_random_state(after)
+            set_random_state(after)
+        return result
+
+    def _differentiated(
+        self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """A gradient that the network takes of its own; the same of the shadows, where it is to be differentiated."""
+        if not self._unroll and not (name == "autograd.grad" and kwargs.get("create_graph")):
+            return as_written(name, func, args, kwargs)
+        ends = self.graded(args[0]) if name == "backward" else []
+        before = [None if leaf.grad is None else self.of(leaf.grad).clone() for leaf in ends]
+        result = as_written(name, func, args, kwargs)
+        graph = {"create_graph": True, "retain_graph": True, "allow_unused": True}
+        try:
+            with torch.enable_grad():
+                if name == "autograd.grad":
+                    beside = func(*self._all(args[:3]), **{**self._all(kwargs), **graph})
+                    self._pair(result, beside, name)
+                    return result
+                starts, outer = self._all(args[0]), self._all(kwargs.get("gradient"))
+                found = torch.autograd.grad(starts, self._all(ends), outer, **graph)
+                for leaf, old, new in zip(ends, before, found, strict=True):
+                    if new is not None and leaf.grad is not None:
+                        self._pair(leaf.grad, new if old is None else old + new, name)
+        except Exception:  # somebody's operation that has no second derivative
+            pass
         return result
 
     def _needed(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        if name in EXITS or name in APPLIED or name in NEW_LIKE:
+        if (
+            name in EXITS
+            or name in APPLIED
+            or name in NEW_LIKE
+            or name in GRADIENTS
+            or _asked_for(name, args, kwargs)
+        ):
             return False
-        if name in GRADIENTS:
-            return name == "autograd.grad" and bool(kwargs.get("create_graph")) and self._any((args, kwargs))
         if self._any((args, kwargs)):
             return True
         if name not in CUTS and torch.is_grad_enabled():
@@ -138,8 +191,14 @@ class Shadows:
 
     def _for_writing(self, target: Tensor) -> Tensor:
         """Gives a tensor that is about to be written into memory of its own to be shadowed in."""
-        if self.of(target) is target:
-            base = target._base if target._is_view() else None
+        base = target._base if target._is_view() else None
+        if self._unroll and base is None and self.of(target) is not target:
+            # What was saved on the way stays as it was, as in an optimiser's next step on the same moments.
+            with torch.enable_grad():
+                self._of[id(target)] = target, self.of(target).clone()
+            for view in [key for key, (t, _) in self._of.items() if t._is_view() and t._base is target]:
+                del self._of[view]
+        elif self.of(target) is target:
             with torch.enable_grad():
                 if base is None:
                     self._of[id(target)] = target, target.clone()
@@ -164,7 +223,7 @@ class Shadows:
             known = self._of.get(id(tensor))
             if known is not None and known[1] is shadow:
                 continue
-            if shadow is not tensor and self._carries(shadow) and (name in CUTS or _alike(tensor, shadow)):
+            if shadow is not tensor and self._carries(shadow) and (name in CUTS or alike(tensor, shadow)):
                 self._of[id(tensor)] = tensor, shadow
             else:
                 self._of.pop(id(tensor), None)
@@ -183,55 +242,6 @@ class _Root(torch.autograd.Function):
         return None, None
 
 
-def as_written(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Runs an operation as the user's code has it.
-
-    What torch refuses only because a gradient is wanted, and would do for a deployed network, is done without one.
-    """
-    if name in EXITS:
-        return func(*(a.detach() if isinstance(a, Tensor) else a for a in args), **kwargs)
-    if name == "__deepcopy__" and args[0].grad_fn is not None:
-        return args[0].detach().clone()
-    if name in APPLIED and args[0].requires_grad:  # number by number, in Python
-        with torch.no_grad():
-            func(args[0].detach(), *(a.detach() if isinstance(a, Tensor) else a for a in args[1:]), **kwargs)
-        return args[0]
-    if name in GRADIENTS and kwargs.get("retain_graph") is None:
-        kwargs = {**kwargs, "retain_graph": True}  # the trace looks at the graph afterwards
-    try:
-        return func(*args, **kwargs)
-    except RuntimeError:
-        # Not differentiable as called (`out=`, a write into a leaf).
-        if not written(name, args, kwargs) or not any(t.requires_grad for t in tensors_in((args, kwargs))):
-            raise
-        with torch.no_grad():
-            return func(*args, **kwargs)
-
-
-def _alike(tensor: Tensor, shadow: Tensor) -> bool:
-    if tensor.shape != shadow.shape or tensor.dtype != shadow.dtype:
-        return False
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
-        return True
-    a, b = tensor.detach(), shadow.detach()
-    return torch.equal(a, b) or torch.allclose(a, b, rtol=_RTOL, atol=1e-6, equal_nan=True)
-
-
-def _random_state(kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Every generator that an operation may draw from; Python's own only where a whole part of the network runs."""
-    own = [(g, g.get_state()) for g in (*args, *kwargs.values()) if isinstance(g, torch.Generator)]
-    device = next((t.device for t in tensors_in((args, kwargs)) if t.is_cuda), None)
-    cuda = None if device is None else (device, torch.cuda.get_rng_state(device))
-    python = None if kind == "torch" else (random.getstate(), np.random.get_state())
-    return torch.get_rng_state(), own, cuda, python
-
-
-def _set_random_state(state: Any) -> None:
-    torch.set_rng_state(state[0])
-    for generator, held in state[1]:
-        generator.set_state(held)
-    if state[2] is not None:
-        torch.cuda.set_rng_state(state[2][1], state[2][0])
-    if state[3] is not None:
-        random.setstate(state[3][0])
-        np.random.set_state(state[3][1])
+def _asked_for(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a gradient is asked for, by `requires_grad_()` or an assignment: that cuts nothing."""
+    return name == "requires_grad_" and False not in (*args[1:], *kwargs.values())

@@ -69,6 +69,10 @@ def propose(analysis: Analysis, learned: Learned | None = None) -> list[Repair]:
             for name, times in (("smooth, wide", 4.0), ("smooth, narrow", 0.25)):
                 other = {g: _wider(r, times) for g, r in rules.items()}
                 repairs.append(Repair(name, Rewrite(other, exits, heal, times if heal else None), words))
+    if heal and analysis.base.differentiates:
+        word = "the gradients that it takes of its own are differentiated, too"
+        at = {**words, **{s.group: word for s in guilty if s.symptom.asks is Asks.REOPEN}}
+        repairs.append(Repair("unrolled", Rewrite(rules, exits, heal, 1.0, unroll=True), at))
     if bridges:
         at = {
             **words,

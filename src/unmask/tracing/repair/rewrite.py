@@ -81,7 +81,7 @@ class _Rewriter(Interceptor):
         self._shadows: dict[int, tuple[Tensor, Shadow]] = {}
 
         # Where cuts are healed, the user's code runs as it is, and what is rewritten runs beside it.
-        self._beside = Shadows(x, uncut=rewrite.heal_cuts, carries=self._carries)
+        self._beside = Shadows(x, uncut=rewrite.heal_cuts, unroll=rewrite.unroll, carries=self._carries)
 
     def _carries(self, tensor: Tensor) -> bool:
         return tensor.requires_grad or id(tensor) in self._shadows
@@ -131,6 +131,11 @@ class _Rewriter(Interceptor):
         if source is not None and isinstance(made, Tensor):
             self._beside.lead(made, arrived(made, source))
         return follow(made, self.trail(args[0])) if name in ("numpy", "__array__") else made
+
+    def on_question(self, name: str, tensor: Tensor) -> None:
+        """As `Interceptor.on_question`."""
+        if name == "retain_grad":
+            self._beside.retaining.append(tensor)
 
     def _hold_exit(self, name: str, leaving: Any) -> None:
         """Keeps what leaves torch, for a bridge from there."""

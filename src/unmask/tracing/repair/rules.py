@@ -110,12 +110,14 @@ class Rewrite:
     - `heal_cuts`: go on behind `detach` and under `no_grad`, and through NumPy's own operations.
     - `soften`: every step on the way, with or without a rule, gets a smooth stand-in, whose width is this multiple of
       the typical one; None leaves those without a rule as they are. Behind a cut nobody has seen which of them do harm.
+    - `unroll`: differentiate the gradients, too, that the network takes of its own.
     """
 
     rules: Mapping[Group, Rule] = field(default_factory=dict)
     bridges: tuple[Bridge, ...] = ()
     heal_cuts: bool = False
     soften: float | None = None
+    unroll: bool = False
 
 
 def fitted(source: Tensor, fit: tuple[Any, ...], shape: torch.Size | tuple[int, ...]) -> Tensor:
