@@ -315,7 +315,7 @@ FRESH: dict[str, tuple[Callable[..., Any], set[str], str]] = {
     "torch.library.custom_op": (operator, {"cut", "zero", "opaque"}, "return snap(x)"),
     "numpy(force=True) and a low rank": (low_rank, {"cut"}, "np.linalg.svd(x.numpy(force=True)"),
     "set_ on another tensor": (set_elsewhere, {"cut", "zero"}, "held.set_("),
-    "a hook on a graph's node": (node_hook, {"wrong"}, "return self.last(self.step("),
+    "a hook on a graph's node": (node_hook, {"wrong"}, "h.grad_fn.register_prehook("),
     "saved_tensors_hooks that forget": (
         forgetful_tape,
         {"zero", "wrong", "vanished"},

@@ -11,8 +11,6 @@ from unmask.tracing.repair.propose import propose
 from unmask.tracing.repair.rewrite import Rewritten
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-# A hook put on a node of autograd's graph, not on a tensor, is a way past the tracer that is still open.
-UNSEEN = {"a hook on a graph's node"}
 
 
 def lines_with(text):
@@ -20,12 +18,7 @@ def lines_with(text):
     return {n for n, line in enumerate(lines, 1) if text in line}
 
 
-def named(name):
-    marks = [pytest.mark.xfail(strict=True)] if name in UNSEEN else []
-    return pytest.param(name, marks=marks)
-
-
-@pytest.mark.parametrize("name", [named(name) for name in fresh.FRESH])
+@pytest.mark.parametrize("name", fresh.FRESH)
 def test_the_loss_is_named_at_its_line(name):
     step, symptoms, text = fresh.FRESH[name]
     analysis = suspects(Network(step).eval())

@@ -8,7 +8,6 @@ seen too), `torch.from_numpy`, and scripted or compiled callables, which come as
 from __future__ import annotations
 
 import sys
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -16,26 +15,12 @@ import torch
 from torch import nn
 from torch._C._functorch import peek_interpreter_stack
 from torch._functorch import apis, eager_transforms
-from torch.autograd import function as autograd_function
 from torch.overrides import TorchFunctionMode
 
+from .apply import ORIGINAL_APPLY, diverted
+from .graph_hooks import WatchedNode
 from .operations import QUESTIONS, TELLING, op_name
 from .sites import is_user_file
-
-_APPLY = autograd_function.Function.__dict__["apply"].__func__
-_ORIGINAL_APPLY = types.FunctionType(
-    _APPLY.__code__, _APPLY.__globals__, _APPLY.__name__, _APPLY.__defaults__, _APPLY.__closure__
-)
-
-
-def _forwarding_code() -> types.CodeType:
-    __class__ = None  # the original closes over its class, and a code object can only replace its like
-
-    def apply(cls, *args, **kwargs):
-        __class__  # noqa: B018
-        return _unmask_apply(cls, args, kwargs)  # type: ignore[name-defined]
-
-    return apply.__code__
 
 
 class Interceptor(TorchFunctionMode):
@@ -59,7 +44,20 @@ class Interceptor(TorchFunctionMode):
 
         Afterwards it is left out: what it would change is the gradient and nothing else.
         """
-        return tensor.register_hook(lambda grad: None if self.over else hook(grad))
+        return tensor.register_hook(self._while_running(hook))
+
+    def on_graph_hook(self, tensor: torch.Tensor, hook: Callable[..., Any]) -> None:
+        """Told of a hook on a node of the graph behind a tensor, as one on the tensor's gradient."""
+
+    def _graph_hook(self, tensor: torch.Tensor, hook: Callable[..., Any]) -> None:
+        self._busy += 1
+        try:
+            self.on_graph_hook(tensor, hook)
+        finally:
+            self._busy -= 1
+
+    def _while_running(self, hook: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *grads: None if self.over else hook(*grads)
 
     def on_question(self, name: str, tensor: torch.Tensor) -> None:
         """Told before a question about a tensor is answered: some answers are ways into its memory."""
@@ -68,6 +66,9 @@ class Interceptor(TorchFunctionMode):
         name = op_name(func)
         if name in TELLING and not self._busy:
             self.on_question(name, args[0])
+        if name == "grad_fn" and not self._busy and is_user_file(sys._getframe(1).f_code.co_filename):
+            node = func(*args, **(kwargs or {}))
+            return None if node is None else WatchedNode(node, args[0], self._while_running, self._graph_hook)
         # Inside a function transform there are no plain tensors.
         if self._busy or name in QUESTIONS or peek_interpreter_stack() is not None:
             return func(*args, **(kwargs or {}))
@@ -79,10 +80,7 @@ class Interceptor(TorchFunctionMode):
         self._inside = 0
         self._busy = 0
         self.over = False
-        self._outer_apply = _APPLY.__globals__.get("_unmask_apply")
-        _APPLY.__globals__["_unmask_apply"] = self._on_apply
-        self._apply_code = _APPLY.__code__
-        _APPLY.__code__ = _FORWARDING
+        self._end_of_apply = diverted(self._on_apply)
         self._from_numpy = torch.from_numpy
         torch.from_numpy = self._on_from_numpy
         self._backward = torch.autograd.backward
@@ -137,11 +135,7 @@ class Interceptor(TorchFunctionMode):
         else:
             torch.Tensor.set_ = self._outer_set  # type: ignore[method-assign]
         torch.from_numpy = self._from_numpy
-        _APPLY.__code__ = self._apply_code
-        if self._outer_apply is None:
-            del _APPLY.__globals__["_unmask_apply"]
-        else:
-            _APPLY.__globals__["_unmask_apply"] = self._outer_apply
+        self._end_of_apply()
 
     def _unseen(self, *call: Any) -> Any:
         # Kind, name, what to call, and its arguments, as of `on_call`.
@@ -157,12 +151,12 @@ class Interceptor(TorchFunctionMode):
 
     def _on_apply(self, cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._inside:
-            return _ORIGINAL_APPLY(cls, *args, **kwargs)
+            return ORIGINAL_APPLY(cls, *args, **kwargs)
 
         def apply(*args: Any, **kwargs: Any) -> Any:
             self._inside += 1
             try:
-                return _ORIGINAL_APPLY(cls, *args, **kwargs)
+                return ORIGINAL_APPLY(cls, *args, **kwargs)
             finally:
                 self._inside -= 1
 
@@ -243,6 +237,3 @@ class Interceptor(TorchFunctionMode):
 
         name = f"{'compiled' if compiled else 'scripted'} {getattr(module, 'original_name', type(module).__name__)}"
         return self._unseen("opaque", name, call, args, kwargs)
-
-
-_FORWARDING = _forwarding_code()

@@ -19,6 +19,7 @@ from ...classifier import Classifier, lent, seeded
 from ...types import Outputs
 from .compare import same
 from .draws import generator_states, watching_draws
+from .graph_hooks import watching_saves
 from .intercept import Interceptor
 from .operations import (
     APPLIED,
@@ -54,6 +55,7 @@ class Recorder(Interceptor):
         self.records: list[Record] = []
         self.draws: list[tuple[int, Site]] = []
         self.differentiates = False
+        self._saving = 0  # blocks of the user's own `saved_tensors_hooks` around
         self.shadows = Shadows(x, uncut=uncut)
         self._uncut = uncut
         self._names = module_names(network)
@@ -163,6 +165,7 @@ class Recorder(Interceptor):
                 plain=_copied(result) if name in EXITS else None,
                 in_place=in_place,
                 switched_off_at=None if torch.is_grad_enabled() else self._off_at,
+                saved_by_hooks=self._saving > 0,
                 key=(*base, ordinal),
             )
         )
@@ -209,6 +212,11 @@ class Recorder(Interceptor):
 
     def on_hook(self, tensor: Tensor, hook: Callable[..., Any]) -> Any:
         """As `Interceptor.on_hook`. The hook is examined as an operation of its own, beside the graph."""
+        self.on_graph_hook(tensor, hook)
+        return super().on_hook(tensor, hook)
+
+    def on_graph_hook(self, tensor: Tensor, hook: Callable[..., Any]) -> None:
+        """As `Interceptor.on_graph_hook`; examined in the same way."""
         before = self._value(tensor)
         self._inside += 1  # ours, not the user's function
         try:
@@ -218,7 +226,10 @@ class Recorder(Interceptor):
         finally:
             self._inside -= 1
         self._now[id(tensor)] = replace(before, producer=len(self.records) - 1)
-        return super().on_hook(tensor, hook)
+
+    def saw_hooks(self, more: int) -> None:
+        """Notes where blocks of the user's begin and end that have a say in what is saved for the way back."""
+        self._saving += more
 
     def saw_draw(self) -> None:
         """Notes that Python code is drawing a random number now."""
@@ -321,7 +332,11 @@ def _recorded(
     saved = torch.autograd.graph.saved_tensors_hooks(packed, lambda t: t) if written else nullcontext()
     recorder = Recorder(classifier.network, given, uncut=uncut, written=written)
     with torch.enable_grad(), seeded(seed, given.device), saved:
-        with watching_draws(recorder.saw_draw), recorder:
+        with (
+            watching_draws(recorder.saw_draw),
+            recorder,
+            watching_saves(left_out=False, saw=recorder.saw_hooks),
+        ):
             logits = run_network(classifier, given)
         states = generator_states()
         whole = recorder.shadows.of(logits)

@@ -34,7 +34,10 @@ class Value:
 
 @dataclass
 class Record:
-    """One operation of a run."""
+    """One operation of a run.
+
+    `saved_by_hooks`: what it keeps for the way back goes through `saved_tensors_hooks` of the user's.
+    """
 
     index: int
     kind: str
@@ -49,6 +52,7 @@ class Record:
     in_place: bool = False
     switched_off_at: Site | None = None
     key: tuple[str, str, int, int] = ("", "", 0, 0)
+    saved_by_hooks: bool = False
 
     @property
     def group(self) -> tuple[str, str, int]:

@@ -155,6 +155,8 @@ def _rule(s: Suspect) -> tuple[Rule | None, str]:
     name = base_name(s.group[0])
     if s.symptom.asks is Asks.REOPEN and s.kind != "hook":
         return None, "the gradient goes on behind the cut"
+    if s.records and s.records[0].saved_by_hooks:
+        return Keep(), "what it saves for the way back is left as it was"
     if s.kind == "function":
         return Redifferentiate(), OWN
     if s.kind == "hook":

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...classifier import LEAST
 from ...types import Outputs
 from ..record.freeze import exchange
+from ..record.graph_hooks import watching_saves
 from ..record.intercept import Interceptor
 from ..record.operations import COPIES, EXITS, WRITES, tensors_in
 from ..record.recorder import group_of
@@ -59,7 +60,11 @@ class Rewritten:
             return self.network(x)
         x = x.clone()  # not a leaf, so that a network may write into it
         rewriter = _Rewriter(self.rewrite, self._names, x)
-        with rewriter, following() if self.rewrite.heal_cuts else nullcontext():
+        with (
+            rewriter,
+            watching_saves(left_out=True),
+            following() if self.rewrite.heal_cuts else nullcontext(),
+        ):
             returned = self.network(x)
             if not isinstance(returned, Tensor | Outputs):  # read inside: arrays come back to torch here
                 returned = Outputs.of(returned) or returned
