@@ -9,10 +9,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from unmask.classifier import Classifier, seeded
-from unmask.threat import BALLS, ThreatModel
+from unmask.threat import BALLS, FewPixels, ThreatModel, threat_model
 
 SHAPE = (2, 6, 6)
-DISTANCE = {"linf": 0.03, "l2": 0.2, "l1": 0.25}  # of every example below to the decision boundary
+# Of every example below to the decision boundary; a count is enough where one less is not.
+DISTANCE = {"linf": 0.03, "l2": 0.2, "l1": 0.25, "l0": 2, "l0-elements": 2, "patch": 2}
 
 
 @dataclass
@@ -32,6 +33,26 @@ class LinearProblem:
         return Classifier(self.network, surrogate=self.network, deterministic=True)
 
 
+def reach(x: torch.Tensor, w: torch.Tensor, sign: torch.Tensor, threat: FewPixels) -> torch.Tensor:
+    """By how much `sign * (w·x)` can fall: the best allowed set, everything in it at the better end of the box."""
+    slope = sign[:, None] * w
+    worth = (slope.abs() * torch.where(slope > 0, x, 1 - x)).reshape(-1, *SHAPE)
+    return (threat.support(threat.units(worth)) * worth).flatten(1).sum(1)
+
+
+def between_budgets(x, w, offset, sign, norm: str) -> torch.Tensor:
+    """`x` moved along `w` to where the budget suffices to cross the hyperplane and one less does not."""
+    enough, short = (threat_of(norm, DISTANCE[norm] - less) for less in (0, 1))
+    low, high = x.new_full((len(x),), -0.5), x.new_full((len(x),), 0.5)
+    for _ in range(60):
+        middle = (low + high) / 2
+        point = x + (sign * middle)[:, None] * w
+        needed = (reach(point, w, sign, enough) + reach(point, w, sign, short)) / 2
+        far = sign * (point @ w - offset) > needed
+        low, high = torch.where(far, low, middle), torch.where(far, middle, high)
+    return point
+
+
 def linear_problem(norm: str, examples: int = 8, dtype: torch.dtype = torch.float32) -> LinearProblem:
     torch_rng = torch.Generator().manual_seed(7)
     dims = math.prod(SHAPE)
@@ -40,8 +61,11 @@ def linear_problem(norm: str, examples: int = 8, dtype: torch.dtype = torch.floa
     y = torch.arange(examples) % 2
     sign = 1.0 - 2.0 * y  # class 0 lies where w·x > offset
     offset = (w * 0.5).sum()
-    gap = DISTANCE[norm] * torch.linalg.vector_norm(w, BALLS[norm].dual_p)
-    x += ((sign * gap + offset - x @ w) / (w @ w))[:, None] * w
+    if norm in BALLS:
+        gap = DISTANCE[norm] * torch.linalg.vector_norm(w, BALLS[norm].dual_p)
+        x += ((sign * gap + offset - x @ w) / (w @ w))[:, None] * w
+    else:
+        x = between_budgets(x, w, offset, sign, norm)
     weight = torch.stack(
         [w / 2, -w / 2, *(0.01 * torch.randn(3, dims, generator=torch_rng, dtype=torch.float64))]
     )
@@ -57,7 +81,8 @@ def linear_problem(norm: str, examples: int = 8, dtype: torch.dtype = torch.floa
 
 
 def threat_of(norm: str, epsilon: float, **fields) -> ThreatModel:
-    return BALLS[norm](epsilon=epsilon, **fields)
+    """Budgets that count are rounded down: a little less than one that suffices does not."""
+    return threat_model(norm, epsilon if norm in BALLS else math.floor(epsilon), **fields)
 
 
 @dataclass

@@ -27,6 +27,8 @@ from unmask.attacks import (
     Others,
     Queried,
     RayS,
+    SparsePGD,
+    SparseRS,
     Square,
     Substitute,
     TargetedAPGD,
@@ -39,6 +41,7 @@ from unmask.objectives import dlr, margin
 from unmask.randomness import Streams
 
 ALL = ("linf", "l2", "l1")
+FEW = ("l0", "l0-elements", "patch")
 
 
 @dataclass
@@ -122,6 +125,13 @@ CASES = {
         Queried(inner=RayS(queries=1500), answers="labels", queries=1500), 1500, 0, ("linf",)
     ),
     "RayS": Case(RayS(queries=1500), 1500, 0, ("linf",), {"linf": 1.03}),
+    "SparsePGD": Case(SparsePGD(steps=60), 61, 61, FEW),
+    "SparsePGD-margin-restarts": Case(SparsePGD(objective=margin, steps=30, restarts=3), 93, 93, FEW),
+    "SparsePGD-all-steps": Case(SparsePGD(steps=30, early_stop=False), 31, 31, FEW),
+    "SparseRS": Case(SparseRS(queries=2000), 2000, 0, FEW, {"l0": 1.5, "l0-elements": 1.5, "patch": 1.5}),
+    "SparseRS-all-queries": Case(
+        SparseRS(queries=400, early_stop=False), 400, 0, FEW, {"l0": 2, "l0-elements": 2, "patch": 2}
+    ),
     "Square": Case(Square(queries=600), 600, 0, slack={"linf": 1.3, "l2": 2.5, "l1": 8.0}),
     "Square-all-queries": Case(
         Square(queries=100, early_stop=False), 100, 0, slack={"linf": 3.0, "l2": 6.0, "l1": 8.0}
@@ -180,7 +190,7 @@ def target(network, **fields) -> Classifier:
     return Classifier(network, surrogate=network, **fields)
 
 
-SMALL = {"linf": 0.05, "l2": 0.5, "l1": 3.0}
+SMALL = {"linf": 0.05, "l2": 0.5, "l1": 3.0, "l0": 2, "l0-elements": 3, "patch": 2}
 
 
 @pytest.mark.parametrize(("name", "norm"), EVERY)

@@ -130,4 +130,4 @@ def test_every_query_is_that_of_the_paper(norm):
 def test_the_share_of_ten_thousand_queries():
     attack = Square(queries=10_000)
     for query in (0, 10, 11, 50, 51, 200, 201, 500, 501, 1000, 1001, 2001, 4001, 6001, 8000, 8001, 9999):
-        assert attack._share(query, 10_000) == pytest.approx(share_at(query, 10_000))
+        assert attack.share(query, 10_000) == pytest.approx(share_at(query, 10_000))

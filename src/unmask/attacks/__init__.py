@@ -14,6 +14,8 @@ from .momentum import MomentumPGD
 from .pgd import PGD
 from .queried import Queried
 from .rays import RayS
+from .sparse_pgd import SparsePGD
+from .sparse_rs import SparseRS
 from .square import Square
 from .substitute import Substitute
 from .targeted_apgd import TargetedAPGD
@@ -37,6 +39,8 @@ __all__ = [
     "Queried",
     "RayS",
     "Setting",
+    "SparsePGD",
+    "SparseRS",
     "Square",
     "Substitute",
     "TargetedAPGD",

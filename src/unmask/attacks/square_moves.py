@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -45,9 +46,13 @@ class LinfMoves:
 
     threat: Linf
     x: Images
+    ahead: ClassVar[int] = 64
 
     def take(self, chosen: Tensor) -> LinfMoves:
         return LinfMoves(self.threat, self.x[chosen])
+
+    def image(self, state: Tensor) -> Images:
+        return state
 
     def start(self, streams: Streams) -> Images:
         """Vertical stripes one pixel wide, each plus or minus epsilon."""
@@ -60,8 +65,8 @@ class LinfMoves:
         """The random numbers of some queries: row, column, and a sign for each channel."""
         return streams.uniform(queries, 2 + _planes(self.x).shape[1], device=self.x.device)
 
-    def propose(self, x_adv: Images, share: float, draws: Draws) -> Images:
-        planes, current = _planes(self.x), _planes(x_adv)
+    def propose(self, state: Images, share: float, draws: Draws) -> Images:
+        planes, current = _planes(self.x), _planes(state)
         _, _, height, width = planes.shape
         tall, wide = _window(share, height, width)
         rows = _inside((draws[:, 0] * (height - tall + 1)).long(), tall, height)
@@ -74,7 +79,7 @@ class LinfMoves:
         target = torch.where(rise, up, down)
         useless = ((target == current) | ~window).flatten(1).all(1)
         target = torch.where(per_example(useless, target), torch.where(rise, down, up), target)
-        return torch.where(window, target, current).reshape(x_adv.shape)
+        return torch.where(window, target, current).reshape(state.shape)
 
 
 @dataclass(frozen=True)
@@ -86,9 +91,13 @@ class LpMoves:
 
     threat: L2 | L1
     x: Images
+    ahead: ClassVar[int] = 64
 
     def take(self, chosen: Tensor) -> LpMoves:
         return LpMoves(self.threat, self.x[chosen])
+
+    def image(self, state: Tensor) -> Images:
+        return state
 
     def start(self, streams: Streams) -> Images:
         """A grid of five by five bumps with random signs, scaled to the edge of the ball."""
@@ -106,8 +115,8 @@ class LpMoves:
         """Two windows (row, column each), which way the bump stands, and a sign for each channel."""
         return streams.uniform(queries, 5 + _planes(self.x).shape[1], device=self.x.device)
 
-    def propose(self, x_adv: Images, share: float, draws: Draws) -> Images:
-        delta = _planes(x_adv - self.x)
+    def propose(self, state: Images, share: float, draws: Draws) -> Images:
+        delta = _planes(state - self.x)
         _, _, height, width = delta.shape
         tall, wide = _window(share, height, width)
         tall, wide = min(max(tall | 1, 3), height), min(max(wide | 1, 3), width)  # odd: a bump has a middle

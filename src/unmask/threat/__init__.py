@@ -6,7 +6,7 @@ from ..errors import Unsupported, UnusableInput
 from .base import ThreatModel
 from .lp import L1, L2, Linf, NormBall
 from .patch import Patch
-from .sparse import L0, FewPixels, L0Elements
+from .sparse import L0, Counted, FewPixels, L0Elements
 
 __all__ = [
     "BALLS",
@@ -14,6 +14,7 @@ __all__ = [
     "L1",
     "L2",
     "NORMS",
+    "Counted",
     "FewPixels",
     "L0Elements",
     "Linf",

@@ -98,7 +98,9 @@ class FewPixels(ThreatModel):
 
 def _largest(scores: Scores, count: float) -> Mask:
     flat = scores.flatten(1)
-    best = flat.topk(int(min(count, flat.shape[1])), dim=1).indices
+    # Stable: among equals the first, whatever the size of the batch.
+    order = flat.sort(dim=1, descending=True, stable=True).indices
+    best = order[:, : int(min(count, flat.shape[1]))]
     return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, best, True).reshape(scores.shape)
 
 
