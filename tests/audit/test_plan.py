@@ -8,8 +8,9 @@ from torch import nn
 
 from unmask.attacks import APGD, Attack, BoundaryWalk, RayS, Setting, Square, TargetedAPGD
 from unmask.audit import attack_runner
-from unmask.audit.plan import BUDGETS, STANDARD, Budget, Stage, step_of
+from unmask.audit.plan import BUDGETS, STANDARD, Budget, Stage
 from unmask.audit.run import audit
+from unmask.audit.steps import step_of
 from unmask.claim.claim import claim_about
 from unmask.data import Data
 from unmask.errors import Unsupported, UnusableInput

@@ -252,7 +252,7 @@ def test_a_claim_file(engine, folder):
         ),
         (
             "target = 'a:b'\nnorm = 'l3'\nepsilon = 1",
-            "norm of claim.toml is 'l3'; it should be 'linf', 'l2' or 'l1'",
+            "norm of claim.toml is 'l3'; it should be 'linf', 'l2', 'l1', 'l0', 'l0-elements' or 'patch'",
         ),
         ("target = 'a:b'\nnorm = 'l2'\nepsilon = 1\nbudget = 'huge'", "budget of claim.toml is 'huge'"),
         ("norm = 'l2'\nepsilon = 1", "there is no target"),

@@ -18,6 +18,7 @@ from .sparse_pgd import SparsePGD
 from .sparse_rs import SparseRS
 from .square import Square
 from .substitute import Substitute
+from .suited import ascent, search
 from .targeted_apgd import TargetedAPGD
 from .transfer import Transfer
 
@@ -45,4 +46,6 @@ __all__ = [
     "Substitute",
     "TargetedAPGD",
     "Transfer",
+    "ascent",
+    "search",
 ]

@@ -26,7 +26,7 @@ def audit(
     x: Tensor,
     y: Tensor,
     *,
-    norm: Literal["linf", "l2", "l1"],
+    norm: Literal["linf", "l2", "l1", "l0", "l0-elements", "patch"],
     epsilon: float | str,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,

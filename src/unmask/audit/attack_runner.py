@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..attacks import APGD, Attack, Others, Setting
+from ..attacks import Attack, Others, Setting, ascent
 from ..diagnostics import Preflight
 from ..errors import GradientFailed, UnmaskError, Unsupported, first_line
 from ..foreign import failure, wants_to_stop
@@ -18,8 +18,10 @@ from ..remedies import Candidate
 from ..statistics import mean_interval
 from .context import Subject
 from .own_attack import OwnAttack, own_name
-from .plan import (
-    Budget,
+from .plan import Budget
+from .race import Race, run_race
+from .standing import Standing
+from .steps import (
     Step,
     averaged_steps,
     black_box_steps,
@@ -28,8 +30,6 @@ from .plan import (
     slope_free_steps,
     step_of,
 )
-from .race import Race, run_race
-from .standing import Standing
 
 # If the winners leave more than this of the race's examples, gradient-free attacks run on everything. Ours.
 STUBBORN = 0.05
@@ -56,13 +56,13 @@ class Campaign:
         self._searched = False
 
     def naive(self, clean_rates: Tensor) -> float:
-        """What a standard APGD with cross-entropy and the exact gradient reports."""
+        """What a standard attack with cross-entropy and the exact gradient reports."""
         steps = self.subject.budget.naive_steps
-        recipe = f"naive: APGD-{steps}, cross-entropy, exact gradient"
+        attack = ascent(self.subject.threat, steps=steps, objective=cross_entropy)
+        recipe = f"naive: {attack.describe()}, cross-entropy, exact gradient"
         chosen = self.standing.unbroken()
         rates = clean_rates.clone()
         if self.facts.gradient_available:
-            attack = APGD(steps=steps, objective=cross_entropy, early_stop=True)
             try:
                 alone = self.standing.attack("naive", recipe, attack, chosen)
             except (RuntimeError, GradientFailed):  # its own backward refuses, as it would for anybody
@@ -127,22 +127,24 @@ class Campaign:
     def _spend(self, budget: Budget, race: Race, setting: Setting, suspicious: bool) -> None:
         """One budget: winners of the race on everything, special attacks, the lines of stages, gradient-free search."""
         first, *others = race.winners()
-        early_stop = not setting.random
+        early_stop, threat = not setting.random, self.subject.threat
         self.subject.progress.stage(f"attack: {first.name}")
         for winner in others if first.name == "exact" else (first, *others):
-            self._run(first_step(budget, winner.name, winner.gradient, winner.objective, early_stop))
+            self._run(first_step(budget, threat, winner.name, winner.gradient, winner.objective, early_stop))
         if setting.random:
             passes = self.subject.classifier.passes
-            for step in averaged_steps(budget, first.name, first.gradient, first.objective, passes=passes):
+            for step in averaged_steps(
+                budget, threat, first.name, first.gradient, first.objective, passes=passes
+            ):
                 self._run(step)
         if setting.detector:
             classes = setting.classes
             for step in joint_steps(
-                budget, first.name, first.gradient, early_stop=early_stop, classes=classes
+                budget, threat, first.name, first.gradient, early_stop=early_stop, classes=classes
             ):
                 self._run(step)
         broken: dict[str, int] = {"": 1}  # by each stage that ran; what asks for no stage is always given
-        for line in budget.lines:
+        for line in budget.lines_for(threat):
             for stage in line:
                 if (stage.unless and stage.unless in broken) or not broken.get(stage.given):
                     break
@@ -155,7 +157,7 @@ class Campaign:
             self.subject.progress.stage("attack: gradient-free")
             self._searched = True
             useless = early_stop and len(race.entrants) > 1 and race.repaired > USELESS
-            for step in black_box_steps(budget, self.subject.threat, setting, substitute=useless):
+            for step in black_box_steps(budget, threat, setting, substitute=useless):
                 self._try(step)
 
     def _setting(self, gradient: GradientEstimator) -> Setting:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..attacks import Attack, HopSkipJump, RayS, Square, Substitute
+from ..attacks import Attack, HopSkipJump, RayS, Substitute, search
 from ..attacks.queried import Queried
 from ..objectives import Undetected, margin
-from ..threat import Linf
+from ..threat import FewPixels, Linf
 from .context import Subject
-from .plan import Step
 from .records import QueriesRecord
 from .standing import Standing
+from .steps import Step
 
 # A substitute learns from so few answers that it runs first; with less than this left, all queries search. Ours.
 SUBSTITUTE, LEAST = Substitute(samples=16, rounds=4), 200
@@ -29,17 +29,18 @@ def outside_steps(subject: Subject, *, detector: bool) -> Iterator[Step]:
     patient = subject.random
     each = subject.claim.queries or subject.budget.black_box_queries
     left = each
-    if left >= LEAST:
+    few = isinstance(subject.threat, FewPixels)
+    if left >= LEAST and not few:
         yield _step(subject, "substitute", replace(SUBSTITUTE, early_stop=not patient), LEARNING)
         left -= LEARNING if subject.claim.queries else 0
     if subject.claim.knowledge == "scores":
         aims = subject.threat.goal == "targeted"
-        share = left if subject.claim.queries is None or aims or left < LEAST else round(SEARCH * left)
+        share = left if subject.claim.queries is None or aims or few or left < LEAST else round(SEARCH * left)
         objective = Undetected(margin) if detector else margin
-        search = Square(queries=share, objective=objective, early_stop=not patient)
-        yield _step(subject, f"Square-{share}", search, share)
+        asked = search(subject.threat, queries=share, objective=objective, early_stop=not patient)
+        yield _step(subject, asked.describe(), asked, share)
         left -= share if subject.claim.queries else 0
-    if subject.threat.goal == "targeted" or left < 1:
+    if subject.threat.goal == "targeted" or few or left < 1:
         return  # walks from labels start at a random image, which is hardly ever of a given class
     walk = RayS(queries=left) if isinstance(subject.threat, Linf) else HopSkipJump(queries=left)
     yield _step(subject, f"{type(walk).__name__}-{left} (labels only)", walk, left)
@@ -53,10 +54,10 @@ def _step(subject: Subject, recipe: str, attack: Attack, queries: int) -> Step:
 def search_for_controls(subject: Subject) -> Attack:
     """What the controls look at: the adversary's own search, on a few queries."""
     queries = min(200, subject.claim.queries or 200)
-    search: Attack = Square(queries=queries, early_stop=not subject.random)
+    asked: Attack = search(subject.threat, queries=queries, early_stop=not subject.random)
     if subject.claim.knowledge == "labels":
-        search = RayS(queries=queries) if isinstance(subject.threat, Linf) else HopSkipJump(queries=queries)
-    return Queried(inner=search, answers=subject.answers, queries=queries)
+        asked = RayS(queries=queries) if isinstance(subject.threat, Linf) else HopSkipJump(queries=queries)
+    return Queried(inner=asked, answers=subject.answers, queries=queries)
 
 
 def queries_spent(subject: Subject, standing: Standing, steps: list[Step]) -> QueriesRecord:

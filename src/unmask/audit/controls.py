@@ -9,38 +9,21 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..attacks import APGD, FGSM, PGD, Attack, JointPGD, Square
 from ..attacks.base import Images, Labels
 from ..classifier import Classifier, Meter
 from ..diagnostics import (
-    BlackBox,
     Diagnostic,
-    GradientCheck,
-    GradientShare,
-    Monotone,
-    NullAttack,
-    OneStep,
-    Planted,
-    RandomnessGain,
-    RandomNoise,
     Reading,
-    Repeatability,
     Tried,
-    Unbounded,
 )
 from ..foreign import wants_to_stop
-from ..gradients import EOT, GradientEstimator
-from ..objectives import Objective, Undetected
 from ..randomness import Streams
-from ..threat import L2, Linf, ThreatModel
+from ..threat import ThreatModel
 from .context import Subject
 from .records import Control
 from .runtime.batch_size import BatchSize
 from .runtime.journal import Entry
 from .standing import Standing
-
-REPEATABILITY = "repeatability"  # says how much the gradients of two draws differ
-CURVE = "epsilon monotonicity"  # the control whose points are drawn
 
 
 @dataclass(frozen=True)
@@ -56,55 +39,6 @@ class Examined:
     name: str
     reading: Reading | None
     again: Reading | None = None
-
-
-def suite(
-    gradient: GradientEstimator, objective: Objective, threat: ThreatModel, *, early_stop: bool
-) -> dict[str, Diagnostic]:
-    """The controls by the name under which the report lists them.
-
-    "exact" asks about the gradient that a standard attack follows, all others about the attack that the audit chose.
-    """
-    few = EOT(gradient.inner, max_draws=4) if isinstance(gradient, EOT) else gradient
-    pgd: Attack = PGD(steps=20, rel_step_size=0.125, gradient=few, objective=objective, early_stop=early_stop)
-    if not isinstance(threat, Linf | L2):  # where one step of PGD moves no more than one pixel
-        pgd = APGD(steps=20, gradient=few, objective=objective, early_stop=early_stop)
-    if isinstance(objective, Undetected):  # beside a detector no weight between the two fits every epsilon
-        pgd = JointPGD(steps=60, gradient=few, early_stop=early_stop)
-    apgd = APGD(steps=20, restarts=2, gradient=few, objective=objective, early_stop=early_stop)
-    fgsm = FGSM(gradient=few, objective=objective)
-    return {
-        "null attack": NullAttack(attack=pgd),
-        "unbounded epsilon": Unbounded(attack=pgd),
-        CURVE: Monotone(attack=pgd),
-        "random noise of the same size": RandomNoise(attack=pgd),
-        "one step against many": OneStep(one=fgsm, many=pgd),
-        "black box against white box": BlackBox(black=Square(queries=200, early_stop=early_stop), white=pgd),
-        "planted example": Planted(attack=apgd),
-        "gradient against finite difference, exact": GradientCheck(),
-        "gradient share, exact": GradientShare(),
-        REPEATABILITY: Repeatability(),
-        "randomness against none": RandomnessGain(attack=pgd),
-    }
-
-
-def suite_outside(search: Attack, *, targeted: bool) -> dict[str, Diagnostic]:
-    """As `suite`, where the adversary's only attack is a search over answers.
-
-    On few queries it reaches any wrong class of the whole box, but not surely a given one.
-    """
-    found: dict[str, Diagnostic] = {
-        "null attack": NullAttack(attack=search),
-        "unbounded epsilon": Unbounded(attack=search),
-        CURVE: Monotone(attack=search),
-        "random noise of the same size": RandomNoise(attack=search),
-        "gradient against finite difference, exact": GradientCheck(),
-        "gradient share, exact": GradientShare(),
-        REPEATABILITY: Repeatability(),
-    }
-    if targeted:
-        del found["unbounded epsilon"]
-    return found
 
 
 def examine(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attacks import APGD
+from ..attacks import ascent
 from ..classifier import Meter
 from ..objectives import cross_entropy
 from ..remedies import LOST
@@ -92,7 +92,9 @@ def count_rejections(subject: Subject, standing: Standing) -> Rejections:
     classifier, before = subject.classifier, subject.classifier.meter.snapshot()
     few = subject.everyone[: min(subject.budget.control_examples, standing.memory.size)]
     x, y, streams = subject.x[few], subject.y[few], subject.streams(key, few)
-    attack = APGD(steps=subject.budget.naive_steps, objective=cross_entropy, early_stop=False)
+    attack = ascent(
+        subject.threat, steps=subject.budget.naive_steps, objective=cross_entropy, early_stop=False
+    )
     x_adv = attack.run(classifier, x, y, subject.misclassification, generator=streams)
     clean, seen = (classifier.predict(z, generator=streams) for z in (x, x_adv))
     wrong = (seen.logits.argmax(1) != y) & (clean.logits.argmax(1) == y)

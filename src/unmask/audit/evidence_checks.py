@@ -33,11 +33,23 @@ class Check:
 
 
 def lengths(x_adv: Tensor, x: Tensor, norm: str) -> Tensor:
-    """Length `[n]` of each perturbation in a norm, in float64."""
+    """Length `[n]` of each perturbation in a norm, in float64; of few pixels or a patch, how many or how wide."""
+    if norm in ("l0", "l0-elements", "patch"):
+        return torch.tensor([_count(one, norm) for one in (x_adv != x).numpy()], dtype=torch.float64)
     delta = (x_adv.double() - x.double()).abs().flatten(1)
     if norm == "linf":
         return delta.amax(1)
     return delta.sum(1) if norm == "l1" else delta.square().sum(1).sqrt()
+
+
+def _count(changed: np.ndarray, norm: str) -> int:
+    """Of one example `[channels, …]` or `[features]`: changed elements, changed pixels, or the side around all."""
+    if norm == "l0-elements":
+        return int(changed.sum())
+    pixels = changed if changed.ndim == 1 else np.asarray(changed.any(axis=0))
+    if norm == "l0":
+        return int(pixels.sum())
+    return max((int(np.ptp(places)) + 1 for places in np.nonzero(pixels) if len(places)), default=0)
 
 
 def met(

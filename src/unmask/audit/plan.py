@@ -1,31 +1,25 @@
 """The plan: what runs, in which order, on how many examples, and what must have paid before.
 
-A `Budget` is a table of `Stage`s; `audit/attack_runner.py` walks through it. All figures are ours, from
-`benchmarks/cascade_cost.py`, which prints what each stage broke and what that cost.
+A `Budget` is a table of `Stage`s; `audit/steps.py` fits them to a network and `audit/attack_runner.py` walks through
+them. All figures are ours, from `benchmarks/cascade_cost.py`, which prints what each stage broke and what that cost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..attacks import (
     APGD,
     Attack,
     BoundaryWalk,
-    HopSkipJump,
-    JointPGD,
-    MomentumPGD,
-    RayS,
-    Setting,
+    SparsePGD,
+    SparseRS,
     Square,
-    Substitute,
     TargetedAPGD,
 )
 from ..errors import UnusableInput
-from ..gradients import EOT, FiniteDifference, GradientEstimator
-from ..objectives import Confident, Objective, Targeted, Undetected, cross_entropy, margin
-from ..threat import Linf, ThreatModel
+from ..objectives import Objective, Targeted, cross_entropy, margin
+from ..threat import FewPixels, ThreatModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +60,7 @@ class Budget:
     - `steps`: of the first run of a repaired gradient on all examples.
     - `lines`: stages of rising cost. The first of each line runs; each of the others only where the one before it
       paid (`attack_runner.PAYING`).
+    - `few_pixels`: the lines where few pixels change, not all within a norm.
     - `black_box_queries`: per example, where gradients are suspect and examples are left.
     - `draws`: cap on draws per gradient of a random network.
     - `control_examples`: on which the controls run.
@@ -79,6 +74,7 @@ class Budget:
     race_steps: int
     steps: int
     lines: tuple[Line, ...]
+    few_pixels: tuple[Line, ...] = ()
     black_box_queries: int
     draws: int
     control_examples: int
@@ -86,11 +82,19 @@ class Budget:
     after: Budget | None = None
 
     def __post_init__(self) -> None:
-        names = [stage.name for budget in self.in_turn() for line in budget.lines for stage in line]
-        if len(set(names)) < len(names):
-            raise UnusableInput(
-                f"the stages are named {', '.join(names)}; every stage needs a name of its own"
-            )
+        for few in (False, True):
+            names = [stage.name for b in self.in_turn() for line in b._lines(few) for stage in line]
+            if len(set(names)) < len(names):
+                raise UnusableInput(
+                    f"the stages are named {', '.join(names)}; every stage needs a name of its own"
+                )
+
+    def _lines(self, few: bool) -> tuple[Line, ...]:
+        return self.few_pixels if few else self.lines
+
+    def lines_for(self, threat: ThreatModel) -> tuple[Line, ...]:
+        """The stages that suit a threat model."""
+        return self._lines(isinstance(threat, FewPixels))
 
     def in_turn(self) -> tuple[Budget, ...]:
         """The budgets to spend, one after the other."""
@@ -103,6 +107,10 @@ def _climb(steps: int, objective: Objective = margin, restarts: int = 1) -> APGD
 
 def _aimed(steps: int, targets: int) -> TargetedAPGD:
     return TargetedAPGD(steps=steps, targets=targets, objective=Targeted())
+
+
+def _pixels(steps: int, restarts: int) -> SparsePGD:
+    return SparsePGD(steps=steps, restarts=restarts, objective=margin)
 
 
 ALL_CLASSES = 999  # as many as there are: at this end targets are few, for so they have paid before
@@ -121,6 +129,13 @@ QUICK = Budget(
         (Stage(name="cross-entropy", attack=_climb(20, cross_entropy), fraction=0.5, repeats_naive=True),),
         (Stage(name="nearest class", attack=_aimed(20, 1), fraction=0.2),),
         (Stage(name="restarts", attack=_climb(20, restarts=3), fraction=0.1),),
+    ),
+    few_pixels=(
+        (
+            Stage(name="pixels", attack=_pixels(20, 2)),
+            Stage(name="pixels again", attack=_pixels(20, 4)),
+        ),
+        (Stage(name="random search", attack=SparseRS(queries=300), fraction=0.3),),
     ),
     black_box_queries=300,
     draws=8,
@@ -164,6 +179,18 @@ STANDARD = Budget(
         ),
         (Stage(name="random search", attack=Square(queries=1000), fraction=0.04, unless="walks"),),
     ),
+    few_pixels=(
+        (
+            Stage(name="pixels", attack=_pixels(40, 2)),
+            Stage(name="pixels again", attack=_pixels(40, 6)),
+            Stage(name="pixels, longer", attack=_pixels(100, 6)),
+        ),
+        (Stage(name="pixels, long run", attack=_pixels(100, 6), fraction=0.1),),
+        (
+            Stage(name="random search", attack=SparseRS(queries=1000), fraction=0.2),
+            Stage(name="random search on all", attack=SparseRS(queries=2000)),
+        ),
+    ),
     black_box_queries=1500,
     draws=16,
     control_examples=32,
@@ -183,6 +210,10 @@ THOROUGH = Budget(
         (Stage(name="twenty restarts", attack=_climb(50, restarts=20), fraction=0.3),),
         (Stage(name="long random search", attack=Square(queries=5000), fraction=0.5),),
     ),
+    few_pixels=(
+        (Stage(name="all pixels, long", attack=_pixels(200, 10)),),
+        (Stage(name="long random search", attack=SparseRS(queries=5000), fraction=0.5),),
+    ),
     black_box_queries=10000,
     draws=64,
     control_examples=64,
@@ -198,120 +229,3 @@ def budget_named(name: str) -> Budget:
     if name not in BUDGETS:
         raise UnusableInput(f"the budget is {name!r}; choose one of {', '.join(BUDGETS)}")
     return BUDGETS[name]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One line of the report. `fraction` is of the examples not yet broken, those nearest to breaking."""
-
-    name: str
-    recipe: str
-    attack: Attack
-    fraction: float = 1.0
-
-
-def step_of(stage: Stage, label: str, setting: Setting) -> Step | None:
-    """A stage for the network at hand, along the gradient of that label; None where it has nothing to do."""
-    if stage.repeats_naive and label == "exact":
-        return None
-    attack = stage.attack.fit(setting)
-    if attack is None:
-        return None
-    on = "" if stage.fraction == 1 else f" on the {stage.fraction:.0%} nearest to breaking"
-    who = f", {label}" if attack.needs_gradient else ""
-    recipe = f"{stage.name}: {attack.describe()}{on}{who}"
-    return Step(f"{label}/{stage.name}", recipe, attack, stage.fraction)
-
-
-def first_step(
-    budget: Budget, label: str, gradient: GradientEstimator, objective: Objective, early_stop: bool
-) -> Step:
-    """A repaired gradient on everything, long enough for steps and staircases."""
-    attack = APGD(steps=budget.steps, gradient=gradient, objective=objective, early_stop=early_stop)
-    return Step(f"{label}/all {budget.steps}", f"{attack.describe()}, {label}", attack)
-
-
-def averaged_steps(
-    budget: Budget, label: str, gradient: GradientEstimator, objective: Objective, *, passes: int
-) -> Iterator[Step]:
-    """For random networks: many steps of few draws each, averaged over the steps instead of at a point.
-
-    Measured in `benchmarks/eot_draws.py`: at equal cost stronger than averaging at each point. What is left of the
-    noise takes every run elsewhere, so that a second and a third, one of them from the image itself, gain more than
-    more draws do: ours. Where one pass decides, what counts is how many draws are fooled, not how far: the third is
-    content with a little on each.
-    """
-    single = gradient.inner if isinstance(gradient, EOT) else gradient
-    steps = 4 * budget.steps
-    enough = Confident(objective, 1.0) if passes == 1 else objective
-    for name, draws, random_start, aim in (
-        ("", 1, True, objective),
-        (" from the image", 4, False, objective),
-        (" again", 4, True, enough),
-    ):
-        attack = MomentumPGD(
-            steps=steps,
-            gradient=single if draws == 1 else EOT(single, draws=draws),
-            objective=aim,
-            random_start=random_start,
-            early_stop=False,
-        )
-        words = "single draws" if draws == 1 else f"{draws} draws a step"
-        recipe = f"momentum PGD-{steps} of {words}{name}, {label}"
-        yield Step(f"{label}/momentum {steps}{name}", recipe, attack)
-
-
-def joint_steps(
-    budget: Budget, label: str, gradient: GradientEstimator, *, early_stop: bool, classes: int
-) -> Iterator[Step]:
-    """For a network beside a detector: no weight between fooling the one and passing the other.
-
-    On MNIST behind a Mahalanobis detector the weighted sum breaks nothing and these break everything
-    (`reproductions/lecture-defenses`).
-    """
-    steps = 2 * budget.steps
-    for rule in ("selective", "orthogonal"):
-        attack = JointPGD(rule=rule, steps=steps, gradient=gradient, early_stop=early_stop)
-        yield Step(f"{label}/joint {steps} {rule}", f"{attack.describe()}, {label}", attack)
-    # A score has a unit of its own: over several weights one fits. Confidence beyond the least is worth nothing.
-    for weight in (1.0, 10.0, 100.0):
-        both = Undetected(Confident(margin, 1.0), weight)
-        attack = APGD(steps=steps, restarts=2, gradient=gradient, objective=both, early_stop=early_stop)
-        words = f"{attack.describe()}, detector weighed {weight:g}, {label}"
-        yield Step(f"{label}/detector {steps} {weight:g}", words, attack)
-    if classes < 3:
-        return
-    # Which class the detector lets pass, only trying tells: behind MagNet 78 % fall instead of 69 %.
-    attack = JointPGD(targets=classes - 1, steps=steps, gradient=gradient, early_stop=early_stop)
-    yield Step(f"{label}/joint {steps} targets", f"{attack.describe()}, {label}", attack)
-
-
-def black_box_steps(
-    budget: Budget, threat: ThreatModel, setting: Setting, *, substitute: bool
-) -> Iterator[Step]:
-    """For networks whose gradient cannot be repaired, or whose repair may have missed something.
-
-    A `substitute` is trained only where no gradient at all was of use: it costs more time than everything else.
-    """
-    queries = budget.black_box_queries
-    labels = RayS(queries=queries) if isinstance(threat, Linf) else HopSkipJump(queries=queries)
-    stages = [Stage(name=f"square all {queries}", attack=Square(queries=queries))]
-    stages += [Stage(name=f"decision {queries}", attack=labels)]
-    stages += [Stage(name=f"substitute {queries}", attack=Substitute())] if substitute else []
-    for stage in stages:
-        attack = stage.attack.fit(setting)
-        if attack is not None:
-            yield Step(stage.name, attack.describe(), attack)
-
-
-def slope_free_steps(budget: Budget, threat: ThreatModel, *, early_stop: bool) -> Iterator[Step]:
-    """Slopes of the whole network at the attack's scale, where no gradient of its own is to be trusted.
-
-    Not for a random network: between two points its noise decides.
-    """
-    if not early_stop:
-        return
-    delta = threat.epsilon / 4 if isinstance(threat, Linf) else 0.05
-    slopes = FiniteDifference(samples=16, delta=delta)
-    attack = APGD(steps=budget.steps, objective=margin, gradient=slopes, early_stop=early_stop)
-    yield Step("finite differences", f"APGD-{budget.steps}, finite differences of the whole network", attack)

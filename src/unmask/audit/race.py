@@ -8,7 +8,7 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from ..attacks import APGD
+from ..attacks import ascent
 from ..errors import UnmaskError, first_line
 from ..foreign import wants_to_stop
 from ..remedies import Candidate
@@ -97,13 +97,14 @@ def run_race(subject: Subject, standing: Standing, entrants: list[Candidate]) ->
 
 
 def _lap(subject: Subject, standing: Standing, entrant: Candidate, some: Tensor) -> Tensor:
-    attack = APGD(
+    attack = ascent(
+        subject.threat,
         steps=subject.budget.race_steps,
         gradient=entrant.gradient,
         objective=entrant.objective,
         early_stop=not subject.random,
     )
-    recipe = f"race: APGD-{attack.steps}, {entrant.name}"
+    recipe = f"race: {attack.describe()}, {entrant.name}"
     try:
         return standing.attack(f"race {entrant.name}", recipe, attack, some)
     except BaseException as error:

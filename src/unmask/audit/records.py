@@ -27,7 +27,7 @@ class Record(BaseModel):
 class ThreatRecord(Record):
     """What the adversary may do."""
 
-    norm: Literal["linf", "l2", "l1"]
+    norm: Literal["linf", "l2", "l1", "l0", "l0-elements", "patch"]
     epsilon: float = Field(ge=0)
     goal: Literal["untargeted", "targeted"] = "untargeted"
 

@@ -34,10 +34,11 @@ from ..worst_case import WorstCase
 from .attack_runner import Campaign
 from .black_box import search_for_controls
 from .context import Subject
-from .controls import CURVE, REPEATABILITY, Examined, run_controls, suite, suite_outside
-from .plan import Step
+from .controls import Examined, run_controls
 from .records import AccuracyAtEpsilon
 from .standing import Standing
+from .steps import Step
+from .suites import CURVE, REPEATABILITY, suite, suite_outside
 
 # Queries of the search that a planted example is given when it is looked for again. Ours.
 PLANTED_QUERIES = 500

@@ -31,7 +31,6 @@ from .entrants import source_folder, write_entrants
 from .evidence import final_draws, write_report
 from .findings import GradientState, confirmed, describe, harmless, unlocated
 from .inference import released
-from .plan import Step
 from .prepare import look_over, looked_over, trace
 from .race import Race, credited, run_race
 from .records import Fact, MaskingFinding, Report
@@ -39,6 +38,8 @@ from .reopening import control
 from .report_builder import Outcome
 from .runtime.progress import Progress, Silent
 from .standing import Standing
+from .steps import Step
+from .suites import left_out
 
 
 @torch.inference_mode(False)
@@ -152,6 +153,7 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
     for finding in findings:
         progress.finding(finding)
     controls = [as_control(e, named=bool(findings), outside=subject.outside) for e in controlled.examined]
+    controls += left_out(subject.threat, outside=subject.outside)
     controls.append(consistency(subject, standing, campaign.naive_rates, clean, final, draws, controlled))
 
     def conclude() -> Report:

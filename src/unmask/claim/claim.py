@@ -114,11 +114,14 @@ class Claim(BaseModel):
     allow_pickle: bool = Field(
         False, description="Read pickled data, which runs the code inside.", examples=[False]
     )
-    norm: Literal["linf", "l2", "l1"] = Field(
-        description="Norm of the perturbation: linf, l2 or l1.", examples=["linf"]
+    norm: Literal["linf", "l2", "l1", "l0", "l0-elements", "patch"] = Field(
+        description="What the adversary may do: move within a norm, linf, l2 or l1; replace epsilon pixels (l0) or "
+        "elements (l0-elements) by anything; or cover a square of epsilon by epsilon pixels at any place (patch).",
+        examples=["linf"],
     )
     epsilon: Radius = Field(
-        description="Its radius in units of the image range, or of each feature's box, as a number or a fraction.",
+        description="Its radius in units of the image range, or of each feature's box, as a number or a fraction; "
+        "where pixels are counted, a whole number.",
         examples=["8/255"],
     )
     box: Annotated[list[float], Field(min_length=2, max_length=2)] | str = Field(

@@ -59,6 +59,11 @@ def _check_knowledge(claim: Claim) -> None:
             "knowledge is 'labels' and goal is 'targeted'; an audit has no attack that reaches a given class by labels "
             'alone: set knowledge = "scores", or goal = "untargeted"'
         )
+    if claim.knowledge == "labels" and claim.norm in ("l0", "l0-elements", "patch"):
+        raise UnusableInput(
+            f"knowledge is 'labels' and norm is {claim.norm!r}; an audit has no attack that finds few pixels by labels "
+            'alone: set knowledge = "scores", or a norm of linf, l2 or l1'
+        )
     if claim.queries is not None and claim.attack:
         raise UnusableInput(
             f"queries is {claim.queries}, and nobody can say how often {claim.attack[0]} asks about one image; leave "

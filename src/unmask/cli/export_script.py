@@ -21,6 +21,7 @@ def write(folder: Path, report: Report, script: Path) -> list[str]:
     from ..audit.evidence import read_evidence
     from ..claim.target_classes import choose, load_for
     from ..report.script import write_script
+    from ..report.words import COUNTS
 
     if script.suffix != ".py":
         raise UnusableInput(f"--script is {script}; give a name that ends in .py")
@@ -28,6 +29,11 @@ def write(folder: Path, report: Report, script: Path) -> list[str]:
         raise UnusableInput(
             "--script attacks with gradients, any wrong class or classes that are given; this audit's adversary "
             f"{'does not see the network' if report.knowledge != 'white-box' else 'aims at the least likely class'}"
+        )
+    if report.threat.norm in COUNTS:
+        raise UnusableInput(
+            f"--script attacks in the ball of linf, l2 or l1, and this audit's threat model is {report.threat.norm}; "
+            "--adversarial writes its evidence"
         )
     target = _callable(report.target)
     gradients = _gradients(folder)

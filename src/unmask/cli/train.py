@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Diverged, UnusableInput
 from .architectures import ARCHITECTURES, architecture, target_file
 from .folders import writable
-from .options import NORMS, number
+from .options import number
 from .recipes import ONLY, RECIPES, add_recipe_options, build, check
 
 if TYPE_CHECKING:
@@ -36,7 +36,12 @@ def add_parser(commands: Any) -> None:
     add("recipe", choices=tuple(RECIPES), metavar="RECIPE", help=f"one of {', '.join(RECIPES)}")
     add("--data", default="digits", metavar="DATA", help="digits (default), mnist, cifar10, or as for audit")
     add("--arch", default="cnn", choices=ARCHITECTURES, help="architecture (default: cnn)")
-    add("--norm", choices=NORMS, default="linf", help="norm of the perturbation (default: linf)")
+    add(
+        "--norm",
+        choices=("linf", "l2", "l1"),
+        default="linf",
+        help="norm of the perturbation (default: linf)",
+    )
     add("--epsilon", type=number, metavar="EPS", help="its radius, for instance 8/255")
     add("--epochs", type=int, metavar="N", help="passes over the data (default: 20)")
     add("--batch-size", type=int, metavar="N", help="examples per step (default: 128)")

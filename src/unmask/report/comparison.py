@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from ..audit.records import Report
-from .words import HEADLINES, NORMS, percent, radius
+from .words import HEADLINES, ball, percent
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def rows(reports: Mapping[str, Report]) -> list[tuple[str, list[str]]]:
     return [
         line("target", [r.target for r in each]),
         line("data", [f"{r.data} {r.split}".strip() for r in each]),
-        line("threat", [f"{NORMS[r.threat.norm]} ≤ {radius(r.threat.epsilon)}" for r in each]),
+        line("threat", [ball(r.threat) for r in each]),
         line("examples", [str(r.examples) for r in each]),
         line("verdict", [HEADLINES[r.verdict] for r in each]),
         line("claim", [percent(r.claim) for r in each]),

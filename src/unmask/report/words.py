@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from ..audit.records import Fact, Report
+from ..audit.records import Fact, Report, ThreatRecord
 from ..audit.verdict import contradictions, undecided
 from ..statistics import clopper_pearson
 
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
+COUNTS = {"l0": "pixels changed", "l0-elements": "elements changed", "patch": "patch side"}
 HEADLINES = {
     "refuted": "Refuted",
     "not_refuted": "Not refuted",
@@ -48,6 +49,16 @@ def radius(epsilon: float) -> str:
     return f"{steps}/255" if steps / 255 == epsilon else repr(epsilon)
 
 
+def ball(threat: ThreatRecord) -> str:
+    """What the adversary may do, in a few words.
+
+    >>> ball(ThreatRecord(norm="l0", epsilon=5)), ball(ThreatRecord(norm="patch", epsilon=3))
+    ('pixels changed ≤ 5', 'patch side ≤ 3')
+    """
+    name = NORMS.get(threat.norm) or COUNTS[threat.norm]
+    return f"{name}\u00a0≤\u00a0{radius(threat.epsilon)}"
+
+
 def headline(report: Report) -> str:
     """The verdict in a word or two; what was given no claim has none, and was measured.
 
@@ -84,7 +95,6 @@ def power_sentence(report: Report) -> str:
 
 def verdict_sentence(report: Report) -> str:
     """What the verdict means, in one or two sentences."""
-    ball = f"{NORMS[report.threat.norm]}\u00a0≤\u00a0{radius(report.threat.epsilon)}"
     low, high = report.robust_accuracy_interval
     aimed = report.threat.goal == "targeted"
     chosen = f"{report.examples} examples" + (" drawn at random" if report.sample_seed is not None else "")
@@ -93,7 +103,7 @@ def verdict_sentence(report: Report) -> str:
     if report.robust_accuracy == 0:
         survivors = f"None of {chosen}"
         survivors += " stays clear of its target within" if aimed else " survives"
-    bound = f"{survivors} {ball}{_adversary(report)} (95 % interval {percent(low)} to {percent(high)})."
+    bound = f"{survivors} {ball(report.threat)}{_adversary(report)} (95 % interval {percent(low)} to {percent(high)})."
     claim = percent(report.claim)
     if report.verdict == "refuted":
         return f"The claim of {claim} does not hold. {bound}"
