@@ -46,7 +46,7 @@ def random_origins(
             if a.producer < 0 and a.fixed != b.fixed
         ]
         unknown = [(a, b) for a, b in chosen if not same(a.data, b.data)]
-        if left_torch and before.scalars != after.scalars:
+        if left_torch and (unknown or before.scalars != after.scalars):
             continue
         if before.scalars != after.scalars or unknown:
             draws.append(by_python(before, after))

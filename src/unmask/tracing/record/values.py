@@ -81,6 +81,8 @@ class Trace:
 def held(tensor: Tensor) -> Tensor:
     """A copy of what a tensor holds, as plain numbers: quantised and sparse ones know few operations."""
     tensor = tensor.detach()
+    if tensor.is_meta:
+        return torch.zeros(())  # it holds none
     if type(tensor) is not Tensor:
         tensor = _plain(tensor)
     if tensor.is_nested:
