@@ -1,10 +1,13 @@
 """What a race credits a repair with."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from scipy.stats import binom
 
-from unmask.audit.race import LUCK, Race
+from unmask.audit import race as racing
+from unmask.audit.race import FEWEST, LUCK, PATIENCE, Race, affordable, run_race
 
 
 def race(*rates):
@@ -39,3 +42,39 @@ def test_the_best_repair_stands_for_all_and_without_any_there_is_no_gap():
 def test_shares_of_draws_count_by_their_sign():
     assert race([0.1] * 8, [0.6] * 8).gap == pytest.approx(0.5)
     assert race([0.5] * 8, [0.6] * 4 + [0.4] * 4).gap == 0
+
+
+def test_fewer_images_where_the_forecast_is_too_long():
+    assert affordable(32, forecast=10, left=10) == 32
+    assert affordable(32, forecast=20, left=10) == 16
+    assert affordable(32, forecast=1e6, left=10) == FEWEST
+    assert affordable(32, forecast=5, left=-1) == FEWEST
+    assert affordable(5, forecast=1e6, left=0) == 5
+
+
+@pytest.mark.parametrize(
+    ("seconds", "raced"), [(0.1, [32, 32, 32, 32]), (3.0, [32, 21, 21, 21]), (99.0, [32, 8, 8, 8])]
+)
+def test_entrants_out_of_proportion_are_raced_on_fewer_images(monkeypatch, seconds, raced):
+    """`seconds` are those of an image and a pass; the whole race may take `PATIENCE` for each image and step."""
+    laps, notes = [], []
+
+    def lap(subject, standing, entrant, some):
+        laps.append(len(some))
+        standing.spent.append(SimpleNamespace(seconds=seconds * len(some) * entrant.passes))
+        return (some < entrant.passes).float()
+
+    monkeypatch.setattr(racing, "_lap", lap)
+    steps = round(
+        5 * 3.0 / PATIENCE
+    )  # of 1 + 2 + 2 + 2 passes, three seconds each, the rest is 18 of 12 that are left
+    subject = SimpleNamespace(
+        progress=SimpleNamespace(stage=lambda name: None, note=notes.append),
+        budget=SimpleNamespace(race_examples=32, race_steps=steps),
+        processes=SimpleNamespace(first=lambda ask: ask()),
+    )
+    standing = SimpleNamespace(rate=torch.zeros(40), spent=[SimpleNamespace(seconds=1e6)])
+    result = run_race(subject, standing, [SimpleNamespace(name="", passes=n) for n in (1, 2, 2, 2)])
+    assert (laps, bool(notes)) == (raced, raced[-1] < 32)
+    assert result.rates.shape == (4, raced[-1])
+    assert result.rates[:, :3].tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 0], [1, 1, 0]]

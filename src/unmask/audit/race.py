@@ -17,6 +17,9 @@ from .standing import Standing
 
 # A race is worth its cost only where it can change something; this many winners go on to all examples. Ours.
 WINNERS = 3
+# Seconds that a race may take for each image and step, and the fewest images that tell gradients apart. Ours: less than
+# two minutes at `quick`, as long as the plan itself takes on a small network.
+PATIENCE, FEWEST = 0.6, 8
 # A repair is credited where equally good gradients would give its lead with at most this probability. Ours.
 LUCK = 0.1
 
@@ -81,19 +84,42 @@ class Race:
 
 
 def run_race(subject: Subject, standing: Standing, entrants: list[Candidate]) -> Race:
-    """All candidates on a few examples: those that the naive attack left, as far as there are any."""
+    """All candidates on a few examples: those that the naive attack left, as far as there are any.
+
+    Where the laps so far say that the rest would try everybody's patience, it runs on fewer of them, and all are
+    compared on these.
+    """
     if len(entrants) == 1:
         return Race.unrun(entrants)
     subject.progress.stage("race")
     left = (standing.rate < 0.5).nonzero()[:, 0]
     others = (standing.rate >= 0.5).nonzero()[:, 0]
-    some = torch.cat([left, others])[: subject.budget.race_examples].sort().values
+    some = torch.cat([left, others])[: subject.budget.race_examples]
+    patience = PATIENCE * len(some) * subject.budget.race_steps
     rates: list[Tensor] = []
-    for entrant in entrants:
+    begun, work = len(standing.spent), 0
+    for n, entrant in enumerate(entrants):
         rates.append(_lap(subject, standing, entrant, some))
         if bool((rates[-1] >= 1).all()):
             break  # nobody can do better
-    return Race(entrants[: len(rates)], torch.stack(rates))
+        seconds = subject.processes.first(lambda: sum(s.seconds for s in standing.spent[begun:]))
+        work += entrant.passes * len(some)
+        forecast = seconds / work * len(some) * sum(e.passes for e in entrants[n + 1 :])
+        fewer = affordable(len(some), forecast, patience - seconds)
+        if fewer < len(some):
+            subject.progress.note(
+                f"race on {fewer} of {len(some)} images: {len(entrants) - n - 1} more gradients would take about "
+                f"{forecast:.0f} s on all of them"
+            )
+            some = some[:fewer]
+    return Race(entrants[: len(rates)], torch.stack([r[: len(some)] for r in rates]))
+
+
+def affordable(images: int, forecast: float, left: float) -> int:
+    """On how many of so many images a race goes on that is forecast to take longer than the seconds that are left."""
+    if forecast <= left or images <= FEWEST:
+        return images
+    return max(FEWEST, int(images * max(left, 0.0) / forecast))
 
 
 def _lap(subject: Subject, standing: Standing, entrant: Candidate, some: Tensor) -> Tensor:
