@@ -94,7 +94,7 @@ def candidates(
     if analysis.asking(*DEAD):
         at = {s.group: "float64" for s in analysis.asking(*DEAD)}
         found.append(Candidate("float64", Float64(Exact()), at=at))
-    if narrow(v.data for r in analysis.base.records for v in r.outputs):
+    if narrow(v.dtype for r in analysis.base.records for v in r.outputs):
         at = {s.group: "a float32 copy is differentiated" for s in analysis.asking(*DEAD, Asks.FINITE)}
         found.append(Candidate("float32 copy", Widened(), at=at, passes=2))
     if analysis.asking(*LOST, *DEAD, Asks.FINITE):

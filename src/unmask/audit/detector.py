@@ -13,6 +13,7 @@ from ..classifier import Meter
 from ..objectives import cross_entropy
 from ..remedies import LOST
 from ..tracing.analyse import analyse
+from ..tracing.record.keeping import nothing
 from ..tracing.record.recorder import record
 from ..tracing.record.sites import Site
 from ..tracing.suspect import Analysis, title
@@ -155,7 +156,7 @@ def detector_finding(subject: Subject, counted: Rejections, naive_gap: float) ->
 def _where(subject: Subject) -> tuple[str | None, Site]:
     """The last operation of the user's own code on the way to the score."""
     score = subject.classifier.replace(network=ScoreAlone(subject.classifier.network), meter=Meter())
-    trace = record(score, subject.x[:2], seed=subject.seed)
+    trace = record(score, subject.x[:2], seed=subject.seed, keep=nothing)
     made = trace.records[-1].inputs[1].producer  # the cat, and what indexed the score for it
     made = trace.records[made].inputs[0].producer if made >= 0 else made
     while made >= 0 and not trace.records[made].site.file:  # our own, around a network that raises

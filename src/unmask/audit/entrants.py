@@ -74,9 +74,7 @@ def write_entrants(
 
 def _leaves(record: Record) -> bool:
     """Whether numbers that follow the input go where autograd sees nothing."""
-    return any(
-        v.edge is not None and v.data.is_floating_point() and v.data.numel() > 1 for v in record.inputs
-    )
+    return any(v.carries and v.floating and v.shape.numel() > 1 for v in record.inputs)
 
 
 def source_folder(target: object) -> Path | None:

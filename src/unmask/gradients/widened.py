@@ -22,9 +22,9 @@ from .base import Estimate, Exact, GradientEstimator, Images
 NARROW = (torch.float16, torch.bfloat16)
 
 
-def narrow(tensors: Iterator[Tensor]) -> bool:
-    """Whether any of the tensors is kept in sixteen bits."""
-    return any(t.dtype in NARROW for t in tensors)
+def narrow(types: Iterator[torch.dtype]) -> bool:
+    """Whether any of the numbers is kept in sixteen bits."""
+    return any(t in NARROW for t in types)
 
 
 class _Widening(TorchFunctionMode):

@@ -20,17 +20,21 @@ from ..objectives import margin
 from ..randomness import Streams
 from ..threat import Linf, NormBall, ThreatModel
 from ..types import per_example
+from .asked import asked_about
 from .detect.detectors import detected
-from .detect.flow import follow
+from .detect.flow import follow, listen
 from .detect.losses import lost_gradients
 from .detect.origins import random_origins
-from .detect.runs import Runs
+from .detect.runs import Runs, Slope, slopes
 from .detect.sampling import beside_the_way, drawn
-from .record import recorder
+from .detect.slopes import examined
 from .record.compare import EXCHANGED, SCALES, same, twins_of
-from .record.fidelity import checked, plain_pass
+from .record.fidelity import Pass, checked, plain_pass
 from .record.freeze import logits_with
-from .record.values import Trace
+from .record.keeping import Recording, forget, let_go, nothing, of, sparing
+from .record.recorder import everything
+from .record.values import Key, Trace
+from .repair.bridges import leading
 from .squashing import last_soft_max
 from .suspect import Analysis
 
@@ -38,6 +42,9 @@ from .suspect import Analysis
 DRAWS = 8
 # Passes in which randomness may show. Ours: of two members drawn with equal odds, all six are the same once in 64.
 CONTROLS = 6
+# Bytes of all results of one run that are always looked at; of a larger run, about half as many. Ours: two images of a
+# large network have more elements to compare than eight of a small one.
+LARGE = 16 * 2**20
 AS_WRITTEN = (
     "the tracer could not look behind what the network cuts from the gradient, as a pass with these cuts undone is "
     "another one ({}): operations behind a cut are not examined, and cuts are not repaired"
@@ -59,21 +66,25 @@ def analyse(
 ) -> Analysis:
     """Traces a small batch `[batch, channels, height, width]` and names the suspects.
 
-    A trace that cannot be taken is said in the analysis's `warning`, and never ends an audit.
+    A trace that cannot be taken is said in the analysis's `warning`, and never ends an audit. Of a large network the
+    first images are traced alone, two at least.
 
-    **Cost**: fourteen plain and nine recorded forwards per example (up to eleven more for a random network), one more
-    per place that loses the gradient, and local backward passes through single operations (not metered: none is a pass
-    through the network).
+    **Cost**: fourteen plain and nine recorded forwards per example (up to eleven more for a random network), up to
+    three more for what has to be looked at again, one for each place that loses the gradient, and local backward passes
+    through single operations (not metered: none is a pass through the network). In memory about twice what one forward
+    and backward of the batch take, whatever the depth.
     """
     streams, ball = Streams.of(generator, len(x)), threat.around(x.shape[1:])
-    plain = plain_pass(classifier, x, seed=seed)
     reason = ""
+    plain = plain_pass(classifier, x, seed=seed)
     for uncut, warning in ((True, ""), (False, AS_WRITTEN)):
+        recording = Recording(classifier, uncut, plain.memory, examined)
         try:
             with seeded(seed, x.device):  # probes of single operations draw from the global generator
-                base, difference = checked(classifier, x, plain, seed=seed, uncut=uncut)
+                base, difference = _as_many_as_fit(recording, x, plain)
                 if not difference:
-                    found = _analyse(classifier, base, plain.memory, uncut, x, y, ball, seed, streams)
+                    few = len(base.logits)
+                    found = _analyse(recording, base, y[:few], ball, streams[:few])
                     return replace(found, warning=warning.format(reason))
             reason = reason or difference
         except (torch.OutOfMemoryError, MemoryError):
@@ -86,65 +97,96 @@ def analyse(
     return Analysis((), empty, {}, True, True, (), warning=UNTRACED.format(reason))
 
 
-def _analyse(
-    classifier: Classifier,
-    base: Trace,
-    written: frozenset[int],
-    uncut: bool,
-    x: Tensor,
-    y: Tensor,
-    threat: NormBall,
-    seed: int,
-    streams: Streams,
-) -> Analysis:
-    record = partial(recorder.record, uncut=uncut, written=written)
-    tells = _telling(classifier, x, seed)
-    again = _other_than(base, partial(record, classifier, x), [seed] * (CONTROLS if tells == seed else 1))
+def _as_many_as_fit(recording: Recording, x: Tensor, plain: Pass) -> tuple[Trace, str]:
+    """The first run, on fewer images where it is large; and what it does otherwise than a plain one."""
+    base, difference = checked(recording, x, plain, keep=sparing(examined, LARGE))
+    size = base.size
+    if difference or size <= LARGE:
+        return base, difference
+    del base
+    few = x[: max(2, len(x) * LARGE // (2 * size))]
+    plain = plain if len(few) == len(x) else plain_pass(recording.classifier, few, seed=plain.seed)
+    return checked(recording, few, plain)
+
+
+def _analyse(recording: Recording, base: Trace, y: Tensor, threat: NormBall, streams: Streams) -> Analysis:
+    x, seed = base.x.detach(), base.seed
+    tells = _telling(recording.classifier, x, seed)
+    again = _other_than(base, partial(_digests, recording, x), [seed] * (CONTROLS if tells == seed else 1))
     controlled = same(base.logits, again.logits)
-    other = record(classifier, x, seed=tells if controlled and tells is not None else seed + 1)
+    other = _digests(recording, x, seed=tells if controlled and tells is not None else seed + 1)
+    if not controlled:  # it cannot be looked at again
+        base = _other_than(again, partial(recording, x, keep=everything), [seed] * CONTROLS)
     deterministic = controlled and same(base.logits, other.logits)
     twin = other if controlled else again  # on the same input, where randomness shows
-    del again  # a run holds all that a backward pass needs
-    direction = _direction(x, threat, streams)
-    moved = {
-        scale: record(classifier, threat.settle(x + scale * (direction - x), x), seed=seed)
-        for scale in SCALES
-    }
-    moved[EXCHANGED] = record(classifier, x.roll(1, 0), seed=seed)
-    runs, points, seeds = (base, twin), x, (seed, (tells or seed + 1) if controlled else seed)
+    listen(base, margin, y, filter(examined, base.records))
+    moved, found = _moved(recording, base, y, threat, streams)
+    runs, points = (base, twin), x
+    seeds = seed, (tells or seed + 1) if controlled else seed
     if deterministic:
         # Votes that all agree at an image hide the noise behind them; between two images they do not.
-        points = x.lerp(x.roll(1, 0), 0.5)
-        seeds = seed, seed + 1
-        runs = record(classifier, points, seed=seed), record(classifier, points, seed=seed + 1)
-        deterministic = same(runs[0].logits, runs[1].logits)
-    origins = () if deterministic else random_origins(classifier, *runs, points, seeds)
-    del runs
+        points, seeds = x.lerp(x.roll(1, 0), 0.5), (seed, seed + 1)
+        one, two = (_digests(recording, points, seed=s) for s in seeds)
+        runs = one, two
+        deterministic = same(one.logits, two.logits)
+    origins = () if deterministic else random_origins(recording, *runs, points, seeds)
     twins = twins_of(moved)
     noisy = drawn(base, twin, {o.group for o in origins}, twins)
     if controlled and noisy:
         if follow(base, margin, y).dead_at_input > 0.5:
             # The only way on leads through a draw, as in `poisson(x)`: then it loses the gradient, too.
-            noisy -= {i for i in noisy if any(v.data.is_floating_point() for v in base.records[i].outputs)}
+            noisy -= {i for i in noisy if any(v.floating for v in base.records[i].outputs)}
         else:
             noisy |= beside_the_way(base, other, noisy, twins)
-    lost = lost_gradients(classifier, base, moved, noisy, seed=seed, trust=controlled)
-    suspects = detected(Runs(base, moved, y, controlled, tuple(lost), tuple(origins)))
-    draws = (
-        ()
-        if deterministic
-        else (base, other, *(record(classifier, x, seed=seed + n) for n in range(2, DRAWS)))
-    )
-    return Analysis(
+    lost = lost_gradients(recording, base, moved, found, noisy, trust=controlled)
+    suspects = detected(Runs(base, moved, y, found, controlled, tuple(lost), tuple(origins)))
+    analysis = Analysis(
         tuple(suspects),
         base,
         moved,
         deterministic,
         controlled,
         tuple(origins),
-        draws,
-        last_soft_max(base),
+        leading=leading(base, suspects),
+        squashing=last_soft_max(base),
     )
+    let_go(base)
+    if controlled:  # else it cannot be looked at again
+        forget(base)
+    return _with_numbers(analysis, recording)
+
+
+def _moved(
+    recording: Recording, base: Trace, y: Tensor, threat: NormBall, streams: Streams
+) -> tuple[dict[float, Trace], dict[float, dict[Key, Slope]]]:
+    """The runs on moved images, by the share of epsilon; and what the base run's derivatives say of them."""
+    x = base.x.detach()
+    direction = _direction(x, threat, streams)
+    moved, found = {}, {}
+    for scale in SCALES:
+        trace = recording(threat.settle(x + scale * (direction - x), x), seed=base.seed)
+        listen(trace, margin, y, filter(examined, trace.records))
+        found[scale] = slopes(base, trace, y)
+        moved[scale] = forget(let_go(trace))
+    moved[EXCHANGED] = _digests(recording, x.roll(1, 0), seed=base.seed)
+    return moved, found
+
+
+def _with_numbers(found: Analysis, recording: Recording) -> Analysis:
+    """The analysis with the numbers that repairs will compare, of its own run and of others under other seeds."""
+    keys = asked_about(found)
+    base = recording.again(found.base, keys) if found.controlled else found.base
+    numbers = {r.key: r for r in base.records}
+    suspects = [replace(s, records=tuple(numbers.get(r.key, r) for r in s.records)) for s in found.suspects]
+    seeds = () if found.deterministic else range(base.seed + 1, base.seed + DRAWS)
+    others = (let_go(recording(base.x, seed=seed, keep=of(keys))) for seed in seeds)
+    draws = (base, *others) if seeds else ()
+    return replace(found, suspects=tuple(suspects), base=base, draws=draws)
+
+
+def _digests(recording: Recording, x: Tensor, *, seed: int) -> Trace:
+    """A run of which digests alone stay."""
+    return let_go(recording(x, seed=seed, keep=nothing))
 
 
 def _telling(classifier: Classifier, x: Tensor, seed: int) -> int | None:

@@ -12,11 +12,15 @@ from .record.values import Record, Trace
 from .suspect import base_name
 
 
+def _soft_max(r: Record) -> bool:
+    return base_name(r) == "softmax"
+
+
 def last_soft_max(trace: Trace) -> Record | None:
     """The soft-max whose result, or the log of it, is what the network returned."""
     said = trace.logits.detach()
     for r in reversed(trace.records):
-        if base_name(r) != "softmax" or not r.outputs or r.outputs[0].data.shape != said.shape:
+        if not _soft_max(r) or not r.outputs or r.outputs[0].shape != said.shape:
             continue
         made = r.outputs[0].data.to(said.dtype)
         if torch.equal(made, said) or torch.equal(made.clamp_min(LEAST).log(), said):
@@ -30,7 +34,7 @@ def soft_max_at_the_end(classifier: Classifier, x: Tensor) -> Site | None:
     **Cost**: one recorded forward.
     """
     try:
-        found = last_soft_max(record(classifier, x, seed=0))
+        found = last_soft_max(record(classifier, x, seed=0, keep=_soft_max))
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception:  # anybody's code, run with somebody looking: then nothing is said about where

@@ -15,6 +15,10 @@ Group = tuple[str, str, int]
 Mechanism = Literal["shattered", "vanishing", "exploding", "stochastic"]
 
 
+# In `Analysis.leading`: the gradient goes back to the input itself.
+FROM_INPUT = -1
+
+
 class Asks(Enum):
     """What kind of repair a symptom asks for. `repair/` and `remedies` propose by it and know no symptom by name."""
 
@@ -129,11 +133,13 @@ class Analysis:
     """All suspects, the runs that they were found in, and what was seen on the way.
 
     **Fields**
-    - `base`: the recorded run on the images; `moved`: those on moved images, by the share of epsilon.
+    - `base`: the recorded run on the images; `moved`: those on moved images, by the share of epsilon. Their graphs are
+      gone; the numbers that repairs ask about are in `base` and `draws` (`asked.py`).
     - `deterministic`: neither at the images nor between them does another seed change the logits.
     - `controlled`: equal seeds give equal logits.
     - `origins`: where randomness enters.
     - `draws`: runs on the same input under different seeds, for a random network.
+    - `leading`: the cuts behind which a gradient of the logits arrives: indices of operations, or `FROM_INPUT`.
     - `squashing`: the soft-max at the end of the network, where there is one.
     - `warning`: what could not be examined, or "".
     """
@@ -145,6 +151,7 @@ class Analysis:
     controlled: bool
     origins: tuple[Origin, ...]
     draws: tuple[Trace, ...] = ()
+    leading: frozenset[int] = frozenset()
     squashing: Record | None = None
     warning: str = ""
 

@@ -9,9 +9,9 @@ from unmask.classifier import Classifier
 from unmask.objectives import margin
 from unmask.threat import Linf
 from unmask.tracing.analyse import analyse
-from unmask.tracing.detect.flow import follow
+from unmask.tracing.detect.flow import follow, listen
 from unmask.tracing.detect.misleading import misleading
-from unmask.tracing.detect.runs import Runs
+from unmask.tracing.detect.runs import Runs, slopes
 from unmask.tracing.detect.slopes import wraps
 from unmask.tracing.record.compare import SCALES
 from unmask.tracing.record.recorder import record
@@ -63,8 +63,8 @@ def run(network, x):
     return record(Classifier(network), x, seed=0)
 
 
-@pytest.mark.parametrize(("jumping", "expected"), [(1, False), (3, True)])
-def test_a_remainder_is_a_staircase_where_more_than_a_tenth_of_it_jumps(jumping, expected):
+@pytest.mark.parametrize(("jumping", "named"), [(1, False), (3, True)])
+def test_a_remainder_is_a_staircase_where_more_than_a_tenth_of_it_jumps(jumping, named):
     network = Wrapped(lambda x: x % 0.5, inputs=20)
     x = torch.full((2, 1, 1, 20), 0.25)
     x[..., :jumping] = 0.49
@@ -72,14 +72,17 @@ def test_a_remainder_is_a_staircase_where_more_than_a_tenth_of_it_jumps(jumping,
     (before,), (after,) = (
         [r for r in t.records if "remainder" in r.name or "mod" in r.name] for t in (base, moved)
     )
-    assert wraps(before, after) == expected
+    assert wraps(before, after) == named
 
 
 def misled(network, x, move):
     """Symptoms of a step by `move`, a quarter of it, and a sixteenth."""
-    moved = {scale: run(network, x + scale * move) for scale in SCALES}
+    base, moved = run(network, x), {scale: run(network, x + scale * move) for scale in SCALES}
     y = torch.zeros(len(x), dtype=torch.int64)
-    return {s.symptom.name for s in misleading(Runs(run(network, x), moved, y), [])}
+    for trace in (base, *moved.values()):
+        listen(trace, margin, y, trace.records)
+    seen = {scale: slopes(base, trace, y) for scale, trace in moved.items()}
+    return {s.symptom.name for s in misleading(Runs(base, moved, y, seen), [])}
 
 
 @pytest.mark.parametrize(("flat", "named"), [(7, False), (9, True)])

@@ -11,6 +11,7 @@ from torch import nn
 from unmask.classifier import Classifier, seeded
 from unmask.tracing.record.draws import generator_states
 from unmask.tracing.record.fidelity import checked, plain_pass
+from unmask.tracing.record.keeping import Recording
 from unmask.tracing.record.recorder import record
 from unmask.tracing.squashing import soft_max_at_the_end
 
@@ -149,11 +150,11 @@ def test_a_difference_is_told_in_words():
     network = Network(lambda net, x: x)
     classifier, x = Classifier(network), images()
     plain = plain_pass(classifier, x, seed=0)
-    assert checked(classifier, x, plain, seed=0, uncut=True)[1] == ""
+    assert checked(Recording(classifier), x, plain)[1] == ""
     with torch.no_grad():
         network.last.weight.mul_(2)
     # The plain pass has changed, too: nothing is recorded otherwise than it runs.
-    assert checked(classifier, x, plain, seed=0, uncut=True)[1] == ""
+    assert checked(Recording(classifier), x, plain)[1] == ""
 
 
 def test_weights_overwritten_in_each_pass_keep_the_graph_of_earlier_ones():

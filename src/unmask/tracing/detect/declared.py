@@ -20,8 +20,6 @@ def declared(runs: Runs, found: list[Suspect]) -> list[Suspect]:
     for r in runs.base.records:
         if r.kind != "function" or r.group in known or r.group in suspects:
             continue
-        if any(v.edge is not None for v in r.inputs) and any(
-            changed(r, run.get(r.key)) for run in twins.values()
-        ):
+        if any(v.carries for v in r.inputs) and any(changed(r, run.get(r.key)) for run in twins.values()):
             suspects[r.group] = Suspect(DECLARED, title(r.name, r), r.site, r.group, r.kind, records=(r,))
     return list(suspects.values())

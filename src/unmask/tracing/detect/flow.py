@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
 from ...objectives import Labels, Objective
 from ...types import Outputs
@@ -14,6 +14,8 @@ from ..record.values import Record, Trace, Value, held
 
 # Below this a gradient is as good as zero: float32 loses precision under 1e-38. Ours.
 DEAD = 1e-30
+# In how many parts the gradients at all operations are looked at, and how many bytes a part may always have. Ours.
+PARTS, LEAST = 6, 2**20
 
 
 @dataclass(frozen=True)
@@ -55,16 +57,12 @@ def follow(trace: Trace, objective: Objective, y: Labels) -> Flow:
     dead_at_logits = float((_largest(at_logits, batch) < DEAD).float().mean())
     if not logits.requires_grad:
         return Flow((), dead_at_logits, 1.0, 0.0)
-    cotangents = _arriving(trace, at_logits)
     (at_input,) = _pull(logits, at_logits, [trace.x])
-    passages = []
-    for record in trace.records:
-        for value_out in record.outputs:
-            cotangent = cotangents.get(value_out.edge) if value_out.edge is not None else None
-            if cotangent is not None:
-                passage = _passage(record, value_out, cotangent, batch)
-                if passage is not None:
-                    passages.append(passage)
+    found = (
+        _passage(record, output, cotangent, batch)
+        for record, output, cotangent in _arriving(trace, at_logits, trace.records)
+    )
+    passages = [passage for passage in found if passage is not None]
     largest = _largest(at_input, batch) if at_input is not None else torch.zeros(batch)
     return Flow(
         tuple(passages),
@@ -74,11 +72,17 @@ def follow(trace: Trace, objective: Objective, y: Labels) -> Flow:
     )
 
 
-def arriving(trace: Trace, objective: Objective, y: Labels) -> dict[GradientEdge, Tensor | None]:
-    """The objective's gradient at each result of a recorded run, by its place in autograd's graph."""
+def listen(trace: Trace, objective: Objective, y: Labels, records: Iterable[Record]) -> None:
+    """Notes, at the results of some operations, on which elements the objective depends to first order.
+
+    Where that gradient is dead altogether, or cut on the way to the logits, all elements count (`Value.heard`). Where
+    the run's graph was let go, what was noted before stays.
+    """
     if not trace.logits.requires_grad:
-        return {}
-    return _arriving(trace, _at_logits(trace.logits, objective, y))
+        return
+    for _, output, cotangent in _arriving(trace, _at_logits(trace.logits, objective, y), records):
+        heard = held(cotangent) != 0
+        output.heard = heard if heard.shape == output.shape and heard.any() else None
 
 
 def _at_logits(logits: Tensor, objective: Objective, y: Labels) -> Tensor:
@@ -89,9 +93,25 @@ def _at_logits(logits: Tensor, objective: Objective, y: Labels) -> Tensor:
     return found
 
 
-def _arriving(trace: Trace, at_logits: Tensor) -> dict[GradientEdge, Tensor | None]:
-    edges = {v.edge: None for r in trace.records for v in r.outputs if v.edge is not None}
-    return dict(zip(edges, _pull(trace.logits, at_logits, [*edges]), strict=True))
+def _arriving(
+    trace: Trace, at_logits: Tensor, records: Iterable[Record]
+) -> Iterator[tuple[Record, Value, Tensor]]:
+    """The gradient at each result of some operations that one reaches: in parts, each with a backward pass of its own.
+
+    All at once would be as large as the run.
+    """
+    places = [(r, v) for r in records for v in r.outputs if v.edge is not None][::-1]
+    most = max(trace.size // PARTS, LEAST)
+    while places:
+        part, size = [], 0
+        while places and (not part or size + places[-1][1].size <= most):
+            part.append(places.pop())
+            size += part[-1][1].size
+        cotangents = _pull(trace.logits, at_logits, [v.edge for _, v in part])
+        for n, (r, v) in enumerate(part):
+            cotangent, cotangents[n] = cotangents[n], None
+            if cotangent is not None:
+                yield r, v, cotangent
 
 
 def _pull(logits: Tensor, cotangent: Tensor, places: list) -> list[Tensor | None]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ...classifier import Classifier
 from ...types import per_example
+from ..record.compare import SCALES
 from ..record.freeze import logits_with, share_through
-from ..record.recorder import record
-from ..record.values import Record, Trace
+from ..record.keeping import Recording, let_go, of
+from ..record.values import Key, Record, Trace
 
 # How often the way is halved: what is left of it is 1/128, in which a kink of a network's size loses nothing. Ours.
 HALVINGS = 7
@@ -24,13 +25,15 @@ class Jump:
 
     **Arguments**
     - `base`, `far`: recorded runs at both ends of the way.
+    - `keys`: the operations that will be asked about.
 
     **Cost**: when it is first asked about, one forward for each halving, one at the end and one recorded; then one for
     each question.
     """
 
-    def __init__(self, classifier: Classifier, base: Trace, far: Trace, *, seed: int):
-        self.classifier, self.base, self.far, self.seed = classifier, base, far, seed
+    def __init__(self, recording: Recording, base: Trace, far: Trace, keys: Collection[Key]):
+        self.recording, self.classifier = recording, recording.classifier
+        self.base, self.far, self.seed, self.keys = base, far, base.seed, keys
 
     @cached_property
     def _piece(self) -> tuple[Trace, Tensor, Tensor] | None:
@@ -47,7 +50,7 @@ class Jump:
             at_b = torch.where(first.reshape(-1, 1), between, at_b)
         if not torch.linalg.vector_norm(at_b - at_a) > JUMP * whole:
             return None
-        return record(self.classifier, a, seed=self.seed), b, at_b
+        return let_go(self.recording(a, seed=self.seed, keep=of(self.keys))), b, at_b
 
     def _logits(self, x: Tensor) -> Tensor:
         return logits_with(self.classifier, x, [], seed=self.seed)
@@ -60,3 +63,15 @@ class Jump:
         keys = {r.key for r in records}
         there = [r for r in trace.records if r.key in keys]
         return share_through(self.classifier, trace, b, at_b, there, seed=self.seed)
+
+
+def chaos(base: Trace, moved: dict[float, Trace]) -> float:
+    """Change of the logits at the smallest move, over that at the largest: near one where the network is chaotic.
+
+    A smooth function gives the ratio of the moves, noise that is seeded by the input gives one.
+    """
+    small, large = (
+        torch.linalg.vector_norm((moved[scale].logits - base.logits).detach().double())
+        for scale in (SCALES[-1], SCALES[0])
+    )
+    return float(small / large) if large > 0 else 0.0

@@ -16,14 +16,16 @@ import torch
 from ...classifier import Classifier
 from ..record.compare import EXCHANGED, SCALES, Twins, changed, decided_otherwise, twins_of, unaccounted
 from ..record.freeze import share_through
+from ..record.keeping import Recording
 from ..record.operations import COPIES, CUTS, EXITS, GRADIENTS, SATURATING, UNSET
-from ..record.values import Record, Trace
+from ..record.values import Key, Record, Trace
 from ..suspect import Group, Suspect, Symptom, base_name, title
 from ..symptoms.dying import SATURATED
 from ..symptoms.lost import CUT, DISCRETE, EFFECT, OPAQUE, ZERO
 from ..symptoms.wrong import WRONG
-from .jump import Jump
-from .slopes import wraps, zero_everywhere
+from .jump import Jump, chaos
+from .runs import Slope
+from .slopes import zero_everywhere
 
 # Least share of the change of the logits that must pass through an operation before losing it counts. Ours.
 NOTABLE = 0.25
@@ -32,15 +34,23 @@ Groups = dict[tuple[Symptom, Group], list[Record]]
 
 
 def lost_gradients(
-    classifier: Classifier, base: Trace, moved: dict[float, Trace], noisy: set[int], *, seed: int, trust: bool
+    recording: Recording,
+    base: Trace,
+    moved: dict[float, Trace],
+    slopes: dict[float, dict[Key, Slope]],
+    noisy: set[int],
+    *,
+    trust: bool,
 ) -> list[Suspect]:
     """The places that lose a gradient which matters.
 
     **Arguments**
+    - `slopes`: as of `Runs`.
     - `noisy`: indices of operations that only draw.
     - `trust`: equal seeds give equal runs, so that shares can be measured.
 
-    **Cost**: one forward per place and move until a move shows a step, and those of `Jump`.
+    **Cost**: one forward per place and move until a move shows a step, and those of `Jump`; one recorded where there is
+    any place.
     """
     groups: Groups = defaultdict(list)
     twins = twins_of(moved)
@@ -51,30 +61,35 @@ def lost_gradients(
             or not any(changed(r, twins[scale].get(r.key)) for scale in moved)
         ):
             continue
-        symptom = _loses(r, classifier)
+        symptom = _loses(r)
         if symptom is ZERO and r.kind == "torch" and base_name(r) in SATURATING:
             symptom = SATURATED  # it has a slope elsewhere
-        if symptom is None and any(wraps(r, twins[scale].get(r.key)) for scale in SCALES):
+        if symptom is None and any(found[r.key].wraps for found in slopes.values() if r.key in found):
             symptom = WRONG
         if symptom is not None:
             groups[symptom, r.group].append(r)
-        if r.switched_off_at is not None and any(v.edge is not None for v in r.inputs):
+        if r.switched_off_at is not None and any(v.carries for v in r.inputs):
             place = r.switched_off_at
             groups[CUT, ("no_grad", place.file or place.module, place.line)].append(r)
-    chaos = _jump(base, moved)
-    jump = Jump(classifier, base, moved[SCALES[0]], seed=seed)
+    ratio = chaos(base, moved)
 
     def weighed(groups: Groups) -> list[Suspect]:
         suspects = []
+        keys = {r.key for records in groups.values() for r in records} if trust else set()
+        numbers = {r.key: r for r in recording.again(base, keys).records}
+        jump = Jump(recording, base, moved[SCALES[0]], keys)
         for (symptom, group), records in groups.items():
-            share = _share(classifier, base, moved, twins, records, jump, seed) if trust else float("nan")
-            if trust and not share > NOTABLE:
-                continue
+            share = float("nan")
+            if trust:
+                there = [numbers[r.key] for r in records if r.key in numbers]
+                share = _share(recording.classifier, base, moved, twins, there, jump)
+                if not share > NOTABLE:
+                    continue
             first = records[0]
             said = title(group[0], first)
-            numbers = {"share": share, "jump": chaos}
             place = first.switched_off_at if group[0] == "no_grad" and first.switched_off_at else first.site
-            suspects.append(Suspect(symptom, said, place, group, first.kind, share, numbers, tuple(records)))
+            seen = {"share": share, "jump": ratio}
+            suspects.append(Suspect(symptom, said, place, group, first.kind, share, seen, tuple(records)))
         return suspects
 
     suspects = weighed(groups)
@@ -99,7 +114,7 @@ def _arrivals(base: Trace, twins: Twins, noisy: set[int]) -> Groups:
         ):
             groups[CUT, r.group].append(r)
     for r, places in unaccounted(base, twins):
-        if r.index not in noisy and any(r.inputs[n].data.is_floating_point() for n in places):
+        if r.index not in noisy and any(r.inputs[n].floating for n in places):
             groups[CUT, r.group].append(r)
     return groups
 
@@ -120,10 +135,10 @@ def _effects(base: Trace, suspects: list[Suspect]) -> list[Suspect]:
         reached = {s.records[0].index}
         for r in base.records[s.records[0].index + 1 :]:
             # Of values and indices, the values are no part of the decision.
-            if not any(v.producer in reached and v.edge is None for v in r.inputs):
+            if not any(v.producer in reached and not v.carries for v in r.inputs):
                 continue
             reached.add(r.index)
-            if any(v.data.is_floating_point() for v in r.outputs):
+            if any(v.floating for v in r.outputs):
                 if r.site.file == s.site.file and r.site.line != s.site.line:
                     statistics = {"decided_at_line": float(s.site.line)}
                     effects.append(
@@ -153,40 +168,28 @@ def _without_echoes(suspects: list[Suspect]) -> list[Suspect]:
     return kept
 
 
-def _loses(r: Record, classifier: Classifier) -> Symptom | None:
+def _loses(r: Record) -> Symptom | None:
     """How this operation loses the gradient of its inputs; None where it does not."""
-    arriving = [v for v in r.inputs if v.edge is not None]
+    arriving = [v for v in r.inputs if v.carries]
     if not arriving or r.name in GRADIENTS:
         return None
     if r.name in CUTS or r.name in EXITS:
         return CUT
-    leaving = [v for v in r.outputs if v.edge is not None]
+    leaving = [v for v in r.outputs if v.carries]
     if not leaving:
-        if any(v.data.is_floating_point() for v in r.outputs):
+        if any(v.floating for v in r.outputs):
             if r.kind == "opaque":
                 return OPAQUE
             return CUT if r.name in COPIES or r.kind == "hook" else ZERO
         return DISCRETE if r.outputs else None
-    if len(leaving) < len(r.outputs) and any(v.edge is None for v in r.outputs):
+    if len(leaving) < len(r.outputs) and any(not v.carries for v in r.outputs):
         return DISCRETE  # indices beside values
     return ZERO if zero_everywhere(r) else None
 
 
 def _raises(r: Record) -> bool:
     """Whether backward hooks raise where a gradient comes back, so that none does."""
-    return bool(r.outputs) and all(v.edge is None for v in r.outputs)
-
-
-def _jump(base: Trace, moved: dict[float, Trace]) -> float:
-    """Change of the logits at the smallest move, over that at the largest: near one where the network is chaotic.
-
-    A smooth function gives the ratio of the moves, noise that is seeded by the input gives one.
-    """
-    small, large = (
-        torch.linalg.vector_norm((moved[scale].logits - base.logits).detach().double())
-        for scale in (SCALES[-1], SCALES[0])
-    )
-    return float(small / large) if large > 0 else 0.0
+    return bool(r.outputs) and all(not v.carries for v in r.outputs)
 
 
 def _share(
@@ -196,7 +199,6 @@ def _share(
     twins: Twins,
     records: list[Record],
     jump: Jump,
-    seed: int,
 ) -> float:
     """Share that passes through, at the smallest move at which it is notable and a step's; NaN where there is none.
 
@@ -207,7 +209,7 @@ def _share(
     for scale in sorted(moved):
         if scale == EXCHANGED and small:
             break
-        share = _share_at(classifier, base, moved[scale], twins[scale], records, seed)
+        share = _share_at(classifier, base, moved[scale], twins[scale], records)
         if share > NOTABLE and (not small or jump.share(records) > NOTABLE):
             return share
         small = small or share <= NOTABLE
@@ -220,7 +222,6 @@ def _share_at(
     trace: Trace,
     twins: Mapping[tuple[str, str, int, int], Record],
     records: list[Record],
-    seed: int,
 ) -> float:
     """Share that passes through at one move; NaN where it moves not both the operation and the logits."""
     if not any(decided_otherwise(r, twins.get(r.key)) for r in records):
@@ -229,7 +230,9 @@ def _share_at(
     if not change > 1e-6 * base.logits.detach().abs().max():
         return float("nan")
     try:
-        return share_through(classifier, base, trace.x.detach(), trace.logits.detach(), records, seed=seed)
+        return share_through(
+            classifier, base, trace.x.detach(), trace.logits.detach(), records, seed=base.seed
+        )
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception:  # the user's code, given something held still that it did not expect

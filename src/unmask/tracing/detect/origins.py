@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...classifier import Classifier
-from ..record.compare import inputs_differ, same
+from ..record.compare import equal, inputs_differ
 from ..record.freeze import logits_with
+from ..record.keeping import Recording
 from ..record.operations import EXITS, UNSET
 from ..record.sites import Frame, Site
 from ..record.values import Record, Trace
@@ -17,12 +18,14 @@ from .runs import Runs
 
 
 def random_origins(
-    classifier: Classifier, base: Trace, other: Trace, x: Tensor, seeds: tuple[int, int]
+    recording: Recording, base: Trace, other: Trace, x: Tensor, seeds: tuple[int, int]
 ) -> list[Origin]:
     """Compares two runs on the same input, under two seeds or, where these do not rule all randomness, under one.
 
-    **Cost**: one forward per origin that can be held still; two for a draw in Python that nobody saw.
+    **Cost**: one forward per origin that can be held still, and one recorded for all of these; two for a draw in Python
+    that nobody saw.
     """
+    classifier = recording.classifier
 
     def by_python(before: Record, after: Record) -> Origin:
         return _python_origin(classifier, x, seeds, base, before, after)
@@ -45,21 +48,25 @@ def random_origins(
             for a, b in zip(before.inputs, after.inputs, strict=True)
             if a.producer < 0 and a.fixed != b.fixed
         ]
-        unknown = [(a, b) for a, b in chosen if not same(a.data, b.data)]
+        unknown = [(a, b) for a, b in chosen if not equal(a, b)]
         if left_torch and (unknown or before.scalars != after.scalars):
             continue
         if before.scalars != after.scalars or unknown:
             draws.append(by_python(before, after))
         elif before.name in UNSET:
             continue
-        elif any(not same(a.data, b.data) for a, b in zip(before.outputs, after.outputs, strict=False)):
+        elif any(not equal(a, b) for a, b in zip(before.outputs, after.outputs, strict=False)):
             if before.kind == "source" or (not before.inputs and before.name in ("tensor", "as_tensor")):
                 draws.append(by_python(before, after))
             else:
                 found.setdefault(before.group, before)
     origins = {(o.site.file, o.site.line): o for o in draws}
+    drawn = []
+    if len(found) + len(draws) > 1:
+        keys = {r.key for r in base.records if r.group in found}
+        drawn = [r for r in recording.again(base, keys).records if r.key in keys]
     for group, first in found.items():
-        held = [r for r in base.records if r.group in found and r.group != group]
+        held = [r for r in drawn if r.group != group]
         effect = float("nan")
         if len(found) + len(draws) > 1:
             logits = logits_with(classifier, x, held, seed=seeds[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..record.compare import Twins, changed, moves, same
+from ..record.compare import Twins, changed, equal, moves
 from ..record.operations import EXITS
 from ..record.values import Record, Trace
 from ..suspect import Group
@@ -22,10 +22,10 @@ def drawn(base: Trace, other: Trace, origins: set[Group], twins: Twins) -> set[i
     found = {r.index for r in base.records if r.group in origins}
     for r in base.records:
         twin = after.get(r.key)
-        if twin is None or len(r.inputs) != 2 or any(v.data.is_floating_point() for v in r.outputs):
+        if twin is None or len(r.inputs) != 2 or any(v.floating for v in r.outputs):
             continue
         noise = [
-            not same(a.data, b.data) and not moves(r, n, twins)
+            not equal(a, b) and not moves(r, n, twins)
             for n, (a, b) in enumerate(zip(r.inputs, twin.inputs, strict=False))
         ]
         if any(noise):
@@ -66,14 +66,14 @@ def beside_the_way(base: Trace, other: Trace, noisy: set[int], twins: Twins) -> 
 
 
 def _gives_no_gradient(r: Record) -> bool:
-    return all(v.edge is None for v in r.outputs) or zero_everywhere(r)
+    return all(not v.carries for v in r.outputs) or zero_everywhere(r)
 
 
 def _samples(r: Record, twin: Record | None) -> bool:
     """Whether equal inputs gave other results under another seed."""
     if twin is None or len(twin.inputs) != len(r.inputs) or not r.outputs:
         return False
-    return all(same(a.data, b.data) for a, b in zip(r.inputs, twin.inputs, strict=True)) and changed(r, twin)
+    return all(equal(a, b) for a, b in zip(r.inputs, twin.inputs, strict=True)) and changed(r, twin)
 
 
 def _matters(r: Record, twins: Twins) -> bool:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
-from ..record.compare import same
+from ..record.compare import equal
 from ..record.values import Record, Value, held
 from ..suspect import base_name
 
@@ -17,9 +14,6 @@ WRAPPING = frozenset(("remainder", "fmod", "frac", "__mod__", "__rmod__"))
 PERIODIC = WRAPPING | {"sin", "cos", "tan"}
 # Least share of the elements that must jump before a remainder counts as a staircase. Ours.
 JUMPING = 0.1
-
-# The gradient of a loss at results of operations of several runs, by their place in autograd's graph.
-Arriving = Mapping[GradientEdge, Tensor | None]
 
 
 def local_vjp(output: Value, inputs: list[Value], cotangent: Tensor) -> list[Tensor] | None:
@@ -41,14 +35,14 @@ def local_vjp(output: Value, inputs: list[Value], cotangent: Tensor) -> list[Ten
     except Exception:  # the user's own backward, or a hook of theirs: it may raise anything
         return None
     carrying = [v for v in inputs if v.edge is not None]
-    return [torch.zeros_like(v.data) if g is None else held(g) for v, g in zip(carrying, found, strict=True)]
+    return [_zeros(v) if g is None else held(g) for v, g in zip(carrying, found, strict=True)]
 
 
 def zero_everywhere(r: Record) -> bool:
     """Whether two random cotangents both come back as exact zeros."""
     for value in r.outputs:
         for _ in range(2):
-            grads = local_vjp(value, r.inputs, torch.randn_like(value.data))
+            grads = local_vjp(value, r.inputs, _noise(value))
             if grads is None or any(bool(g.ne(0).any()) for g in grads):
                 return False
     return True
@@ -59,25 +53,29 @@ def elementwise(r: Record) -> bool:
 
     Products, sums and convolutions are right to first order whatever the scale.
     """
-    live = [v for v in r.inputs if v.edge is not None and (v.producer >= 0 or v.from_input)]
-    return (
-        len(live) == len(r.outputs) == 1
-        and live[0].data.shape == r.outputs[0].data.shape
-        and len(r.inputs) == 1
-    )
+    live = [v for v in r.inputs if v.carries and (v.producer >= 0 or v.from_input)]
+    return len(live) == len(r.outputs) == 1 and live[0].shape == r.outputs[0].shape and len(r.inputs) == 1
 
 
-def _heard(output: Value, arriving: Arriving) -> Tensor:
+def examined(r: Record) -> bool:
+    """Whether a slope or a step of it is looked at, beside the change seen in other runs: then its tensors are kept."""
+    return r.kind != "torch" or base_name(r) in WRAPPING or elementwise(r)
+
+
+def _zeros(v: Value) -> Tensor:
+    return torch.zeros(v.shape, dtype=v.dtype, device=v.device)
+
+
+def _noise(v: Value) -> Tensor:
+    return torch.randn(v.shape, dtype=v.dtype, device=v.device)
+
+
+def _heard(output: Value) -> Tensor:
     """Elements that the loss depends on to first order; all, where its gradient is dead or was cut later."""
-    gradient = arriving.get(output.edge) if output.edge is not None else None
-    everything = torch.ones_like(output.data, dtype=torch.bool)
-    if gradient is None or gradient.shape != output.data.shape:
-        return everything
-    heard = held(gradient) != 0
-    return heard if heard.any() else everything
+    return torch.ones_like(output.data, dtype=torch.bool) if output.heard is None else output.heard
 
 
-def agreement(r: Record, after: Record, arriving: Arriving, *, batch: int) -> float:
+def agreement(r: Record, after: Record, *, batch: int) -> float:
     """Cosine between the change that an operation's own gradient predicts and the change that was seen.
 
     Random cotangents c: `<vjp(c), change of the input>` against `<c, change of the output>`, per example where the
@@ -88,28 +86,28 @@ def agreement(r: Record, after: Record, arriving: Arriving, *, batch: int) -> fl
     predicted: list[Tensor] = []
     seen: list[Tensor] = []
     for a, b in zip(r.inputs, after.inputs, strict=False):
-        if a.edge is None and not same(a.data, b.data):
+        if not a.carries and not equal(a, b):
             return float("nan")  # what it depends on without gradient was lost earlier, and is named there
-    pairs = [(a, b) for a, b in zip(r.inputs, after.inputs, strict=False) if a.edge is not None]
-    if all(same(a.data, b.data) for a, b in pairs):
+    pairs = [(a, b) for a, b in zip(r.inputs, after.inputs, strict=False) if a.carries]
+    if all(equal(a, b) for a, b in pairs):
         return float("nan")
     for before, then in zip(r.outputs, after.outputs, strict=False):
-        if before.edge is None or before.data.shape != then.data.shape or not before.data.numel():
+        if before.edge is None or before.shape != then.shape or not before.shape.numel():
             continue  # of experts, one that no image was sent to has nothing to say
         change = _wide(then.data - before.data)
         rows = batch if change.ndim and len(change) == batch else 1
-        heard = _heard(before, arriving) & _heard(then, arriving)
+        heard = _heard(before) & _heard(then)
         noise = 1e-5 * before.data.abs().double().amax()
         if not ((change.abs() > noise) & heard).any() or not torch.isfinite(change).all():
             continue
         for _ in range(8 if rows > 1 else 32):
             c = (torch.randint(0, 2, change.shape, generator=generator).to(change) * 2 - 1) * heard
-            grads = local_vjp(before, r.inputs, c.to(before.data.dtype))
+            grads = local_vjp(before, r.inputs, c.to(before.dtype))
             if grads is None or len(grads) != len(pairs):
                 return float("nan")
             total: Tensor | float = 0.0
             for grad, (a, b) in zip(grads, pairs, strict=True):
-                if a.data.shape != b.data.shape or grad.shape != a.data.shape:
+                if a.shape != b.shape or grad.shape != a.shape:
                     return float("nan")
                 total = total + _rows(_wide(grad).conj() * _wide(b.data - a.data), rows)
             predicted.append(torch.as_tensor(total).flatten())
@@ -127,7 +125,7 @@ def agreement(r: Record, after: Record, arriving: Arriving, *, batch: int) -> fl
     return float((p @ s) / size) if size > 0 else 0.0
 
 
-def blocked(r: Record, after: Record, arriving: Arriving, *, by_size: bool = False) -> float:
+def blocked(r: Record, after: Record, *, by_size: bool = False) -> float:
     """Share of the elements that changed although their own derivative, a thousandth of the slope seen, denies it.
 
     `by_size`: the share of the squared change instead: a parabola has no slope at its foot either, but little happens
@@ -135,20 +133,35 @@ def blocked(r: Record, after: Record, arriving: Arriving, *, by_size: bool = Fal
     """
     value, made = r.inputs[0], r.outputs[0]
     if made.edge is None or any(
-        a.data.shape != b.data.shape for a, b in ((value, after.inputs[0]), (made, after.outputs[0]))
+        a.shape != b.shape for a, b in ((value, after.inputs[0]), (made, after.outputs[0]))
     ):
         return 0.0
     moved = _wide(after.inputs[0].data - value.data)
     change = _wide(after.outputs[0].data - made.data)
     notable = (change.abs() > 1e-3 * made.data.abs().double().square().mean().sqrt()) & moved.ne(0)
-    notable &= _heard(made, arriving) & _heard(after.outputs[0], arriving)
-    grads = local_vjp(made, r.inputs, torch.randn_like(made.data))
+    notable &= _heard(made) & _heard(after.outputs[0])
+    grads = local_vjp(made, r.inputs, _noise(made))
     if grads is None or not notable.any() or grads[0].shape != notable.shape:
         return 0.0
     slope = (change / moved).abs()
     denied = (grads[0].abs().double() < 1e-3 * slope)[notable].double()
     size = change.abs()[notable].square() if by_size else torch.ones_like(denied)
     return float((denied * size).sum() / size.sum())
+
+
+def wraps(r: Record, after: Record) -> bool:
+    """Whether a remainder jumps in a notable share of its elements: its derivative, always one, knows of no jump.
+
+    `x - x % step` is a staircase, although each of its two operations has an honest derivative.
+    """
+    if base_name(r) not in WRAPPING or not r.inputs[0].carries:
+        return False
+    values = r.inputs[0].data, after.inputs[0].data, r.outputs[0].data, after.outputs[0].data
+    if any(v.shape != values[0].shape for v in values):
+        return False
+    moved, change = values[1] - values[0], values[3] - values[2]
+    jumped = (change - moved).abs() > 1e-2 * moved.abs()
+    return float(jumped[moved != 0].float().mean()) > JUMPING
 
 
 def _wide(values: Tensor) -> Tensor:
@@ -160,18 +173,3 @@ def _rows(products: Tensor, batch: int) -> Tensor:
     if products.ndim and len(products) == batch:
         return products.flatten(1).sum(1) if products.ndim > 1 else products
     return products.sum().reshape(1)
-
-
-def wraps(r: Record, after: Record | None) -> bool:
-    """Whether a remainder jumps in a notable share of its elements: its derivative, always one, knows of no jump.
-
-    `x - x % step` is a staircase, although each of its two operations has an honest derivative.
-    """
-    if after is None or base_name(r) not in WRAPPING or r.inputs[0].edge is None:
-        return False
-    values = r.inputs[0].data, after.inputs[0].data, r.outputs[0].data, after.outputs[0].data
-    if any(v.shape != values[0].shape for v in values):
-        return False
-    moved, change = values[1] - values[0], values[3] - values[2]
-    jumped = (change - moved).abs() > 1e-2 * moved.abs()
-    return float(jumped[moved != 0].float().mean()) > JUMPING

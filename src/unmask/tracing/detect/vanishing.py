@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-import torch
-
 from ...objectives import cross_entropy, margin
-from ..record.compare import same, twins_of
+from ..record.compare import equal, twins_of
 from ..record.sites import Site
-from ..record.values import Record, Trace
+from ..record.values import Record, Trace, digest
 from ..suspect import Group, Suspect, Symptom, title
 from ..symptoms.dying import VANISHED
 from ..symptoms.non_finite import NON_FINITE
@@ -79,19 +77,19 @@ def _explained(s: Suspect, base: Trace, moved: dict[float, Trace], lost: tuple[S
     groups = {found.group for found in lost}
     guilty: set[int] = set()
     for r in base.records:  # and whatever was made of their results
-        if r.group in groups or any(v.edge is None and v.producer in guilty for v in r.inputs):
+        if r.group in groups or any(not v.carries and v.producer in guilty for v in r.inputs):
             guilty.add(r.index)
     by_key = twins_of(moved).values()
 
     def without_way_on(r: Record) -> bool:
         # Masked by a lost decision: where it says no, nothing comes back, and what it lost is named at the decision.
-        if any(v.edge is None and v.producer in guilty for v in r.inputs):
+        if any(not v.carries and v.producer in guilty for v in r.inputs):
             return True
         others = [v for v in r.inputs[1 if r.in_place else 0 :] if v.producer >= 0 or v.from_input]
-        if any(v.edge is not None and v.producer not in guilty for v in others):
+        if any(v.carries and v.producer not in guilty for v in others):
             return False
         return any(v.producer in guilty for v in r.inputs) or any(
-            a.edge is None and not same(a.data, b.data)
+            not a.carries and not equal(a, b)
             for twins in by_key
             if r.key in twins
             for a, b in zip(r.inputs, twins[r.key].inputs, strict=False)
@@ -107,9 +105,9 @@ def _outermost(r: Record) -> Site:
 
 
 def _maker_of_logits(base: Trace) -> Record:
+    said = base.logits.detach()
+    printed = digest(said)
     for r in reversed(base.records):
-        if any(
-            v.data.shape == base.logits.shape and torch.equal(v.data, base.logits.detach()) for v in r.outputs
-        ):
+        if any(v.shape == said.shape and v.dtype == said.dtype and v.print == printed for v in r.outputs):
             return r
     return base.records[-1]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .operations import UNSET
-from .values import Record, Trace, Value
+from .values import Key, Record, Trace, Value
 
 # Fractions of epsilon at which the network is moved. Ours: an attack's steps are between a sixteenth and a quarter.
 SCALES = (1.0, 0.25, 0.0625)
@@ -19,7 +19,7 @@ EXCHANGED = 100.0
 KERNELS = 1e-3
 
 # The operations of each moved run, to be found by name, place and ordinal.
-Twins = Mapping[float, Mapping[tuple[str, str, int, int], Record]]
+Twins = Mapping[float, Mapping[Key, Record]]
 
 
 def twins_of(moved: Mapping[float, Trace]) -> Twins:
@@ -32,23 +32,32 @@ def same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
+def equal(a: Value, b: Value) -> bool:
+    """Whether two values held equal numbers; NaN equals NaN. Where the numbers are gone, their digests tell."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.kept is None or b.kept is None:
+        return a.print == b.print
+    return a.kept is b.kept or same(a.kept, b.kept)
+
+
 def changed(r: Record, after: Record | None) -> bool:
     """Whether an operation gave something else in another run, or was not there."""
     if after is None or len(after.outputs) != len(r.outputs):
         return True  # the path through the code depends on the input
     if r.plain is not None or after.plain is not None:
         return repr(r.plain) != repr(after.plain) or any(
-            not same(a.data, b.data) for a, b in zip(r.inputs, after.inputs, strict=False)
+            not equal(a, b) for a, b in zip(r.inputs, after.inputs, strict=False)
         )
-    return any(not same(a.data, b.data) for a, b in zip(r.outputs, after.outputs, strict=True))
+    return any(not equal(a, b) for a, b in zip(r.outputs, after.outputs, strict=True))
 
 
 def decided_otherwise(r: Record, after: Record | None) -> bool:
     """Whether what an operation gives without a gradient is something else in another run: of sort, the indices."""
-    lost = [n for n, v in enumerate(r.outputs) if v.edge is None]
+    lost = [n for n, v in enumerate(r.outputs) if not v.carries]
     if not lost or after is None or len(after.outputs) != len(r.outputs):
         return changed(r, after)
-    return any(not same(r.outputs[n].data, after.outputs[n].data) for n in lost)
+    return any(not equal(r.outputs[n], after.outputs[n]) for n in lost)
 
 
 def inputs_differ(before: Record, after: Record) -> bool:
@@ -56,7 +65,7 @@ def inputs_differ(before: Record, after: Record) -> bool:
     if len(before.inputs) != len(after.inputs):
         return False
     return any(
-        (a.producer >= 0 or a.from_input) and not same(a.data, b.data)
+        (a.producer >= 0 or a.from_input) and not equal(a, b)
         for a, b in zip(before.inputs, after.inputs, strict=True)
     )
 
@@ -64,7 +73,7 @@ def inputs_differ(before: Record, after: Record) -> bool:
 def moves(r: Record, n: int, twins: Twins) -> bool:
     """Whether the n-th tensor that an operation gets depends on the network's input."""
     found = [run[r.key] for run in twins.values() if r.key in run]
-    return any(len(t.inputs) <= n or not same(r.inputs[n].data, t.inputs[n].data) for t in found)
+    return any(len(t.inputs) <= n or not equal(r.inputs[n], t.inputs[n]) for t in found)
 
 
 def unaccounted(base: Trace, twins: Twins) -> Iterator[tuple[Record, list[int]]]:
@@ -87,7 +96,7 @@ def unaccounted(base: Trace, twins: Twins) -> Iterator[tuple[Record, list[int]]]
 
 def _graph(value: Value) -> bool:
     """Whether an operation made it, if one that nobody sees, such as `as_subclass`."""
-    return value.edge is not None and not value.edge.node.name().endswith("AccumulateGrad")
+    return value.carries and not value.leaf
 
 
 def _unset(base: Trace, value: Value) -> bool:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ...classifier import Classifier, seeded
 from ...errors import ModelFailed
 from .draws import generator_states
-from .recorder import record
+from .keeping import Recording
+from .recorder import Keep
 from .values import Trace, constant, memory_of
 
 # What tells a tensor apart from another, and from itself before it was written into.
@@ -28,12 +29,14 @@ class Pass:
     - `states`: of the generators of torch, Python and NumPy after the pass.
     - `overwritten`: weights and buffers that the pass wrote into or put in place of others, by name.
     - `memory`: where these are stored, as of `record`.
+    - `seed`: under which it ran.
     """
 
     logits: Tensor
     states: tuple[Any, ...]
     overwritten: dict[str, Tensor]
     memory: frozenset[int]
+    seed: int = 0
 
 
 def plain_pass(classifier: Classifier, x: Tensor, *, seed: int) -> Pass:
@@ -53,35 +56,41 @@ def plain_pass(classifier: Classifier, x: Tensor, *, seed: int) -> Pass:
                 raise
             with torch.no_grad(), seeded(seed, x.device):
                 outputs = classifier._checked(x.clone())
-                return _left_behind(
-                    classifier, before, classifier.as_logits(outputs).logits, generator_states()
-                )
-        return _left_behind(classifier, before, classifier.as_logits(outputs).logits, generator_states())
+                return _left_behind(classifier, before, classifier.as_logits(outputs).logits, seed)
+        return _left_behind(classifier, before, classifier.as_logits(outputs).logits, seed)
 
 
-def checked(classifier: Classifier, x: Tensor, plain: Pass, *, seed: int, uncut: bool) -> tuple[Trace, str]:
+def checked(recording: Recording, x: Tensor, plain: Pass, *, keep: Keep | None = None) -> tuple[Trace, str]:
     """A recorded run, and what it does otherwise than `plain`, in words; "" where it does the same.
 
     **Cost**: one forward; another plain one where they differ: what differs from itself cannot be recorded better.
     """
+    classifier = recording.classifier
     before = _marks(classifier.network)
-    trace = record(classifier, x, seed=seed, uncut=uncut, written=plain.memory)
-    recorded = _left_behind(classifier, before, trace.logits, trace.states)
+    trace = recording(x, seed=plain.seed, keep=keep)
+    recorded = _left_behind(classifier, before, trace.logits, plain.seed, trace.states)
     difference = _difference(plain, recorded)
-    if difference and not _difference(plain, plain_pass(classifier, x, seed=seed)):
+    if difference and not _difference(plain, plain_pass(classifier, x, seed=plain.seed)):
         return trace, difference
     return trace, ""
 
 
-def _left_behind(classifier: Classifier, before: dict[str, Mark], logits: Tensor, states: Any) -> Pass:
+def _left_behind(
+    classifier: Classifier,
+    before: dict[str, Mark],
+    logits: Tensor,
+    seed: int,
+    states: tuple[Any, ...] | None = None,
+) -> Pass:
+    states = generator_states() if states is None else states
     changed = {
         name: tensor
         for name, tensor in _stored(classifier.network).items()
         if before.get(name) != _mark(tensor)
     }
     memory = frozenset(_mark(tensor)[1] for tensor in changed.values()) - {0}
-    copies = {name: constant(tensor) for name, tensor in changed.items()}
-    return Pass(logits.detach().clone(), states, copies, memory)
+    copies = {name: constant(tensor).clone() for name, tensor in changed.items()}
+    return Pass(logits.detach().clone(), states, copies, memory, seed)
 
 
 def _difference(one: Pass, two: Pass) -> str:

@@ -15,9 +15,7 @@ from .intercept import Interceptor
 from .operations import WRITES, tensors_in
 from .recorder import group_of, run_network
 from .sites import module_names, site, stack
-from .values import Record, Trace
-
-Key = tuple[str, str, int, int]
+from .values import Key, Record, Trace
 
 
 class Freezer(Interceptor):
@@ -49,12 +47,12 @@ class Freezer(Interceptor):
             return result
         replaced = {}
         mixed = any(
-            v.edge is None for v in old.outputs
+            not v.carries for v in old.outputs
         )  # of sort and topk, only the indices lose the gradient
         for tensor, value in zip(made, old.outputs, strict=True):
-            if mixed and value.edge is not None:
+            if mixed and value.carries:
                 continue
-            if old.in_place and tensor.shape != value.data.shape:
+            if old.in_place and tensor.shape != value.shape:
                 return result
             if old.in_place:
                 with torch.no_grad():

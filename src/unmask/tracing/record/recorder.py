@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
+from torch.utils.weak import TensorWeakRef
 
 from ...checkpointing import differentiable_checkpoints
 from ...classifier import Classifier, lent, seeded
 from ...types import Outputs
-from .compare import same
+from .compare import equal
 from .draws import generator_states, watching_draws
 from .graph_hooks import watching_saves
 from .intercept import Interceptor
@@ -33,9 +34,18 @@ from .operations import (
     scalars_in,
     tensors_in,
 )
+from .operations import written as may_write
 from .shadows import Shadows
 from .sites import Site, module_names, site, site_of_hook, stack
-from .values import Record, Trace, Value, constant, edge_of, held, memory_of
+from .values import Record, Trace, Value, constant, edge_of, held, memory_of, value_of, weight_of
+
+# Of which operations the tensors are kept that they were given and gave; of the others, digests.
+Keep = Callable[[Record], bool]
+
+
+def everything(_: Record) -> bool:
+    """Keeps the tensors of every operation: several times what a backward pass needs."""
+    return True
 
 
 class Recorder(Interceptor):
@@ -47,9 +57,18 @@ class Recorder(Interceptor):
     **Arguments**
     - `uncut`: False records the graph that the user's code leaves, cuts and hooks included, and nothing beside it.
     - `written`: as of `record`.
+    - `keep`: asked about each operation once it is recorded.
     """
 
-    def __init__(self, network: Any, x: Tensor, *, uncut: bool = True, written: Collection[int] = ()):
+    def __init__(
+        self,
+        network: Any,
+        x: Tensor,
+        *,
+        uncut: bool = True,
+        written: Collection[int] = (),
+        keep: Keep = everything,
+    ):
         super().__init__()
         self.keeps_inference_mode = not uncut
         self.records: list[Record] = []
@@ -62,7 +81,10 @@ class Recorder(Interceptor):
         stored = (*network.parameters(), *network.buffers()) if isinstance(network, nn.Module) else ()
         # Weights that the network leaves alone are looked at where they are.
         self._kept = {id(t) for t in stored if memory_of(t) and memory_of(t) not in written}
-        self._now: dict[int, Value] = {id(x): Value(-1, held(x), edge_of(x), x._version, from_input=True)}
+        self._keep = keep
+        self._now: dict[int, Value] = {id(x): value_of(x, -1, edge_of(x), from_input=True)}
+        self._there: dict[int, TensorWeakRef] = {id(x): TensorWeakRef(x)}
+        # What came from elsewhere, or was written into: its identity, or its address, must stay its own.
         self._alive: list[Tensor] = [x]
         self._writers: dict[int, int] = {}  # of memory: the last operation that wrote into it
         self._lent: set[int] = set()  # memory that others can write into unseen
@@ -74,27 +96,43 @@ class Recorder(Interceptor):
     def _edge(self, tensor: Tensor) -> GradientEdge | None:
         return edge_of(self.shadows.of(tensor))
 
+    def _known(self, tensor: Tensor) -> Value | None:
+        """What is known of a tensor, unless it was known of another one whose identity it has inherited."""
+        there = self._there.get(id(tensor))
+        if there is not None and there() is tensor:
+            return self._now[id(tensor)]
+        self._seen_at.pop(id(tensor), None)
+        return None
+
+    def _remember(self, tensor: Tensor, value: Value) -> None:
+        self._now[id(tensor)], self._there[id(tensor)] = value, TensorWeakRef(tensor)
+
     def _value(self, tensor: Tensor) -> Value:
-        value = self._now.get(id(tensor))
+        value = self._known(tensor)
         writer = self._writers.get(memory_of(tensor), -1) if self._writers else -1
         if writer >= 0 and writer > (
             self._seen_at.get(id(tensor), -1)
         ):  # in another name for the same memory
-            value = Value(writer, held(tensor), self._edge(tensor), tensor._version)
+            value = value_of(tensor, writer, self._edge(tensor))
         elif value is None:
-            data = tensor.detach() if id(tensor) in self._kept else constant(tensor)
-            value = Value(-1, data, self._edge(tensor), tensor._version, fixed=id(tensor))
+            edge = self._edge(tensor)
+            self._alive.append(tensor)
+            if id(tensor) in self._kept:
+                value = weight_of(tensor, edge)
+            else:
+                value = replace(
+                    value_of(constant(tensor), -1, edge), version=tensor._version, fixed=id(tensor)
+                )
         elif value.version != tensor._version:  # written through a view
-            value = Value(value.producer, held(tensor), self._edge(tensor), tensor._version)
+            value = value_of(tensor, value.producer, self._edge(tensor))
         elif self._overwritten(tensor, value):
-            value = Value(-1, held(tensor), self._edge(tensor), tensor._version, fixed=id(tensor))
+            value = value_of(tensor, -1, self._edge(tensor), fixed=id(tensor))
         elif value.edge is None and tensor.requires_grad:  # made a leaf of its own since
             value = replace(value, edge=self._edge(tensor))
         else:
             return value
-        self._now[id(tensor)] = value
+        self._remember(tensor, value)
         self._seen_at[id(tensor)] = len(self.records) - 1
-        self._alive.append(tensor)
         return value
 
     def on_question(self, name: str, tensor: Tensor) -> None:
@@ -107,7 +145,7 @@ class Recorder(Interceptor):
     def _overwritten(self, tensor: Tensor, value: Value) -> bool:
         """Whether somebody wrote into it past torch, which keeps count of its own writes alone."""
         memory = memory_of(tensor)
-        return memory != 0 and memory in self._lent and not same(held(tensor), value.data)
+        return memory != 0 and memory in self._lent and not equal(value_of(tensor, -1, None), value)
 
     def on_call(
         self, kind: str, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -124,7 +162,14 @@ class Recorder(Interceptor):
         if name == "_set_grad_enabled":
             self._switch(bool(args[0]), where)
             return func(*args, **kwargs)
-        inputs = [self._value(t) for t in lenders(name, args, kwargs)]
+        given = list(lenders(name, args, kwargs))
+        inputs = [self._value(t) for t in given]
+        # What may be written into is copied before; whether that is kept can only be told afterwards.
+        before = (
+            [held(t) for t in given]
+            if kind != "torch" or name in WRITES or may_write(name, args, kwargs)
+            else given
+        )
         scalars = tuple(scalars_in((args, kwargs)))
         # Written into a view, the gradient goes on to its base: autograd replaces the view's own place in the graph.
         target = self.shadows.of(args[0]) if args and isinstance(args[0], Tensor) else None
@@ -133,17 +178,18 @@ class Recorder(Interceptor):
         in_place = name in WRITES or (
             bool(args) and isinstance(args[0], Tensor) and (result is args[0] or result is kwargs.get("out"))
         )
-        if in_place and name not in FILLS and base_edge is not None and inputs[0].edge is not None:
+        if in_place and name not in FILLS and base_edge is not None and inputs[0].carries:
             inputs[0] = replace(inputs[0], edge=base_edge)
         made = [args[0]] if name in WRITES else list(tensors_in(result))
         if name == "backward":
             made = [leaf.grad for leaf in self.shadows.graded(args[0]) if leaf.grad is not None]
-        reached = name not in GRADIENTS and (kind == "source" or any(v.edge is not None for v in inputs))
+        reached = name not in GRADIENTS and (kind == "source" or any(v.carries for v in inputs))
         index = len(self.records)
         lost = name in APPLIED or (kind == "hook" and name != "register_hook" and self._raises(made, inputs))
         outputs = [self._output(tensor, index, reached, lost, kind) for tensor in made]
         if in_place and made and memory_of(made[0]):
             self._writers[memory_of(made[0])] = index
+            self._alive.append(made[0])
         if kind == "source" or (name in COPIES and not inputs):
             self._lent |= {memory_of(tensor) for tensor in made}
         base = group_of(name, where)
@@ -151,24 +197,25 @@ class Recorder(Interceptor):
         hook = site_of_hook(func.hooked) if hasattr(func, "hooked") else None  # type: ignore[attr-defined]
         if hook is not None:
             where = replace(where, file=hook[0], line=hook[1])
-        self.records.append(
-            Record(
-                index,
-                kind,
-                name,
-                func,
-                frames,
-                where,
-                inputs,
-                outputs,
-                scalars,
-                plain=_copied(result) if name in EXITS else None,
-                in_place=in_place,
-                switched_off_at=None if torch.is_grad_enabled() else self._off_at,
-                saved_by_hooks=self._saving > 0,
-                key=(*base, ordinal),
-            )
+        found = Record(
+            index,
+            kind,
+            name,
+            frames,
+            where,
+            inputs,
+            outputs,
+            scalars,
+            plain=_copied(result) if name in EXITS else None,
+            in_place=in_place,
+            switched_off_at=None if torch.is_grad_enabled() else self._off_at,
+            saved_by_hooks=self._saving > 0,
+            key=(*base, ordinal),
         )
+        self.records.append(found)
+        if self._keep(found):
+            for value, tensor in zip((*inputs, *outputs), (*before, *made), strict=True):
+                value.keep(tensor)
         return result
 
     def _output(self, tensor: Tensor, index: int, reached: bool, lost: bool, kind: str) -> Value:
@@ -178,14 +225,13 @@ class Recorder(Interceptor):
         # A hook is not asked: what it does with a gradient that was none of its own would stay.
         refused = kind != "hook" and shadow.grad_fn is not None and _refuses(shadow)
         lost = numbers and reached and (refused or lost or not shadow.requires_grad)
-        value = Value(index, held(tensor), None if lost else edge_of(shadow), tensor._version)
-        self._now[id(tensor)] = value
+        value = value_of(tensor, index, None if lost else edge_of(shadow))
+        self._remember(tensor, value)
         if lost:
             self._inside += 1  # ours, not the user's function
-            self._now[id(tensor)] = replace(value, edge=edge_of(self.shadows.root(tensor)))
+            self._remember(tensor, replace(value, edge=edge_of(self.shadows.root(tensor))))
             self._inside -= 1
         self._seen_at[id(tensor)] = index
-        self._alive.append(tensor)
         return value
 
     def _raises(self, made: list[Tensor], inputs: list[Value]) -> bool:
@@ -225,7 +271,7 @@ class Recorder(Interceptor):
             )
         finally:
             self._inside -= 1
-        self._now[id(tensor)] = replace(before, producer=len(self.records) - 1)
+        self._remember(tensor, replace(before, producer=len(self.records) - 1))
 
     def saw_hooks(self, more: int) -> None:
         """Notes where blocks of the user's begin and end that have a say in what is saved for the way back."""
@@ -305,12 +351,18 @@ def run_network(classifier: Classifier, x: Tensor) -> Tensor:
 
 
 def record(
-    classifier: Classifier, x: Tensor, *, seed: int, uncut: bool = True, written: Collection[int] = ()
+    classifier: Classifier,
+    x: Tensor,
+    *,
+    seed: int,
+    uncut: bool = True,
+    written: Collection[int] = (),
+    keep: Keep = everything,
 ) -> Trace:
     """Runs the network once on `x`, with gradient, under a seed.
 
     **Arguments**
-    - `uncut`: as of `Recorder`.
+    - `uncut`, `keep`: as of `Recorder`.
     - `written`: the memory (`untyped_storage().data_ptr()`) of weights that the network overwrites in each pass: what
       the graph needs of them is copied, so that it outlives the next pass.
 
@@ -319,18 +371,18 @@ def record(
     classifier.meter.forwards += len(x)
     classifier.put_back()
     leaf = x.detach().clone().requires_grad_()
-    recorder, logits, states = _recorded(classifier, lent(leaf), seed, uncut, written)
-    return Trace(recorder.records, logits, leaf, recorder.draws, states, recorder.differentiates)
+    recorder, logits, states = _recorded(classifier, lent(leaf), seed, uncut, written, keep)
+    return Trace(recorder.records, logits, leaf, recorder.draws, states, recorder.differentiates, seed)
 
 
 def _recorded(
-    classifier: Classifier, given: Tensor, seed: int, uncut: bool, written: Collection[int]
+    classifier: Classifier, given: Tensor, seed: int, uncut: bool, written: Collection[int], keep: Keep
 ) -> tuple[Recorder, Tensor, tuple[Any, ...]]:
     def packed(tensor: Tensor) -> Tensor:
         return tensor.clone() if tensor.untyped_storage().data_ptr() in written else tensor
 
     saved = torch.autograd.graph.saved_tensors_hooks(packed, lambda t: t) if written else nullcontext()
-    recorder = Recorder(classifier.network, given, uncut=uncut, written=written)
+    recorder = Recorder(classifier.network, given, uncut=uncut, written=written, keep=keep)
     with torch.enable_grad(), seeded(seed, given.device), saved:
         with (
             watching_draws(recorder.saw_draw),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from ..record.values import Record
-from ..suspect import Analysis, Asks, Suspect
+from ..record.values import Record, Trace
+from ..suspect import FROM_INPUT, Analysis, Asks, Suspect
 from .likeness import best_end, dependents, main_input, source_of
 from .rules import INPUT, Bridge
+
+# How many operations after a suspect a region may end at. Ours.
+REGION = 60
 
 
 def regions_across(analysis: Analysis, guilty: list[Suspect]) -> dict[Bridge, float]:
@@ -31,7 +36,7 @@ def _region_bridge(analysis: Analysis, first: Record) -> tuple[Bridge, float] | 
     source = source_of(analysis, value)
     if source is None:
         return None
-    ends = [first, *dependents(analysis.base.records, first.index)[:60]]
+    ends = [first, *dependents(analysis.base.records, first.index)[:REGION]]
     best = best_end(value.data, ends)
     if best is None:
         return None
@@ -45,6 +50,22 @@ def way_round(analysis: Analysis, guilty: list[Suspect]) -> dict[Bridge, float]:
     An optimiser inside the network, for instance, moves a parameter that only holds the same numbers as the image.
     """
     base = analysis.base
+    if FROM_INPUT in analysis.leading:
+        return {}
+    cuts = {r.index: r for s in guilty if s.symptom.asks is Asks.REOPEN for r in s.records}
+    for n in sorted(cuts, reverse=True):
+        best = best_end(base.x.detach(), [cuts[n]])
+        if best is not None and n in analysis.leading:
+            end, correlation, slope, fit = best
+            return {Bridge(INPUT, end.group, slope, fit=fit): correlation}
+    return {}
+
+
+def leading(base: Trace, suspects: Iterable[Suspect]) -> frozenset[int]:
+    """The cuts behind which a gradient of the logits arrives: indices of operations, or `FROM_INPUT` alone.
+
+    Nothing where no cut is suspected.
+    """
 
     def leads_on(place: GradientEdge | None) -> bool:
         if place is None or not base.logits.requires_grad:
@@ -52,12 +73,7 @@ def way_round(analysis: Analysis, guilty: list[Suspect]) -> dict[Bridge, float]:
         (whole,) = torch.autograd.grad(base.logits.sum(), (place,), retain_graph=True, allow_unused=True)
         return whole is not None and bool(whole.any())
 
-    if leads_on(get_gradient_edge(base.x)):
-        return {}
-    cuts = {r.index: r for s in guilty if s.symptom.asks is Asks.REOPEN for r in s.records}
-    for n in sorted(cuts, reverse=True):
-        best = best_end(base.x.detach(), [cuts[n]])
-        if best is not None and leads_on(cuts[n].outputs[0].edge):
-            end, correlation, slope, fit = best
-            return {Bridge(INPUT, end.group, slope, fit=fit): correlation}
-    return {}
+    cuts = {r.index: r for s in suspects if s.symptom.asks is Asks.REOPEN for r in s.records}
+    if cuts and leads_on(get_gradient_edge(base.x)):
+        return frozenset((FROM_INPUT,))
+    return frozenset(n for n, r in cuts.items() if r.outputs and leads_on(r.outputs[0].edge))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..record.compare import twins_of, unaccounted
+from ..record.compare import equal, twins_of, unaccounted
 from ..record.operations import COPIES, CUTS, EXITS, WRITES
 from ..record.values import Record, Trace
 from ..suspect import Analysis
@@ -21,6 +21,8 @@ from .rules import INPUT, Bridge, Group
 
 # Most operations among which the two ends of a trip are looked for. Ours.
 LOOKED_AT = 300
+# How many operations after the place where tensors come back one of them may be like what left. Ours.
+BEYOND = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,10 @@ class Crossing:
         arrived = [r.outputs[0] if self.argument is None else r.inputs[self.argument] for r in back]
         return left, [v.data for v in arrived]
 
+    def ended_by(self, r: Record) -> bool:
+        """Whether `ends` looks at an operation."""
+        return r.group in (self.source, self.first.group, (self.last or self.first).group)
+
     def bridge(self, stand_in: Callable[[Tensor], Tensor]) -> Bridge:
         """The whole crossing differentiated as `stand_in`."""
         target = (self.last or self.first).group
@@ -77,7 +83,7 @@ def trips_across(analysis: Analysis) -> dict[Bridge, float]:
 def exit_crossing(analysis: Analysis) -> Crossing | None:
     """Connects the tensors that left torch with those that came back, by their number."""
     records = analysis.base.records
-    exits = [r for r in records if r.name in EXITS and r.inputs and r.inputs[0].data.is_floating_point()]
+    exits = [r for r in records if r.name in EXITS and r.inputs and r.inputs[0].floating]
     moved = [{r.key: r for r in trace.records} for trace in analysis.moved.values()]
 
     def changed(r: Record, n: int, made: bool) -> bool:
@@ -85,9 +91,7 @@ def exit_crossing(analysis: Analysis) -> Crossing | None:
         for by_key in moved:
             after = by_key.get(r.key)
             values = [] if after is None else (after.outputs if made else after.inputs)
-            if n < len(values) and (
-                values[n].data.shape != before.data.shape or not torch.equal(values[n].data, before.data)
-            ):
+            if n < len(values) and not equal(values[n], before):
                 return True
         return False
 
@@ -129,29 +133,33 @@ def _exit_bridge(analysis: Analysis) -> tuple[Bridge, float] | None:
             return Bridge(
                 crossing.source, first.group, alike[1], 0, pairing, alike[2], crossing.argument
             ), alike[0]
-    best = best_end(data, [first, *dependents(analysis.base.records, first.index)[:20]])
+    best = best_end(data, [first, *dependents(analysis.base.records, first.index)[:BEYOND]])
     if best is None:
         return None
     end, correlation, slope, fit = best
     return Bridge(crossing.source, end.group, slope, 0, pairing, fit), correlation
 
 
-def _found_again(analysis: Analysis) -> tuple[Bridge, float] | None:
-    """The identity across a trip on which nothing was seen: to what came back, from what it is most like.
-
-    What came back is known by its first use: an operation that is given something which depends on the input although
-    no operation made it from the input.
-    """
+def arrivals(analysis: Analysis) -> list[tuple[Record, list[int]]]:
+    """Operations that are given something which depends on the input although no operation made it from the input."""
     base = analysis.base
-    arrivals = [
+    found = [
         (r, places)
         for r, places in unaccounted(base, twins_of(analysis.moved))
         # What is optimised inside the network needs its own gradient: a stand-in would take it away.
         if r.name not in WRITES
-        and (r.name in CUTS or not base.differentiates or all(r.inputs[n].edge is None for n in places))
+        and (r.name in CUTS or not base.differentiates or not any(r.inputs[n].carries for n in places))
     ]
+    return found[:LOOKED_AT]
+
+
+def _found_again(analysis: Analysis) -> tuple[Bridge, float] | None:
+    """The identity across a trip on which nothing was seen: to what came back, from what it is most like.
+
+    What came back is known by its first use, among the `arrivals`.
+    """
     best: tuple[tuple[float, int], Bridge] | None = None
-    for r, places in arrivals[:LOOKED_AT]:
+    for r, places in arrivals(analysis):
         argument = places[0] if len(places) == 1 else None  # many, as in a stack of images: its result, then
         ends = [r.inputs[places[0]]] if argument is not None else r.outputs[:1]
         for end in ends:
@@ -172,11 +180,9 @@ def _most_like(
     base = analysis.base
     made = [(INPUT, 0, base.x.detach())]
     for r in base.records[max(0, before - LOOKED_AT) : before]:
-        made += [(r.group, n, v.data) for n, v in enumerate(r.outputs) if v.edge is not None]
+        made += [(r.group, n, v.data) for n, v in enumerate(r.outputs) if v.carries and v.floating]
     best = None
     for group, n, value in made:
-        if not value.is_floating_point():
-            continue
         alike = likeness(value, data.to(value.dtype))
         if alike is not None and alike[0] > ALIKE and (best is None or alike[0] > best[2][0] - 0.005):
             best = group, n, alike
@@ -187,6 +193,6 @@ def _unseen_argument(r: Record, changed: Callable[[Record, int, bool], bool]) ->
     """Place among the tensor arguments of one that no operation made, although it depends on the input."""
     for n, v in enumerate(r.inputs):
         # What asks for a gradient itself is optimised inside the network: a stand-in would take its gradient away.
-        if v.producer < 0 and not v.from_input and v.fixed and v.edge is None and changed(r, n, False):
+        if v.producer < 0 and not v.from_input and v.fixed and not v.carries and changed(r, n, False):
             return n
     return None

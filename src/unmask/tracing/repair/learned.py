@@ -111,7 +111,7 @@ def _back_as_numbers(analysis: Analysis, crossing: Crossing) -> Crossing | None:
     if crossing.argument is not None:
         return crossing
     following = [crossing.first, *dependents(analysis.base.records, crossing.first.index)[:8]]
-    end = next((r for r in following if r.outputs and r.outputs[0].data.is_floating_point()), None)
+    end = next((r for r in following if r.outputs and r.outputs[0].floating), None)
     if end is None:
         return None
     crossing = replace(crossing, last=end)
@@ -152,7 +152,7 @@ def _observe(
         seen = []
         for part in x.split(batch_size):
             # Another seed each time: of a random part, the mean over its draws is learnt.
-            pair = _examples(crossing, record(classifier, part, seed=seed + copy))
+            pair = _examples(crossing, record(classifier, part, seed=seed + copy, keep=crossing.ended_by))
             if pair is None:
                 return None
             seen.append(pair)

@@ -7,6 +7,7 @@ import itertools
 import torch
 from torch import Tensor
 
+from ..record.compare import equal
 from ..record.values import Record, Value
 from ..suspect import Analysis
 from .rules import INPUT, Group, fitted
@@ -17,7 +18,7 @@ ALIKE = 0.3
 
 def main_input(record: Record) -> Value | None:
     """The input that the operation transforms: the first that carries a gradient."""
-    return next((v for v in record.inputs if v.edge is not None and v.data.is_floating_point()), None)
+    return next((v for v in record.inputs if v.carries and v.floating), None)
 
 
 def dependents(records: list[Record], start: int) -> list[Record]:
@@ -39,7 +40,7 @@ def source_of(analysis: Analysis, value: Value) -> tuple[Group, int] | None:
         return None
     producer = analysis.base.records[value.producer]
     for n, made in enumerate(producer.outputs):
-        if made.data.shape == value.data.shape and torch.equal(made.data, value.data):
+        if equal(made, value):
             return producer.group, n
     return None
 
@@ -52,10 +53,10 @@ def best_end(
     runs = [{r.key: r for r in trace.records} for trace in analysis.draws] if analysis else []
     for end in ends:
         for n, made in enumerate(end.outputs):
-            if not made.data.is_floating_point():
+            if not made.floating:
                 continue
             twins = [run[end.key].outputs[n].data for run in runs if end.key in run]
-            twins = [t for t in twins if t.shape == made.data.shape]
+            twins = [t for t in twins if t.shape == made.shape]
             made_data = torch.stack(twins).mean(0) if twins else made.data
             alike = likeness(data, made_data)
             if alike is None or alike[0] <= ALIKE:

@@ -171,7 +171,7 @@ def _rule(s: Suspect) -> tuple[Rule | None, str]:
             return Gain(gain), f"gain reduced to {gain:.2g} in the backward pass"
         return None, ""
     if name in SMOOTH:
-        width = typical_width(name, [v.data for v in s.records[0].inputs if v.data.is_floating_point()])
+        width = typical_width(name, [v.data for v in s.records[0].inputs if v.floating])
         return Smooth(width), f"smooth stand-in of width {width:.2g}"
     if _changes_shape(s):
         return Measure(), "a slope measured on this operation alone"
@@ -182,7 +182,7 @@ def _changes_shape(s: Suspect) -> bool:
     """Whether the identity cannot stand in for an operation's first result."""
     value = main_input(s.records[0])
     made = s.records[0].outputs
-    return value is None or not made or made[0].data.shape != value.data.shape
+    return value is None or not made or made[0].shape != value.shape
 
 
 def _gain(s: Suspect) -> float:
@@ -208,30 +208,25 @@ def _undefended(analysis: Analysis) -> tuple[list[Bridge], dict[Group, Rule]]:
         if (
             value is not None
             and r.outputs
-            and r.outputs[0].data.shape == value.data.shape
+            and r.outputs[0].shape == value.shape
             and r.name.endswith("dropout")
         ):
             straight[r.group] = PassThrough()
             continue
         tainted = {r.index}
         for later in dependents(records, r.index)[:30]:
-            clean = [v for v in later.inputs if v.producer not in tainted and v.edge is not None]
+            clean = [v for v in later.inputs if v.producer not in tainted and v.carries]
             tainted.add(later.index)
-            made = later.outputs[0].data if later.outputs else None
+            made = later.outputs[0] if later.outputs else None
             match = next(
                 (
                     v
                     for v in clean
-                    if (made is not None and v.data.shape == made.shape and v.producer != -1) or v.from_input
+                    if (made is not None and v.shape == made.shape and v.producer != -1) or v.from_input
                 ),
                 None,
             )
-            if (
-                match is None
-                or made is None
-                or not made.is_floating_point()
-                or match.data.shape != made.shape
-            ):
+            if match is None or made is None or not made.floating or match.shape != made.shape:
                 continue
             source = source_of(analysis, match)
             if source is None:
