@@ -16,7 +16,7 @@ STEPS = [
     {"attacks", "defenses", "zoo", "data", "sources", "claim", "target", "remedies"},
     {"diagnostics", "bounds", "training"},
     {"audit"},
-    {"report"},
+    {"report", "reproducing"},
     {"cli", "testing", "__main__"},
 ]
 LEVEL = {room: n for n, step in enumerate(STEPS) for room in step}

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -20,9 +20,10 @@ from torch import nn
 
 from unmask.bounds import Bracketing, Brackets, Clever, NearestSearch
 from unmask.classifier import Classifier
-from unmask.data import load
+from unmask.data import Data, load
 from unmask.errors import UnusableInput
 from unmask.randomness import Streams
+from unmask.reproducing.request import Request
 from unmask.threat import L2, Linf, ThreatModel
 from unmask.training import Standard
 from unmask.zoo import CNN
@@ -55,19 +56,27 @@ QUICK = Scale(4, 20, 32, 0.3, 2.0, 12)
 class Story:
     """The fragile network, the images, and every model that hides its slope.
 
-    **Arguments**
-    - `quick`: a small CNN on digits, trained in seconds; else `mnist_lenet5` of the folder `models` beside the one
-      that UNMASK_DATA names.
+    `mnist_lenet5` of the folder `models` beside the one that UNMASK_DATA names, or a small CNN on digits, trained in
+    seconds.
     """
 
-    def __init__(self, quick: bool, seed: int):
-        self.scale = QUICK if quick else FULL
-        self.seed = seed
-        self.network = _digits_network() if quick else _mnist_network()
-        data = load("digits" if quick else "mnist", split="test", examples=4 * self.scale.images)
+    def __init__(self, request: Request):
+        self.request, self.seed = request, request.seed
+        self.scale = request.scaled(QUICK if request.quick else FULL, examples=("images",), steps=("steps",))
+
+    @cached_property
+    def network(self) -> nn.Module:
+        return (_digits_network() if self.request.quick else _mnist_network()).to(self.request.device)
+
+    @cached_property
+    def images(self) -> Data:
+        """The first ones that the network gets right."""
+        name, size = ("digits", 8) if self.request.quick else ("mnist", 28)
+        count = 4 * self.scale.images
+        data = self.request.load(name, split="test", examples=count, shape=(1, size, size))
         with torch.no_grad():
             right = (self.network(data.x).argmax(1) == data.y).nonzero()[:, 0][: self.scale.images]
-        self.x, self.y, self.index = data.x[right], data.y[right], data.index[right]
+        return data[right]
 
     def bracket(self, model: nn.Module, threat: ThreatModel) -> Row:
         """Median CLEVER score and attack distance, how many scores lie at or above it, and how those are marked."""
@@ -77,9 +86,9 @@ class Story:
             search=NearestSearch(steps=scale.steps, restarts=1, targets=4),
             methods=(),
         )
-        streams = Streams.seeded(self.seed, self.index, "clever")
+        streams = Streams.seeded(self.seed, self.images.index, "clever")
         classifier = Classifier(model, deterministic=True)
-        found = bracketing.run(classifier, self.x, self.y, threat, generator=streams)
+        found = bracketing.run(classifier, self.images.x, self.images.y, threat, generator=streams)
         return _row(found)
 
     def linf(self) -> ThreatModel:

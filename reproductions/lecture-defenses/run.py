@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from unmask.reproducing.request import Request
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 import benches
@@ -25,14 +27,16 @@ TABLES = {"shattered": shattered, "detectors": detectors}
 class Story:
     """The data, the networks and the scale of everything.
 
-    **Arguments**
-    - `quick`: small networks on digits, trained in seconds, few images; else MNIST and CIFAR-10 (JPEG).
+    MNIST and CIFAR-10 (JPEG), or small networks on digits, trained in seconds, and few images.
     """
 
-    def __init__(self, quick: bool, seed: int):
-        self.quick = quick
-        self.seed = seed
-        self.benches = [benches.digits()] if quick else [benches.mnist(), benches.cifar10()]
+    def __init__(self, request: Request):
+        request.refuse("data")  # each network belongs to its own
+        self.quick, self.seed = request.quick, request.seed
+        found = [benches.digits()] if request.quick else [benches.mnist(), benches.cifar10()]
+        self.benches = [
+            request.scaled(bench, examples=("attacked", "clean"), steps=("steps",)) for bench in found
+        ]
 
 
 def rows(story: Story) -> dict[str, tuple[str, Callable[[], Row]]]:

@@ -9,14 +9,15 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from unmask.attacks import FGSM
-from unmask.data import load
+from unmask.data import Data
+from unmask.reproducing.request import Request
 from unmask.threat import Linf
 from unmask.training import (
     AdversarialTraining,
@@ -40,23 +41,30 @@ BETAS = (0.5, 1.0, 3.0, 6.0)
 class Story(Trained):
     """The data and every recipe, at one scale.
 
-    **Arguments**
-    - `quick`: a small convolutional network on digits at a radius of 0.15; else one with larger strides on MNIST at
-      0.3.
+    A convolutional network with large strides on MNIST at a radius of 0.3, or a small one on digits at 0.15.
     """
 
-    def __init__(self, quick: bool, seed: int):
-        self.quick = quick
-        self.scale = QUICK if quick else FULL
-        self.seed = seed
+    def __init__(self, request: Request):
+        request.refuse("steps")
+        self.request, self.quick, self.seed = request, request.quick, request.seed
+        self.scale = request.scaled(QUICK if request.quick else FULL, examples=("attacked",))
         self.threat = Linf(epsilon=self.scale.epsilon)
-        self.train = load(self.scale.data, split="train", examples=self.scale.examples)
-        self.small = self.train[: self.scale.small]
-        self.test = load(self.scale.data, split="test", examples=self.scale.attacked)
         self.recipes = recipes(self.scale, self.scale.epochs, half=self.scale.half)
         self.small_recipes = recipes(self.scale, self.scale.small_epochs, half=False)
         self.ratios = cache(self._ratios)
         self.audit_images = self.scale.audited
+
+    @cached_property
+    def train(self) -> Data:
+        return self.request.load(self.scale.data, split="train", examples=self.scale.examples)
+
+    @property
+    def small(self) -> Data:
+        return self.train[: self.scale.small]
+
+    @cached_property
+    def test(self) -> Data:
+        return self.request.load(self.scale.data, split="test", examples=self.scale.attacked)
 
     def network(self, classes: int = 10, seed: int | None = None) -> nn.Module:
         with torch.random.fork_rng([]):

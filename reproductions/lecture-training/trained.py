@@ -45,7 +45,7 @@ class Trained(ABC):
 
     def watch(self, out: Path, name: str, report: Callable[[int, int], None]) -> None:
         """`unmask reproduce` says where to write."""
-        self.networks = out / "networks"
+        self.networks = out / f"networks-{self.seed}"
 
     def trained(
         self, recipe: Trainer, data: Data, classes: int = 10, seed: int | None = None

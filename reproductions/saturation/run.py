@@ -22,6 +22,7 @@ from unmask.gradients import Exact, GradientEstimator, LogitScale, ReducedGain
 from unmask.judge import judge
 from unmask.objectives import cross_entropy
 from unmask.randomness import Streams
+from unmask.reproducing.request import Request
 from unmask.statistics import clopper_pearson
 from unmask.threat import Linf
 from unmask.training import Saturated
@@ -48,11 +49,11 @@ Row = dict[str, Any]
 class Saturation:
     """One network and what FGSM makes of it."""
 
-    def __init__(self, activation: str, quick: bool, seed: int, *, saturated: bool):
-        self.saturated = saturated
-        self.activation, self.quick, self.seed = activation, quick, seed
+    def __init__(self, activation: str, request: Request, *, saturated: bool):
+        self.saturated, self.request = saturated, request
+        self.activation, self.quick, self.seed = activation, request.quick, request.seed
         self.threat = Linf(epsilon=EPSILON)
-        self.name = "digits" if quick else "mnist"
+        self.name = "digits" if self.quick else "mnist"
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -66,11 +67,14 @@ class Saturation:
                 recipe = replace(recipe, epochs=20, batch_size=64)
             seeded = torch.Generator().manual_seed(self.seed)
             recipe.fit(network, load(self.name, split="train"), None, generator=seeded)
-        return Classifier(network.eval(), deterministic=True)
+        return Classifier(network.eval().to(self.request.device), deterministic=True)
 
     @cached_property
     def data(self) -> Any:
-        return load(self.name, split="test")
+        size = 8 if self.quick else 28
+        return self.request.load(
+            self.name, split="test", examples=self.request.examples, shape=(1, size, size)
+        )
 
     def estimator(self, gain: float) -> GradientEstimator:
         """Reduced gain inside a sigmoid network; a scaled read-out for ReLU."""
@@ -81,7 +85,7 @@ class Saturation:
     @cached_property
     def gain(self) -> float:
         """The gain that leaves least accuracy on a few training images."""
-        few = load(self.name, split="train", examples=MEASURED_ON)
+        few = self.request.load(self.name, split="train", examples=MEASURED_ON)
         return min(GAINS, key=lambda gain: self.right(gain, few).sum())
 
     def right(self, gain: float, data: Any) -> torch.Tensor:
@@ -196,10 +200,11 @@ def binned(kind: str, layer: int, values: torch.Tensor) -> Row:
 class Story:
     """The networks of this run."""
 
-    def __init__(self, quick: bool, seed: int):
+    def __init__(self, request: Request):
+        request.refuse("steps")
         self.parts = {
             f"{'saturated' if saturated else 'vanilla'} {name}": Saturation(
-                name, quick, seed, saturated=saturated
+                name, request, saturated=saturated
             )
             for saturated in (False, True)
             for name in ("relu", "sigmoid")

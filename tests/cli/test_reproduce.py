@@ -1,12 +1,14 @@
 """`unmask reproduce sap --quick`: that every row runs, resumes, and says what it must on a small network."""
 
 import json
+import sys
 
 import pytest
 import torch
 
 from unmask.cli.main import main
-from unmask.cli.reproduce import paper
+from unmask.reproducing.papers import paper
+from unmask.reproducing.request import Request
 
 
 def test_one_row_then_the_same_row_again_costs_nothing(tmp_path, capsys):
@@ -14,7 +16,7 @@ def test_one_row_then_the_same_row_again_costs_nothing(tmp_path, capsys):
     assert main(words) == 0
     first = capsys.readouterr()
     assert "clean, vanilla network" in first.err
-    assert first.out.startswith("| | published | ours, 95 % interval |")
+    assert first.out.startswith("|  | published, of other networks and data | ours, 95 % interval |")
     assert "not run" in first.out
     stored = json.loads((tmp_path / "results.json").read_text())
     row = stored["rows"]["clean, vanilla network"]
@@ -43,35 +45,64 @@ def test_an_unknown_row_is_one_line(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
-def test_saps_long_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
-    module = paper("sap")
-    monkeypatch.setattr(module, "SAVE_EVERY", 5)
-    story = module.Story(True, 0)
-    crafted_on = story.sap(1.0, passes=1, sampler="bernoulli")
-    file = tmp_path / "long_run.safetensors"
+@pytest.fixture(scope="module")
+def sap():
+    return paper("sap")
 
-    def run(to, file, again=True):
-        found = module.LongRun(story, crafted_on, 12, file)
+
+def test_saps_long_run_goes_on_where_it_was_stopped(tmp_path, monkeypatch, sap):
+    module = sys.modules["long_run"]
+    monkeypatch.setattr(module, "SAVE_EVERY", 5)
+    story = sap.Story(Request(quick=True))
+
+    def run(to, folder, again=True, seed=0):
+        story.seed = seed
+        story.folder = folder
+        settings = module.ours(story.scale.epsilon)
+        found = story.run(settings, 12, "long_run")
         found.advance(10)
         found.leave(torch.arange(12) < 4)
-        if again and file:
-            found = module.LongRun(story, crafted_on, 12, file)
+        if again and folder:
+            found = story.run(settings, 12, "long_run")
             assert found.done == 10
             assert len(found.left) == 8
         found.advance(to)
         return found
 
-    whole, resumed = run(20, None), run(20, file)
+    whole, resumed = run(20, None), run(20, tmp_path)
     assert torch.equal(whole.x_adv, resumed.x_adv)
     assert torch.equal(whole.x_best, resumed.x_best)
     assert not torch.equal(whole.x_adv[4:], run(15, None).x_adv[4:])
-    story.seed = 1  # another seed's run is not taken over
-    assert module.LongRun(story, crafted_on, 12, file).done == 0
+    story.seed, story.folder = 1, tmp_path  # another seed's run is not taken over
+    (tmp_path / "long_run-0.safetensors").rename(tmp_path / "long_run-1.safetensors")
+    assert story.run(module.ours(0.2), 12, "long_run").done == 0
 
 
-def test_saps_attacks_on_many_images_go_on_after_the_last_fifty(tmp_path):
-    module = paper("sap")
-    story = module.Story(True, 0)
+def test_the_published_settings_take_the_margins_sign_steps(sap):
+    module = sys.modules["long_run"]
+    settings = module.published("untargeted")
+    assert (settings.step_size, settings.random_start) == (0.1 / 255, False)
+    story = sap.Story(Request(quick=True, examples=4))
+    run = story.run(settings, 4, None)
+    x = story.x[:4].clone().requires_grad_()
+    two = run.classifier(x, generator=story.streams(settings.tag, 4)).logits
+    other = two.scatter(1, story.y[:4, None], -torch.inf).amax(1)
+    (grad,) = torch.autograd.grad((other - two.gather(1, story.y[:4, None])[:, 0]).sum(), x)
+    run.advance(1)
+    torch.testing.assert_close(run.x_adv, (x.detach() + grad.sign() * 0.1 / 255).clamp(0, 1))
+
+
+def test_points_are_judged_on_both_samplers_and_both_means(sap):
+    story = sap.Story(Request(quick=True, examples=8, steps=3))
+    row = story.published("targeted", 3)
+    assert set(row["also"]) == {"last iterate", "Bernoulli sampler", "mean of probabilities"}
+    assert row["images"] == 8
+    assert "no BPDA, published settings, targeted, 3 steps" in sap.rows(story)
+
+
+def test_saps_attacks_on_many_images_go_on_after_the_last_fifty(tmp_path, sap):
+    module = sap
+    story = module.Story(Request(quick=True))
     told = []
 
     def attack(classifier):

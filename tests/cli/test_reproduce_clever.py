@@ -3,7 +3,8 @@
 import json
 
 from unmask.cli.main import main
-from unmask.cli.reproduce import paper
+from unmask.reproducing.papers import paper
+from unmask.reproducing.request import Request
 
 
 def test_one_row_by_the_command_line(tmp_path, capsys):
@@ -19,7 +20,7 @@ def test_one_row_by_the_command_line(tmp_path, capsys):
 
 def test_as_the_ramps_shrink_the_score_falls_and_then_jumps():
     module = paper("clever")
-    rows = module.rows(module.Story(True, 0))
+    rows = module.rows(module.Story(Request(quick=True)))
     plain = rows["the network itself, linf"][1]()
     assert plain["clever"] < plain["attack"] < 0.3
     assert plain["marks"] == {"refuted": 0, "unreliable": 0, "unrefuted": plain["images"]}

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from unmask.cli.main import main
-from unmask.cli.reproduce import paper
+from unmask.reproducing.papers import paper
 
 
 def test_curves_of_the_rows_that_have_scores():

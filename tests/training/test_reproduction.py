@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from unmask.cli.main import main
-from unmask.cli.reproduce import paper
+from unmask.reproducing.papers import paper
+from unmask.reproducing.request import Request
 
 # How far below PGD-10 each may stay, over three seeds, at less than 0.45 of its time.
 CHEAP = {
@@ -37,7 +38,7 @@ def test_the_toy_model_is_what_the_theory_says(tmp_path, capsys):
 
 def test_every_row_has_its_figure():
     module = paper("lecture-training")
-    for published, measure in module.rows(module.Story(True, 0)).values():
+    for published, measure in module.rows(module.Story(Request(quick=True))).values():
         assert isinstance(published, str)
         assert callable(measure)
     assert module.plots({}) == {}
@@ -48,7 +49,7 @@ def test_every_row_has_its_figure():
 
 def test_every_row_of_the_cost_has_its_figure():
     module = paper("lecture-training/cost")
-    story = module.Story(True, 0)
+    story = module.Story(Request(quick=True))
     for published, measure in module.rows(story).values():
         assert isinstance(published, str)
         assert callable(measure)
@@ -65,7 +66,7 @@ def test_every_row_of_the_cost_has_its_figure():
 
 def test_the_learning_rate_is_the_best_of_those_tried_and_is_kept(tmp_path):
     module = paper("lecture-training/cost")
-    story = module.Story(True, 0)
+    story = module.Story(Request(quick=True))
     story.scale = replace(story.scale, rates=(1e-6, 0.1), tried=640, tries=4)
     story.watch(tmp_path, "learning rate: free-4", lambda part, of: None)
     found = story.rate("free-4")

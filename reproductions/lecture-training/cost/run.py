@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from unmask.attacks import PGD
-from unmask.data import load
+from unmask.data import Data
+from unmask.reproducing.request import Request
 from unmask.threat import Linf
 from unmask.training import YOPO, AdversarialTraining, FastTraining, FreeTraining, Loop, Standard
 from unmask.training.validation import accuracies
@@ -136,15 +137,31 @@ def recipe(name: str, passes: int, plain: dict[str, Any]) -> Loop:
 class Story(Trained):
     """The data, and the rates that were found for them."""
 
-    def __init__(self, quick: bool, seed: int):
-        self.scale = DIGITS if quick else CIFAR
-        self.seed = seed
+    def __init__(self, request: Request):
+        request.refuse("steps")
+        self.request, self.seed = request, request.seed
+        self.scale = request.scaled(DIGITS if request.quick else CIFAR, examples=("attacked",))
+        if request.seeds > 1:  # the table's own, one after the other
+            self.scale = replace(self.scale, seeds=1)
         self.threat = Linf(epsilon=self.scale.epsilon)
-        every = load(self.scale.data, split="train")
-        self.train, self.held = every[: self.scale.examples], every[len(every) - self.scale.held :]
-        self.test = load(self.scale.data, split="test", examples=self.scale.attacked)
         self.audit_images = self.scale.audited
         self.ratios = cache(self._ratios)
+
+    @cached_property
+    def every(self) -> Data:
+        return self.request.load(self.scale.data, split="train")
+
+    @property
+    def train(self) -> Data:
+        return self.every[: self.scale.examples]
+
+    @property
+    def held(self) -> Data:
+        return self.every[len(self.every) - self.scale.held :]
+
+    @cached_property
+    def test(self) -> Data:
+        return self.request.load(self.scale.data, split="test", examples=self.scale.attacked)
 
     def network(self, classes: int = 10, seed: int | None = None) -> nn.Module:
         channels, size = self.train.x.shape[1], self.train.x.shape[-1]

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import importlib.util
-import json
-import platform
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from ..errors import UnusableInput
-
-HERE = Path(__file__).resolve().parents[3] / "reproductions"
 
 
 def add_parser(commands: Any) -> None:
@@ -23,130 +17,107 @@ def add_parser(commands: Any) -> None:
     command = commands.add_parser(
         "reproduce",
         help="a paper's figures beside ours",
-        description="Runs reproductions/NAME/run.py of a checkout of unmask, row by row, and writes "
-        "results.json, table.md and its figures to DIR. Rows that DIR already holds are not run again.",
+        description="Measures a paper's figures row by row and writes results.json, table.md and figures to DIR. Rows "
+        "that DIR already holds are not run again. Every scale is an option; what is left out is as the "
+        "reproduction has it.",
     )
-    command.add_argument("name", metavar="NAME", help="folder below reproductions/, for instance sap")
-    command.add_argument(
-        "--quick", action="store_true", help="minutes, on digits: that it works, not that it agrees"
+    add = command.add_argument
+    add("name", metavar="NAME", nargs="?", help="for instance sap; without it, all are listed")
+    add("--quick", action="store_true", help="minutes, on digits: that it works, not that it agrees")
+    add("--list", action="store_true", help="print the rows with the published figures, and measure nothing")
+    add(
+        "--forecast",
+        action="store_true",
+        help="print what the published scale would take on this device, from passes per second measured now",
     )
-    command.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="seed of all randomness (default: 0)"
-    )
-    command.add_argument("--only", metavar="TEXT", help="just the rows whose name contains TEXT")
-    command.add_argument("--out", type=Path, metavar="DIR", help="default: runs/reproduce-NAME[-quick]")
+    add("--examples", type=int, metavar="N", help="images of every row")
+    add("--steps", type=int, metavar="N", help="steps of every attack")
+    add("--seed", type=int, default=0, metavar="N", help="seed of all randomness (default: 0)")
+    add("--seeds", type=int, default=1, metavar="N", help="runs of every row, from --seed on (default: 1)")
+    add("--only", metavar="ROW", help="just that row, or those whose names contain the text")
+    add("--data", metavar="DATA", help="another data set of the same shape, as for audit")
+    add("--device", metavar="DEVICE", help="cpu, cuda, … (default: cuda if there is one)")
+    add("--out", type=Path, metavar="DIR", help="default: runs/reproduce-NAME[-quick]")
     command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 once every row is there."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    """0 once every row that was asked for is there."""
+    from ..reproducing.papers import chosen, names, paper
 
-    from .terminal import console
-
+    if arguments.name is None:
+        print("\n".join(names()))
+        return 0
     module = paper(arguments.name)
+    request = request_of(arguments)
+    if arguments.forecast:
+        return _forecast(module, request)
+    rows = module.rows(module.Story(request))
+    wanted = chosen(rows, arguments.only, arguments.name)
+    if arguments.list:
+        print("\n".join(f"{name} | {rows[name][0]}" for name in wanted))
+        return 0
     quick = "-quick" if arguments.quick else ""
     out = arguments.out or Path("runs", f"reproduce-{arguments.name}{quick}")
-    story = module.Story(arguments.quick, arguments.seed)
-    rows = module.rows(story)
-    if arguments.only and not any(arguments.only in name for name in rows):
+    return _measure(module, request, {name: said for name, (said, _) in rows.items()}, wanted, out)
+
+
+def request_of(arguments: argparse.Namespace) -> Any:
+    """The options as one record. **Raises** `UnusableInput` for those that cannot be."""
+    import torch
+
+    from ..reproducing.request import Request
+
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UnusableInput(
-            f"no row of {arguments.name} contains {arguments.only!r}; there are {'; '.join(rows)}"
-        )
-    settings = {"name": arguments.name, "quick": arguments.quick, "seed": arguments.seed}
-    done = finished(out / "results.json", settings)
-    err = console(sys.stderr)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task("", total=len(rows))
-        for name, (published, measure) in rows.items():
-            bar.update(task, description=name, completed=len(done))
-            if hasattr(story, "watch"):  # a row that takes long saves its state and says where it is
+            f"--device {device} cannot be used here; give cpu, or cuda where there is one"
+        ) from error
+    taken = ("name", "quick", "examples", "steps", "seed", "seeds", "data")
+    return Request(**{name: getattr(arguments, name) for name in taken}, device=device)
 
-                def report(part: int, of: int, name: str = name) -> None:
-                    bar.update(task, description=f"{name}: {part:,} of {of:,}")
 
-                story.watch(out, name, report)
-            if name in done or (arguments.only and arguments.only not in name):
-                continue
-            began = time.perf_counter()
-            row = measure()
-            done[name] = {**row, "published": published, "seconds": time.perf_counter() - began}
-            save(out, settings, done, list(rows), module)
-            err.print(f"{name}: {module.describe(row)}, {done[name]['seconds']:.0f} s")
-    if hasattr(module, "plots"):
-        for name, figure in module.plots(done).items():
-            if name.endswith(".csv"):  # the numbers behind a figure: dictionaries of the same keys
-                with (out / name).open("w", newline="", encoding="utf-8") as file:
-                    writer = csv.DictWriter(file, list(figure[0]))
-                    writer.writeheader()
-                    writer.writerows(figure)
-            else:
-                figure.savefig(out / name, dpi=150)
-    print((out / "table.md").read_text(encoding="utf-8"), end="")
+def _forecast(module: Any, request: Any) -> int:
+    from ..reproducing.forecast import forecast
+
+    if not hasattr(module, "at_published_scale"):
+        raise UnusableInput(f"{request.name} is at its published scale already; run it without --forecast")
+    print(forecast(module.at_published_scale(request), request.device), end="")
     return 0
 
 
-def paper(name: str) -> ModuleType:
-    """The `run.py` of one reproduction. **Raises** `UnusableInput` where there is none."""
-    file = HERE / name / "run.py"
-    if not file.is_file():
-        known = sorted(p.parent.relative_to(HERE).as_posix() for p in HERE.rglob("run.py"))
-        raise UnusableInput(
-            f"there is no reproduction {name!r} in {HERE.name}/; choose one of {', '.join(known)}"
-            if known
-            else "the folder reproductions/ is not here; run this from a checkout of unmask"
-        )
-    spec = importlib.util.spec_from_file_location(f"unmask_reproduction_{name}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def _measure(module: Any, request: Any, published: dict[str, str], wanted: list[str], out: Path) -> int:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from ..reproducing.table import Table
+    from .terminal import console
 
-def finished(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Rows of an earlier, interrupted run with the same settings."""
-    if not file.exists():
-        return {}
-    try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        same = stored["settings"] == settings
-    except (ValueError, KeyError) as error:
-        raise UnusableInput(f"{file} is damaged; delete it or give another --out") from error
-    if not same:
-        raise UnusableInput(
-            f"{file} was made with {stored['settings']}; give the same options or another --out"
-        )
-    return stored["rows"]
+    table = Table(out, request, module, published)
+    err = console(sys.stderr)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("", total=len(wanted) * request.seeds)
+        for one in request.seeded():
+            story = module.Story(replace(one))
+            rows = module.rows(story)
+            for name in wanted:
+                bar.update(task, description=name)
+                if not table.has(name, one.seed):
+                    if hasattr(story, "watch"):  # a row that takes long saves its state and says where it is
 
+                        def report(part: int, of: int, name: str = name) -> None:
+                            bar.update(task, description=f"{name}: {part:,} of {of:,}")
 
-def save(
-    out: Path, settings: dict[str, Any], done: dict[str, Any], order: list[str], module: ModuleType
-) -> None:
-    """Writes what is known so far, in the table's own order."""
-    import torch
-
-    out.mkdir(parents=True, exist_ok=True)
-    kept = {name: done[name] for name in order if name in done}
-    environment = {"python": platform.python_version(), "torch": torch.__version__, "device": "cpu"}
-    record = {"settings": settings, "environment": environment, "rows": kept}
-    lines = ["| | published | ours, 95 % interval | images | seconds |", "|---|---|---|---|---|"]
-    for name in order:
-        row = kept.get(name)
-        cells = (
-            ("-", "not run", "-", "-")
-            if row is None
-            else (
-                row["published"],
-                module.describe(row),
-                str(row.get("images", "-")),
-                f"{row['seconds']:.0f}",
-            )
-        )
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    for name, text in (("results.json", json.dumps(record, indent=2)), ("table.md", "\n".join(lines))):
-        unfinished = out / f"{name}.part"
-        unfinished.write_text(text + "\n", encoding="utf-8")
-        unfinished.replace(out / name)
+                        story.watch(out, name, report)
+                    began = time.perf_counter()
+                    row = rows[name][1]()
+                    seconds = time.perf_counter() - began
+                    table.add(name, one.seed, {**row, "seconds": seconds})
+                    err.print(f"{name}: {module.describe(row)}, {seconds:.0f} s")
+                bar.advance(task)
+    table.save()
+    table.draw()
+    print(table.text(), end="")
+    return 0
