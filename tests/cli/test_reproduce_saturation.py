@@ -4,8 +4,12 @@ import csv
 import json
 
 import pytest
+import torch
+from torch import nn
 
 from unmask.cli.main import main
+from unmask.reproducing.papers import paper
+from unmask.reproducing.request import Request
 
 
 def test_the_story_in_small(tmp_path):
@@ -24,3 +28,32 @@ def test_the_story_in_small(tmp_path):
         bins = list(csv.DictReader(file))
     zero = value["gradient elements exactly zero"]
     assert sum(float(b["share"]) for b in bins) == pytest.approx(1 - zero, abs=1e-6)
+
+
+def test_the_tracer_says_where_each_gradient_becomes_zero():
+    module = paper("saturation")
+    part = module.Saturation("sharpened sigmoid", Request(quick=True, examples=40))
+    found = {numbers: part.zeros(numbers)["origins"] for numbers in module.PRECISIONS}
+    assert all(sum(places.values()) == 40 for places in found.values())
+    assert found["float32"]["nowhere"] < 10
+    assert set(found["float32"]) <= {"sigmoid 1", "sigmoid 2", "sigmoid 3", "nowhere"}
+    assert found["float64"].get("nowhere", 0) >= found["float16"].get("nowhere", 0)
+    zero = (part.gradients(1.0) == 0).all(1)  # the same by autograd alone
+    assert found["float32"].get("nowhere", 0) == int((~zero).sum())
+
+
+def test_a_zero_in_front_of_the_loss_is_the_soft_maxs(origins):
+    network = nn.Sequential(nn.Flatten(), nn.Linear(2, 2))
+    with torch.no_grad():
+        network[1].weight.copy_(torch.tensor([[1e4, 0.0], [0.0, 0.0]]))
+        network[1].bias.zero_()
+    x = torch.tensor([[[[1.0, 0.0]]], [[[1e-4, 0.0]]]])
+    y = torch.tensor([0, 0])
+    assert origins(network, x, y, "float32") == {"soft-max": 1, "nowhere": 1}
+    blocked = nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Linear(2, 2))
+    assert origins(blocked, -x, y, "float32") == {"relu 1": 2, "nowhere": 0}
+
+
+@pytest.fixture
+def origins():
+    return paper("saturation").origins

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 RECIPES = {
     "standard": "no adversary",
     "saturated": "hidden units driven to where they are flat, Nayebi & Ganguli 2017",
+    "penalty": "the same by the papers' penalty alone",
     "pgd": "adversarial training, Madry et al. 2018",
     "fgsm": "one step from a random start and a guard, Wong et al. 2020",
     "free": "the same pass moves weights and images, Shafahi et al. 2019",
@@ -38,7 +39,9 @@ ONLY = {
     "first_strength": ("saturated",),
     "reach": ("saturated",),
     "sharpening": ("saturated",),
-    "gain": ("saturated",),
+    "gain": ("saturated", "penalty"),
+    "pull": ("penalty",),
+    "alone": ("penalty",),
     "source": ("pretraining",),
     "source_epochs": ("pretraining",),
     "labels": ("selftraining",),
@@ -71,7 +74,19 @@ def add_recipe_options(command: argparse.ArgumentParser) -> None:
     add("--first-strength", type=number, metavar="L", help="saturated: its first weight (default: 1e-4)")
     add("--reach", type=number, metavar="R", help="saturated: how far units are driven (default: 16)")
     add("--sharpening", type=number, metavar="K", help="saturated: last steepness of sigmoids (default: 1)")
-    add("--gain", type=number, metavar="G", help="saturated: size of the first weights (default: 4)")
+    add(
+        "--gain",
+        type=number,
+        metavar="G",
+        help="saturated: size of the first weights (default: 4; penalty: 1)",
+    )
+    add(
+        "--pull",
+        type=number,
+        metavar="P",
+        help="penalty: its gradient as a multiple of the loss's, tensor by tensor (default: 0.5)",
+    )
+    add("--alone", type=number, metavar="S", help="penalty: share of steps before it begins (default: 0.25)")
     add("--source", metavar="DATA", help="pretraining: what to pretrain on")
     add("--source-epochs", type=int, metavar="N", help="pretraining: passes over it (default: 20)")
     add("--labels", type=int, metavar="N", help="selftraining: only the first N labels are known")
@@ -85,7 +100,7 @@ def check(arguments: argparse.Namespace) -> None:
         value, option = getattr(arguments, name), f"--{name.replace('_', '-')}"
         if value is not None and recipe not in recipes:
             raise UnusableInput(f"{option} is {value}, but {recipe} has none; it is for {', '.join(recipes)}")
-    if arguments.epsilon is None and recipe not in ("standard", "saturated"):
+    if arguments.epsilon is None and recipe not in ("standard", "saturated", "penalty"):
         raise UnusableInput(
             f"--epsilon is missing; {recipe} hardens against one, for instance --epsilon 8/255"
         )
@@ -110,6 +125,11 @@ def build(arguments: argparse.Namespace, shared: dict[str, Any], data: Data) -> 
         }
         shared = shared | _given(fields) | {"pad": arguments.pad or 0}
         return training.Saturated(**shared), data
+    if arguments.recipe == "penalty":
+        fields = {n: getattr(arguments, n) for n in ("pull", "alone", "gain")}
+        return training.Penalised(
+            **_without(shared, "half") | _given(fields) | {"pad": arguments.pad or 0}
+        ), data
     if arguments.recipe == "fgsm":
         attack: Any = training.FastTraining().attack
         if arguments.edge_start:

@@ -15,7 +15,7 @@ from ..statistics import clopper_pearson
 from .request import Request
 
 Row = dict[str, Any]
-HEAD = ("", "published", "ours, 95 % interval", "images", "seeds", "seconds", "command")
+HEAD: tuple[str, ...] = ("", "published", "ours, 95 % interval", "images", "seeds", "seconds", "command")
 
 
 class Table:
@@ -72,7 +72,7 @@ class Table:
 
     def text(self) -> str:
         """The table in Markdown."""
-        rows, head = self.rows(), list(HEAD)
+        rows, head = self.rows(), [*HEAD]
         if self.request.quick:
             head[1] = "published, of other networks and data"
         lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(HEAD)]

@@ -5,6 +5,7 @@ from .base import Epoch, History, Trainer
 from .fast import FastTraining
 from .free import FreeTraining
 from .loop import Loop, Seen
+from .penalty import Penalised
 from .pretraining import Pretraining
 from .processes import Processes
 from .run import Run
@@ -25,6 +26,7 @@ __all__ = [
     "FreeTraining",
     "History",
     "Loop",
+    "Penalised",
     "Pretraining",
     "Processes",
     "RobustAndWeakFeatures",

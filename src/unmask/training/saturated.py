@@ -104,7 +104,7 @@ class Saturated(Loop):
         return history
 
     def _begin(self, network: nn.Module, threat: ThreatModel | None, generator: torch.Generator) -> Run:
-        if not _hidden(network):
+        if not hidden_units(network):
             raise UnusableInput("`Saturated` found no nn.Sigmoid and no nn.ReLU in the network; use modules")
         if self.gain is not None:
             widen(network, self.gain, generator=generator)
@@ -131,7 +131,7 @@ class Saturated(Loop):
         place = run.done / int(run.state["steps"])
         strength = self.first_strength * (self.strength / self.first_strength) ** place
         sharpness = self.sharpening ** min(1.0, 2 * place)
-        with _penalties(run.network, self.reach**place) as penalties, _sharpened(run.network, sharpness):
+        with penalties_of(run.network, self.reach**place) as penalties, _sharpened(run.network, sharpness):
             logits = run.logits(x)
         loss = nn.functional.cross_entropy(logits, y) + strength * torch.stack(penalties).sum()
         run.descend(loss)
@@ -168,12 +168,13 @@ def _sharpened(network: nn.Module, gain: float) -> Iterator[None]:
             hook.remove()
 
 
-def _hidden(network: nn.Module) -> list[nn.Module]:
+def hidden_units(network: nn.Module) -> list[nn.Module]:
+    """The modules whose activation can be flat."""
     return [m for m in network.modules() if isinstance(m, (nn.Sigmoid, nn.ReLU))]
 
 
 @contextmanager
-def _penalties(network: nn.Module, reach: float) -> Iterator[list[Float[Tensor, ""]]]:
+def penalties_of(network: nn.Module, reach: float = 1.0) -> Iterator[list[Float[Tensor, ""]]]:
     """Collects the penalty of each activation, summed over units, mean over the batch, in a forward pass."""
     found: list[Tensor] = []
 
@@ -181,7 +182,7 @@ def _penalties(network: nn.Module, reach: float) -> Iterator[list[Float[Tensor, 
         z = inputs[0] / reach if isinstance(activation, nn.Sigmoid) else inputs[0]
         found.append(complementary(activation, z).flatten(1).sum(1).mean())
 
-    hooks = [m.register_forward_pre_hook(collect) for m in _hidden(network)]
+    hooks = [m.register_forward_pre_hook(collect) for m in hidden_units(network)]
     try:
         yield found
     finally:
