@@ -127,9 +127,8 @@ def build(arguments: argparse.Namespace, shared: dict[str, Any], data: Data) -> 
         return training.Saturated(**shared), data
     if arguments.recipe == "penalty":
         fields = {n: getattr(arguments, n) for n in ("pull", "alone", "gain")}
-        return training.Penalised(
-            **_without(shared, "half") | _given(fields) | {"pad": arguments.pad or 0}
-        ), data
+        fields = _without(shared, "half") | _given(fields) | {"pad": arguments.pad or 0}
+        return training.Penalised(**fields), data
     if arguments.recipe == "fgsm":
         attack: Any = training.FastTraining().attack
         if arguments.edge_start:
