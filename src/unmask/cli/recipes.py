@@ -126,9 +126,9 @@ def build(arguments: argparse.Namespace, shared: dict[str, Any], data: Data) -> 
         shared = shared | _given(fields) | {"pad": arguments.pad or 0}
         return training.Saturated(**shared), data
     if arguments.recipe == "penalty":
-        fields = {n: getattr(arguments, n) for n in ("pull", "alone", "gain")}
-        fields = _without(shared, "half") | _given(fields) | {"pad": arguments.pad or 0}
-        return training.Penalised(**fields), data
+        named: dict[str, Any] = {n: getattr(arguments, n) for n in ("pull", "alone", "gain")}
+        named = _without(shared, "half") | _given(named) | {"pad": arguments.pad or 0}
+        return training.Penalised(**named), data
     if arguments.recipe == "fgsm":
         attack: Any = training.FastTraining().attack
         if arguments.edge_start:
