@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from unmask.classifier import Classifier
 from unmask.objectives import cross_entropy
-from unmask.tracing.detect.flow import arriving
 from unmask.tracing.record.recorder import record
 from unmask.types import Outputs
 
@@ -41,19 +40,18 @@ def origins(network: nn.Module, x: Tensor, y: Tensor, name: str) -> dict[str, in
     with precision(name) as dtype:
         other = copy.deepcopy(network).to(dtype).eval()
         trace = record(Classifier(other, deterministic=True), x.to(dtype), seed=0)
-        grads = arriving(trace, cross_entropy, y)
         with torch.enable_grad():
             value = cross_entropy(Outputs(trace.logits), y).sum()
-        (at_input,) = torch.autograd.grad(value, trace.x, retain_graph=True)
+        results = [(r, v.edge) for r in trace.records for v in r.outputs if v.edge is not None]
+        at = [trace.x, *(edge for _, edge in results)]
+        at_input, *grads = torch.autograd.grad(value, at, allow_unused=True)
         places = [("input", (at_input.flatten(1) == 0).all(1))]
         counts: dict[str, int] = {}
-        for recorded in trace.records:
+        for (recorded, _), grad in zip(results, grads, strict=True):
             counts[recorded.name] = counts.get(recorded.name, 0) + 1
-            for value in recorded.outputs:
-                grad = None if value.edge is None else grads.get(value.edge)
-                if grad is not None and len(grad) == len(x):
-                    dead = (grad.reshape(len(x), -1) == 0).all(1)
-                    places.append((f"{recorded.name} {counts[recorded.name]}", dead))
+            if grad is not None and len(grad) == len(x):
+                dead = (grad.reshape(len(x), -1) == 0).all(1)
+                places.append((f"{recorded.name} {counts[recorded.name]}", dead))
     left = torch.ones(len(x), dtype=torch.bool)
     found: dict[str, int] = {}
     last = "soft-max"
