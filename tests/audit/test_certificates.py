@@ -10,6 +10,7 @@ from unmask.audit import certificates
 from unmask.audit.certificates import certified_share
 from unmask.audit.runtime.progress import Silent
 from unmask.bounds import certify
+from unmask.bounds.relaxation.size import hidden_elements
 from unmask.classifier import Classifier
 from unmask.data import load
 from unmask.threat import Linf
@@ -49,7 +50,7 @@ def right():
 
 def test_one_image_too_many_takes_nothing_from_the_others(asked):
     left = right()
-    hidden = certificates._hidden_elements(trained("plain_mlp"), DATA.x[:1])
+    hidden = hidden_elements(trained("plain_mlp"), DATA.x[:1])
     whole, _ = certified_share(subject(hidden * len(left)), left)
     short, words = certified_share(subject(hidden * (len(left) - 1)), left)
     assert short >= whole - 1 / len(DATA) - 1e-9
@@ -60,7 +61,7 @@ def test_one_image_too_many_takes_nothing_from_the_others(asked):
 @pytest.mark.parametrize("bought", [0, 5, 17])
 def test_as_many_as_the_budget_buys(asked, bought):
     left = right()
-    hidden = certificates._hidden_elements(trained("plain_mlp"), DATA.x[:1])
+    hidden = hidden_elements(trained("plain_mlp"), DATA.x[:1])
     _, words = certified_share(subject(hidden * bought), left)
     assert len(asked["crown"]) == bought
     assert ("linear ones tried on" in words) == bool(bought)

@@ -11,6 +11,7 @@ from unmask.audit import attack_runner
 from unmask.audit.plan import BUDGETS, STANDARD, Budget, Stage
 from unmask.audit.run import audit
 from unmask.audit.steps import step_of
+from unmask.bounds import BranchAndBound
 from unmask.claim.claim import claim_about
 from unmask.data import Data
 from unmask.errors import Unsupported, UnusableInput
@@ -128,10 +129,13 @@ def test_every_stage_fits_or_has_nothing_to_do(budget, setting):
     for line in (line for part in budget.in_turn() for line in part.lines):
         for stage in line:
             step = step_of(stage, "EOT", setting)
-            assert (step is None) == (stage.attack.chooses_targets and setting.classes < 3)
+            unknowing = isinstance(stage.attack, BranchAndBound) and (setting.random or setting.detector)
+            assert (step is None) == (unknowing or (stage.attack.chooses_targets and setting.classes < 3))
             if step is None:
                 continue
             assert stage.name in step.recipe
+            if isinstance(stage.attack, BranchAndBound):
+                continue
             assert ("EOT" in step.recipe) == step.attack.needs_gradient
             assert getattr(step.attack, "early_stop") is not setting.random
             if not step.attack.chooses_targets:
@@ -174,8 +178,18 @@ def test_bad_budgets_are_named():
 
 def test_margins_are_what_a_plan_climbs_by_default():
     assert all(
-        stage.attack.objective in (margin, cross_entropy) or stage.attack.chooses_targets
+        getattr(stage.attack, "objective", margin) in (margin, cross_entropy) or stage.attack.chooses_targets
         for budget in BUDGETS.values()
         for line in budget.lines
         for stage in line
     )
+
+
+def test_branches_run_on_whatever_no_slope_breaks_and_are_left_out_where_they_cannot(budgeted):
+    stage = Stage(name="branches", attack=BranchAndBound(branches=20))
+    for budget in (BUDGETS["standard"], BUDGETS["thorough"]):
+        (last,) = [s for line in budget.lines for s in line if isinstance(s.attack, BranchAndBound)]
+        assert last.fraction == 1
+    report = budgeted(small((stage,)), FAR)  # Ramp has no ReLU
+    assert report.robust_accuracy == 1
+    assert not any("branch" in a.recipe for a in report.attacks)

@@ -121,3 +121,16 @@ def planar_networks() -> Iterator[tuple[nn.Module, Tensor, Tensor, Tensor]]:
         wrong = grid[network.double()(grid).argmax(1) != y]
         network.float()
         yield network, x, y, wrong
+
+
+def needle(dims: int) -> nn.Module:
+    """Class 1 wins beyond 0.1067 along one diagonal alone; at the middle of the image the slope leads the other way."""
+    diagonal = torch.tensor([1.0, -1.0]).repeat(dims // 2) / dims
+    network = nn.Sequential(nn.Flatten(), nn.Linear(dims, 3), nn.ReLU(), nn.Linear(3, 2)).requires_grad_(
+        False
+    )
+    network[1].weight.copy_(torch.stack([-diagonal, diagonal, diagonal]))
+    network[1].bias.copy_(torch.tensor([0.0, 0.0, -0.099]))
+    network[3].weight.copy_(torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 40.0]]))
+    network[3].bias.copy_(torch.tensor([0.2, 0.0]))
+    return network

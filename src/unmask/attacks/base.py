@@ -58,7 +58,8 @@ class Attack(ABC):
     An attack of one's own needs `run` alone; the rest says more about it, to whoever plans.
 
     **Class fields**
-    - `needs_gradient`: whether it asks the network for slopes; False for one that sees answers only.
+    - `needs_gradient`: whether it follows the gradient that a plan chooses; False for one that sees answers only, or
+      the network's own operations.
     - `chooses_targets`: whether it aims at classes of its own choice, and so needs a goal that leaves one.
     """
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ..bounds import certify
+from ..bounds.relaxation.size import hidden_elements
 from ..errors import UnmaskError
 from .context import Subject
 
@@ -53,7 +52,7 @@ def _relaxed(subject: Subject, left: Tensor) -> tuple[float | None, str | None]:
     try:
         proved = certify(network, x[left], y[left], threat, methods=("interval",)).certified
         count, open_ = int(proved.sum()), left[~proved]
-        hidden = _hidden_elements(network, x[:1]) if len(open_) else 0
+        hidden = hidden_elements(network, x[:1]) if len(open_) else 0
         bought = subject.budget.relaxation // max(1, hidden) if hidden <= RELAXABLE else 0
         tried = 0
         # A pilot first: undefended networks are not worth the wait.
@@ -78,22 +77,3 @@ def _words(proved: int, open_: int, tried: int, left: int) -> str:
     which = "interval and linear" if tried else "interval"
     some = f"; linear ones tried on {tried} of {left}" if tried < left and tried else ""
     return f"{which} bounds of the network (proved for {proved} of the {open_} open images{some})"
-
-
-class _Bends(TorchFunctionMode):
-    """Counts the outputs of activations, as modules and as functions alike."""
-
-    count = 0
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        if getattr(func, "__name__", "").rstrip("_") in ("relu", "sigmoid", "tanh"):
-            self.count += made.numel()
-        return made
-
-
-def _hidden_elements(network: nn.Module, x: Tensor) -> int:
-    """Outputs of all layers that bend: the cost of a linear relaxation grows with their square."""
-    with torch.no_grad(), _Bends() as bends:
-        network(x.clone())
-    return bends.count

@@ -17,6 +17,7 @@ from ..attacks import (
     Square,
     TargetedAPGD,
 )
+from ..bounds import BranchAndBound
 from ..errors import UnusableInput
 from ..objectives import Objective, Targeted, cross_entropy, margin
 from ..threat import FewPixels, ThreatModel
@@ -178,6 +179,7 @@ STANDARD = Budget(
             ),
         ),
         (Stage(name="random search", attack=Square(queries=1000), fraction=0.04, unless="walks"),),
+        (Stage(name="branches", attack=BranchAndBound(branches=500, elements=300)),),
     ),
     few_pixels=(
         (
@@ -209,6 +211,7 @@ THOROUGH = Budget(
         (Stage(name="every class", attack=_aimed(50, 9)),),
         (Stage(name="twenty restarts", attack=_climb(50, restarts=20), fraction=0.3),),
         (Stage(name="long random search", attack=Square(queries=5000), fraction=0.5),),
+        (Stage(name="many branches", attack=BranchAndBound(branches=50_000)),),
     ),
     few_pixels=(
         (Stage(name="all pixels, long", attack=_pixels(200, 10)),),

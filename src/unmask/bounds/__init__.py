@@ -6,6 +6,7 @@ from .clever.estimate import Clever
 from .clever.marks import Marked, mark
 from .clever.score import CleverScore
 from .complete.branch_and_bound import Proof, verify
+from .complete.branch_attack import BranchAndBound
 from .complete.exact import ExactRadius, exact_radius
 from .complete.linear_regions import walk_regions
 from .nearest import Nearest, NearestSearch
@@ -14,6 +15,7 @@ __all__ = [
     "Bracket",
     "Bracketing",
     "Brackets",
+    "BranchAndBound",
     "Certificate",
     "Clever",
     "CleverScore",

@@ -7,7 +7,9 @@ arXiv:2103.06624 (beta-CROWN: a multiplier for each sign that a branch fixes); D
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,9 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...errors import Unsupported
-from ...threat import Linf, ThreatModel
+from ...threat import Linf, NormBall, ThreatModel
 from ..certified import region_of
-from ..relaxation.crown import Region
 from ..relaxation.graph import Graph, read_graph
 from ..relaxation.operations import RELU, Activation, MaxPool
 from .branch_bounds import BranchBounds
@@ -32,6 +33,9 @@ _TOGETHER = 256
 _TRIED = 4
 # A linear program whose smallest margin is not above this decides nothing unless its point is an example.
 _TOLERANCE = 1e-6
+
+# Given points `[points, *dims]` and each one's other class: a point that is an example, or None.
+Offer = Callable[[Tensor, Tensor], Tensor | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,41 +78,66 @@ def verify(
     """
     if not isinstance(threat, Linf) or threat.goal != "untargeted":
         raise Unsupported(f"branch and bound is for linf, untargeted; this threat is {threat}")
+    graph = relu_graph(network, x)
+    if radius is None:
+        radius = torch.full((len(x),), threat.epsilon, dtype=torch.float64)
+    pieces = Pieces(graph)
+    with torch.no_grad():
+        return [
+            Search(graph, pieces, x[i : i + 1], int(y[i]), threat, float(radius[i])).run(time_limit)
+            for i in range(len(x))
+        ]
+
+
+def relu_graph(network: nn.Module, x: Images) -> Graph:
+    """The operations of a network whose ReLUs branch and bound can fix.
+
+    **Raises** `Unsupported` where there is another non-linear operation, or none at all.
+    """
     graph = read_graph(network, x)
     for node in graph.nodes[1:]:
         if isinstance(node.operation, MaxPool) or (
             isinstance(node.operation, Activation) and node.operation is not RELU
         ):
             raise Unsupported("branch and bound is for networks of affine operations and ReLU only")
-    if radius is None:
-        radius = torch.full((len(x),), threat.epsilon, dtype=torch.float64)
     if not any(node.operation is RELU for node in graph.nodes):
         raise Unsupported("branch and bound has nothing to branch on: this network has no ReLU")
-    pieces = Pieces(graph)
-    with torch.no_grad():
-        return [
-            _Search(graph, pieces, region_of(x[i : i + 1], threat, radius[i : i + 1]), int(y[i])).run(
-                time_limit
-            )
-            for i in range(len(x))
-        ]
+    return graph
 
 
-class _Search:
-    """One example in one region."""
+class Search:
+    """The search for an example around one image, branch by branch.
 
-    def __init__(self, graph: Graph, pieces: Pieces, region: Region, y: int):
-        self.graph, self.pieces, self.region, self.y = graph, pieces, region, y
-        self.bounds = BranchBounds(graph, region, y)
+    **Arguments**
+    - `x`: `[1, *dims]`; `y`: its label; `radius`: of the ball, in place of `threat.epsilon`.
+    - `offer`: what is asked whether a point is an example; by default the network in float64.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        pieces: Pieces,
+        x: Images,
+        y: int,
+        threat: NormBall,
+        radius: float,
+        offer: Offer | None = None,
+    ):
+        self.graph, self.pieces, self.y, self.threat = graph, pieces, y, threat
+        self.x, self.radius = x.double(), torch.tensor([radius], dtype=torch.float64)
+        self.region = region_of(x, threat, self.radius)
+        self.bounds = BranchBounds(graph, self.region, y)
+        self.offer = offer or self._wins
         self.bounded = 0
         self.undecided = False
         self.x_adv: Tensor | None = None
 
-    def run(self, time_limit: float) -> Proof:
+    def run(self, time_limit: float = math.inf, most: float = math.inf) -> Proof:
+        """Searches until there is an answer, `time_limit` seconds are over, or `most` branches have been bounded."""
         start = time.perf_counter()
         todo = [self._still_open(self.bounds.roots())]
         while todo and self.x_adv is None:
-            if time.perf_counter() - start > time_limit:
+            if time.perf_counter() - start > time_limit or self.bounded >= most:
                 return Proof("open", None, self.bounded, time.perf_counter() - start)
             now = self._deepest(todo)
             splittable = now.open().any(1)
@@ -131,17 +160,18 @@ class _Search:
         return now[order[:_TOGETHER]]
 
     def _still_open(self, now: Branches) -> Branches:
-        """Those of the branches that their bounds do not close."""
+        """Those of the branches that their bounds do not close; where their relaxations are least may be an example."""
         self.bounded += len(now.bound)
-        after, corners = self.bounds.climbed(now)
-        self._offer(corners)
+        after, rows = self.bounds.climbed(now)
+        centers = self.x.expand(len(rows), *self.x.shape[1:])
+        lowest = self.threat.ascend(centers, -rows, self.radius.expand(len(rows)))
+        self.x_adv = self.offer(lowest, now.target)
         return after
 
-    def _offer(self, points: Tensor) -> None:
+    def _wins(self, points: Tensor, targets: Tensor) -> Tensor | None:
         logits = self.graph(points)
         margin = logits[:, self.y] - logits.index_fill(1, torch.tensor([self.y]), -torch.inf).amax(1)
-        if margin.min() <= 0:
-            self.x_adv = points[margin.argmin()]
+        return points[margin.argmin()] if margin.min() <= 0 else None
 
     def _split(self, now: Branches) -> Branches:
         """Two branches for each: of the ReLUs whose relaxation costs most, the one whose two signs bring most."""
@@ -163,12 +193,13 @@ class _Search:
         return now.fixed(chosen, 1) + now.fixed(chosen, -1)
 
     def _decide(self, leaf: Branches) -> None:
-        """A branch without open ReLUs is a linear program, solved to HiGHS's tolerance."""
+        """A branch without open ReLUs is a linear program over the ball's box, solved to HiGHS's tolerance."""
         pattern = (leaf.lower[0] >= 0).numpy()
         low, high = self.region.lower.flatten().numpy(), self.region.upper.flatten().numpy()
         empty, point, margin = self.pieces.smallest(pattern, self.y, int(leaf.target), low, high)
         if empty:
             return
         if point is not None:
-            self._offer(torch.from_numpy(point).reshape(self.region.lower.shape))
+            found = self.offer(torch.from_numpy(point).reshape(self.region.lower.shape), leaf.target)
+            self.x_adv = found if self.x_adv is None else self.x_adv
         self.undecided |= not margin > _TOLERANCE

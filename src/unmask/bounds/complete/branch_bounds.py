@@ -81,7 +81,7 @@ class BranchBounds:
     def climbed(self, now: Branches) -> tuple[Branches, Tensor]:
         """The branches that stay open after ascent on slopes and multipliers.
 
-        And for every branch the corner of the region where its relaxation is smallest, which may be an example.
+        And for every branch its relaxation's slopes at the input, `[branches, *dims]`.
         """
         best, best_slope, best_weight = now.bound, now.slope, now.weight
         slope, weight = now.slope.clone(), now.weight.clone()
@@ -107,9 +107,8 @@ class BranchBounds:
                 with torch.no_grad():
                     slope.clamp_(0, 1)
                     weight.clamp_(min=0)
-        corners = torch.where(arriving[0].detach()[:, 0] > 0, self.region.lower, self.region.upper)
         after = Branches(best, now.target, now.lower, now.upper, now.sign, best_slope, best_weight)
-        return after[best <= 0], corners
+        return after[best <= 0], arriving[0].detach()[:, 0]
 
     def _tightened(self, bounds: list[Interval], place: int) -> Interval:
         lower, upper = bounds[place]
