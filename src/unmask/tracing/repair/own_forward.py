@@ -41,6 +41,7 @@ def own_forward(
     """
     new_style = function.setup_context is not _SingleLevelFunction.setup_context
     context = () if new_style else (_Context(len(args)),)
-    # Whoever calls a function sees it with torch's own interception switched off.
-    with torch._C._EnableTorchFunction(), _pop_mode_temporarily(), rewriter, following():
+    # Whoever calls a function sees it with torch's own interception switched off. Autograd runs a forward without
+    # gradient, so that it may write into anything; the graph is the rewriter's.
+    with torch._C._EnableTorchFunction(), _pop_mode_temporarily(), rewriter, following(), torch.no_grad():
         return function.forward(*context, *args, **kwargs)

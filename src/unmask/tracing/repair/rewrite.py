@@ -256,7 +256,8 @@ class _Rewriter(Interceptor):
         if function is not None:
             start = _first_float(given)
             assert start is not None, "a suspect has a gradient to lose"
-            inner = _Rewriter(Rewrite(heal_cuts=True, soften=rule.soften), self._names, start)
+            healed = Rewrite(heal_cuts=True, soften=rule.soften, unroll=True)
+            inner = _Rewriter(healed, self._names, start)
             try:
                 made = own_forward(function, given, kwargs, inner)
             except _REFUSALS:
