@@ -107,3 +107,26 @@ def test_what_the_controls_found_must_hold_elsewhere_too():
     assert not asked(only_there, controlled(some(14, K), ahead=True)).passed
     assert asked(only_there, controlled(some(14, K), ahead=False)).passed  # the campaign found them itself
     assert asked(everywhere, controlled(everywhere.failure_rate[:K], ahead=True)).passed
+
+
+@pytest.mark.parametrize(
+    ("broken", "ran_on", "passed"),
+    [
+        (range(16), range(16), False),  # nothing after the first attack breaks anything
+        (range(0, 32, 2), range(0, 32, 2), False),  # wherever they stand
+        (range(30), range(16), True),
+        (range(4), range(16), True),  # as luck has it
+        (range(0), range(16), True),
+        (range(N), range(16), True),
+        (range(16), range(N), True),  # there are no others
+    ],
+)
+def test_examples_that_only_the_first_attack_broke(broken, ran_on, passed):
+    rates = torch.zeros(N)
+    rates[list(broken)] = 1
+    found = replace(controlled(torch.zeros(K)), at_first=torch.tensor(list(ran_on)))
+    control = asked(judgement(rates), found)
+    assert control.passed is passed
+    if not passed:
+        assert "no longer answers as it did" in control.explanation
+        assert control.role == "open"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from scipy.stats import fisher_exact, norm
 from torch import Tensor
 
@@ -101,12 +102,8 @@ def consistency(
             f"On the same {k} examples “{part.words}” leaves {left:.1%} and the campaign, which took in its points, "
             f"{kept:.1%}: the network does not answer the same question twice in the same way."
         )
-    elif controlled.ahead and (gap := _did_not_follow(controlled.few, final)) is not None:
-        value = gap
-        words = (
-            f"The controls broke what the campaign had left, but only of the {controlled.few} examples on which they "
-            f"ran: {gap:.1%} more of these are broken than of the others."
-        )
+    elif (found := _alone(controlled, final)) is not None:
+        value, words = found
     return Control(
         name=NAME,
         passed=value <= 0,
@@ -137,10 +134,30 @@ def _beyond_noise(part: Part, final: Judgement, draws: int, chosen_on: int, comp
     return gap if gap > norm.isf(ALARM / max(1, comparisons)) * error else 0.0
 
 
-def _did_not_follow(few: int, final: Judgement) -> float | None:
-    """How many more of the first `few` examples are broken than of the others, if chance does not explain it."""
+def _alone(controlled: Controlled, final: Judgement) -> tuple[float, str] | None:
+    """A part that broke its own examples and helped against no others: how many more it broke, and a sentence."""
+    few, first = controlled.few, controlled.at_first
     broken = final.failure_rate > 0.5
-    first, rest = broken[:few], broken[few:]
+    if (
+        controlled.ahead
+        and (gap := _did_not_follow(torch.arange(len(broken)) < few, broken.cpu())) is not None
+    ):
+        return gap, (
+            f"The controls broke what the campaign had left, but only of the {few} examples on which they ran: "
+            f"{gap:.1%} more of these are broken than of the others."
+        )
+    chosen = torch.isin(torch.arange(len(broken)), first.cpu())
+    if len(first) and (gap := _did_not_follow(chosen, broken.cpu())) is not None:
+        return gap, (
+            f"Of the {len(first)} examples on which an attack of a few steps ran before anything else, {gap:.1%} more "
+            "are broken than of the others, on which the whole campaign ran: the network no longer answers as it did."
+        )
+    return None
+
+
+def _did_not_follow(chosen: Tensor, broken: Tensor) -> float | None:
+    """How many more of the chosen examples are broken than of the others, if chance does not explain it."""
+    first, rest = broken[chosen], broken[~chosen]
     if not len(rest):
         return None
     table = [[int(first.sum()), int((~first).sum())], [int(rest.sum()), int((~rest).sum())]]

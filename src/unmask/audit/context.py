@@ -21,6 +21,7 @@ from ..classifier import Classifier, Meter, Network
 from ..data import Data
 from ..errors import UnusableInput
 from ..randomness import Streams
+from ..state import State
 from ..target.source_files import classes_of, description
 from ..target.target import Target, checkpoint_hash
 from ..threat import ThreatModel, threat_model
@@ -46,6 +47,7 @@ class Subject:
     - `batch_size`: examples in a batch, as far as is known by now: the claim's, or what fits.
     - `spec`, `checkpoint_hash`: how the target was named, and a hash of its parameters.
     - `processes`: which share the examples; `out`, `journal` and `progress` are those of the first one.
+    - `untouched`: what the network changed of itself in preflight, as it was before; None where it changes nothing.
     - `journal`: None where nothing is written.
     """
 
@@ -64,6 +66,7 @@ class Subject:
     spec: str
     checkpoint_hash: str
     processes: Processes
+    untouched: State | None = None
     journal: Journal | None = None
     warnings: list[str] = field(default_factory=list)  # beside preflight's own: a log that `warn` adds to
 
@@ -211,7 +214,7 @@ def subject_of(
     )
     _refuse_other_subjects(subject)
     if isinstance(target, Target) and target.settings:
-        subject.warn(f"loading the target changed {_listed(target.settings)}, which was put back")
+        subject.warn(f"loading the target changed {', '.join(target.settings)}, which was put back")
 
     sources = _sources(target, attacks)
     journal: list[Journal] = []  # the first process's own: it does not travel
@@ -222,10 +225,6 @@ def subject_of(
 
     processes.first(opened)
     return replace(subject, journal=journal[0] if journal else None)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def _sources(target: object, attacks: Sequence[Attack]) -> dict[str, str]:

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor
 
 from ..attacks.base import Images, Labels
 from ..classifier import Classifier, Meter
 from ..diagnostics import (
     Diagnostic,
     Reading,
-    Tried,
 )
-from ..foreign import wants_to_stop
+from ..errors import GradientFailed, Unsupported
+from ..foreign import failure, wants_to_stop
 from ..randomness import Streams
 from ..threat import ThreatModel
 from .context import Subject
 from .records import Control
 from .runtime.batch_size import BatchSize
-from .runtime.journal import Entry
+from .runtime.readings import entry_of, reading_of
 from .standing import Standing
+
+RAISED = "raised"  # statistic of a control that could not be measured
 
 
 @dataclass(frozen=True)
@@ -49,13 +50,23 @@ def examine(
     threat: ThreatModel,
     streams: Streams,
 ) -> Reading | None:
-    """Runs one control; None where it does not apply to this network."""
+    """Runs one control; None where it does not apply to this network, a failed reading where it raises."""
     try:
         return diagnostic.examine(classifier, x, y, threat, generator=streams)
+    except (Unsupported, GradientFailed):
+        return None
     except BaseException as error:
         if isinstance(error, torch.OutOfMemoryError) or wants_to_stop(error):
             raise
-        return None
+        return Reading(
+            name=type(diagnostic).__name__,
+            passed=False,
+            value=None,
+            expected="to be measured",
+            explanation=f"It could not be measured: it raised {failure(error)}.",
+            statistics={RAISED: 1.0},
+            decisive=True,
+        )
 
 
 def run_controls(
@@ -71,7 +82,10 @@ def run_controls(
     memory = BatchSize(standing.memory.size, tag, subject.journal, subject.progress)
     found = []
     for done, (name, check) in enumerate(checks.items(), 1):
-        found.append(Examined(name, _run(subject, standing, memory, check, f"{tag} {name}")))
+        reading = _run(subject, standing, memory, check, f"{tag} {name}")
+        if reading is not None and RAISED in reading.statistics:
+            subject.warn(f"the control “{name}” tells nothing: {reading.explanation}")
+        found.append(Examined(name, reading))
         subject.progress.update(standing.robust_accuracy, done, len(checks))
     return found
 
@@ -82,7 +96,7 @@ def _run(
     entry = subject.journal.get(key) if subject.journal else None
     if entry is not None:
         standing.replay(Meter(**entry.record["meter"]))
-        return _reading(subject, entry)
+        return reading_of(entry, subject.threat, subject.device)
     meter = subject.classifier.meter
     before = meter.snapshot()
 
@@ -96,41 +110,9 @@ def _run(
         inside = tuple(t for t in reading.tried if t.threat.epsilon <= subject.threat.epsilon)
         reading = replace(reading, tried=inside)
     if subject.journal:
-        record, tensors = _entry(reading)
+        record, tensors = entry_of(reading)
         subject.journal.put(key, record | {"meter": vars(meter.since(before))}, tensors)
     return reading
-
-
-def _entry(reading: Reading | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A reading as the journal keeps it."""
-    if reading is None:
-        return {"reading": None}, {}
-    said = {k: v for k, v in vars(reading).items() if k != "tried"}
-    tensors = {f"x_adv {n}": t.x_adv for n, t in enumerate(reading.tried)}
-    tensors |= {
-        f"rate {n}": t.failure_rate for n, t in enumerate(reading.tried) if t.failure_rate is not None
-    }
-    tried = [{"by": t.by, "epsilon": t.threat.epsilon, "draws": t.draws} for t in reading.tried]
-    return {"reading": said, "tried": tried}, tensors
-
-
-def _reading(subject: Subject, entry: Entry) -> Reading | None:
-    """A reading as the journal kept it."""
-    record, tensors = entry.record, {k: t.to(subject.device) for k, t in entry.tensors.items()}
-    if record["reading"] is None:
-        return None
-    tried = tuple(
-        Tried(
-            by=t["by"],
-            threat=replace(subject.threat, epsilon=t["epsilon"]),
-            x_adv=tensors[f"x_adv {n}"],
-            failure_rate=tensors.get(f"rate {n}"),
-            draws=t["draws"],
-        )
-        for n, t in enumerate(record["tried"])
-    )
-    curve = tuple((e, a) for e, a in record["reading"]["curve"])
-    return Reading(**record["reading"] | {"curve": curve}, tried=tried)
 
 
 # Controls of whether the attacks follow a gradient that misleads them.

@@ -52,21 +52,22 @@ def look_over(subject: Subject, held: State) -> tuple[Preflight, int]:
     return memory.fitting(with_batches_of, len(subject), subject.classifier.meter), memory.size
 
 
-def looked_over(subject: Subject, facts: Preflight, batch_size: int, state: State | None) -> Subject:
+def looked_over(subject: Subject, facts: Preflight, batch_size: int, held: State) -> Subject:
     """The subject as the preflight found it, and under a targeted goal with the classes to reach.
 
-    `state` is what is put back before every call.
+    `held` is what the network held before it: of this what answers depend on is put back before every call.
     """
     classifier = subject.classifier.replace(
         deterministic=facts.deterministic and facts.seedable,
         probabilities=facts.probabilities,
         average=_converted(subject.classifier, facts),
         alone=facts.batch_dependent,
-        state=state,
+        state=held.only(facts.state) if facts.state else None,
     )
     # One at a time for every pass where batches matter: the standing's, the report's and so the verifier's.
     size = 1 if facts.batch_dependent else batch_size
-    subject = replace(subject, classifier=classifier, batch_size=size)
+    untouched = held.only(facts.touched) if facts.touched else None
+    subject = replace(subject, classifier=classifier, batch_size=size, untouched=untouched)
     return subject if subject.claim.targets is None else replace(subject, aim=find_targets(subject))
 
 

@@ -8,7 +8,7 @@ this time about everything that the campaign found.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -24,8 +24,10 @@ from ..diagnostics import (
     Planted,
     RandomNoise,
     Reading,
+    SameAnswers,
     breaks_more,
 )
+from ..diagnostics.early import Early
 from ..judge import judge
 from ..randomness import Streams
 from ..remedies import Candidate
@@ -38,7 +40,7 @@ from .controls import Examined, run_controls
 from .records import AccuracyAtEpsilon
 from .standing import Standing
 from .steps import Step
-from .suites import CURVE, REPEATABILITY, suite, suite_outside
+from .suites import CURVE, REPEATABILITY, SAME, suite, suite_outside
 
 # Queries of the search that a planted example is given when it is looked for again. Ours.
 PLANTED_QUERIES = 500
@@ -53,12 +55,14 @@ class Controlled:
     - `ahead`: whether they broke more of their examples than the campaign had, beyond chance.
     - `few`: on how many examples they ran, at most.
     - `reopened`: whether the campaign went on.
+    - `at_first`: places of the images on which a short attack ran before anything else; none where it may not count.
     """
 
     examined: list[Examined]
     ahead: bool
     few: int
     reopened: bool
+    at_first: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
     @property
     def steadiness(self) -> float:
@@ -81,11 +85,15 @@ class Controlled:
 
 def control(subject: Subject, standing: Standing, campaign: Campaign, winner: Candidate) -> Controlled:
     """Runs the controls, takes in what they found, and goes on with the campaign where they ask for it."""
-    outside = subject.outside
+    outside, early = subject.outside, campaign.facts.early
+    at_first = _at_first(subject, standing, early)
     if outside:
         checks = suite_outside(search_for_controls(subject), targeted=subject.threat.goal == "targeted")
     else:
         checks = suite(winner.gradient, winner.objective, subject.threat, early_stop=not subject.random)
+    checks[SAME] = SameAnswers(
+        early=early.answers, seedable=campaign.facts.seedable, untouched=subject.untouched
+    )
     # Repairs do not travel from process to process, but readings do.
     examined = subject.processes.first(lambda: run_controls(subject, standing, checks, "control"))
     few = subject.everyone[: subject.budget.control_examples]
@@ -108,8 +116,18 @@ def control(subject: Subject, standing: Standing, campaign: Campaign, winner: Ca
         campaign.go_on(more, search=bool(misled or looks))
     again |= asked(_at_the_campaign(subject, standing, failed))  # at what stands now
     return Controlled(
-        [replace(e, again=again.get(e.name)) for e in examined], ahead, len(few), reopened=reopened
+        [replace(e, again=again.get(e.name)) for e in examined], ahead, len(few), reopened, at_first
     )
+
+
+def _at_first(subject: Subject, standing: Standing, early: Early) -> Tensor:
+    """Offers what preflight's short attack found; returns places of the images on which it ran."""
+    if subject.outside or early.x_adv is None:  # whoever only asks sees no gradient
+        return subject.everyone[:0]
+    points, rows = subject.x.clone(), early.rows.to(subject.device)
+    points[rows] = early.x_adv.to(subject.device)
+    standing.step("first attack", "", lambda part, _: points[part], rows)
+    return rows
 
 
 def _limited(subject: Subject) -> bool:

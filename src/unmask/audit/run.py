@@ -87,7 +87,7 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
     progress.stage("preflight")
     held = State(subject.classifier.network)  # before anybody asks it
     facts, size = subject.processes.first(partial(look_over, subject, held))
-    subject = looked_over(subject, facts, size, held.only(facts.state) if facts.state else None)
+    subject = looked_over(subject, facts, size, held)
     del held  # with its copy of every tensor
     progress.stage("trace")
     analysis, state, learned = trace(subject, facts)

@@ -22,6 +22,7 @@ from ..objectives import Objective, Undetected
 from ..threat import L2, FewPixels, Linf, ThreatModel
 from .records import Control
 
+SAME = "equal images, equal answers"
 REPEATABILITY = "repeatability"  # says how much the gradients of two draws differ
 CURVE = "epsilon monotonicity"  # the control whose points are drawn
 

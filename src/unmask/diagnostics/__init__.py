@@ -12,6 +12,7 @@ from .preflight import Preflight, preflight
 from .random_noise import RandomNoise, RandomPoints
 from .randomness_gain import RandomnessGain
 from .repeatability import Repeatability
+from .same_answers import SameAnswers
 from .unbounded import Unbounded
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "RandomnessGain",
     "Reading",
     "Repeatability",
+    "SameAnswers",
     "Tried",
     "Unbounded",
     "breaks_more",

@@ -16,17 +16,19 @@ def memory(
 ) -> tuple[str, ...]:
     """What the network keeps from one call to the next and answers by; empty where nothing is.
 
-    Two calls with equal seeds, one of other points between them, and the very first call, whose answers to `probe`
-    were `first`, are compared as they come and from a state that is put back before each.
+    Three calls with equal seeds, one of other points between the first two, and the very first call, whose answers to
+    `probe` were `first`, are compared as they come and from a state that is put back before each.
 
-    **Cost**: four forwards of the points; eight where the first answers differ.
+    **Cost**: five forwards of the points; ten where the first answers differ.
     """
 
     def repeats(classifier: Classifier) -> bool:
         once = asked(classifier, points)
         asked(classifier, Points(points.x.flip(0), points.streams), "between")
-        twice, later = asked(classifier, points), asked(classifier, probe, FIRST)
-        return all(bool((distances(a, b) <= 1e-6).all()) for a, b in ((once, twice), (first, later)))
+        twice, thrice = asked(classifier, points), asked(classifier, points)
+        later = asked(classifier, probe, FIRST)
+        pairs = ((once, twice), (twice, thrice), (first, later))
+        return all(bool((distances(a, b) <= 1e-6).all()) for a, b in pairs)
 
     if repeats(classifier):
         return ()

@@ -1,0 +1,95 @@
+"""Whether equal images get equal answers: at the beginning and now, plainly asked, under attack, and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..attacks import PGD, Attack
+from ..classifier import Classifier
+from ..errors import GradientFailed
+from ..judge import judge
+from ..randomness import Streams
+from ..state import State
+from ..threat import ThreatModel
+from .answers import Answer, Recorded, disagreements
+from .base import Diagnostic, Images, Labels, Reading
+from .random_noise import RandomPoints
+
+ATTACKED, JUDGED = "under attack", "to the judge"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SameAnswers(Diagnostic):
+    """Asks the network again what it was asked before, in other circumstances.
+
+    A network that counts its calls, looks at the clock, remembers what it saw, or knows an attack from a user (by what
+    called it, by steps that are small, by a backward pass that came before) answers an attack and everybody else
+    otherwise. Then nothing that an attack did not find tells anything. What preflight was told, what an attack is told
+    on its way, and what the judge is told of its result are compared with what the network says to a plain question
+    afterwards, each under the random numbers that it had. `value` is the share of the answers that are not given again.
+
+    **Fields**
+    - `early`: what the network said before the first attack.
+    - `seedable`: whether equal seeds are to give equal answers; else means over draws are compared.
+    - `untouched`: what the network keeps between calls, as it was before the first; put back before each plain
+      question.
+    - `attack`: whose questions are written down.
+    - `examples`: at most so many are attacked.
+
+    **Cost**: the attack, one judgement, and one forward for each question; sixteen where nothing can be seeded.
+    """
+
+    early: tuple[Answer, ...] = ()
+    seedable: bool = True
+    untouched: State | None = None
+    attack: Attack = PGD(steps=8)
+    examples: int = 8
+
+    def examine(
+        self,
+        classifier: Classifier,
+        x: Images,
+        y: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator | Streams,
+    ) -> Reading:
+        streams = Streams.of(generator, len(x))
+        few = slice(self.examples)
+        answers = _under_attack(self.attack, classifier, x[few], y[few], threat, streams[few])
+        # In preflight the other images were still in the batch, and probabilities not yet logarithms.
+        door = classifier if self.untouched is None else classifier.replace(state=self.untouched)
+        parts = ((door.replace(alone=False), self.early), (door, answers))
+        found = [d for to, of in parts for d in disagreements(to, of, seedable=self.seedable)]
+        total = sum(len(a.x) for _, of in parts for a in of)
+        others = sum(d.others for d in found)
+        return Reading(
+            name="same_answers",
+            passed=not found,
+            value=others / max(1, total),
+            expected="0: share of earlier answers that are not given again",
+            explanation="; ".join(map(str, found)) + ": the network is not one function of the image."
+            if found
+            else "What was answered early, under attack and to the judge is answered again.",
+            statistics={"answers": float(total), "others": float(others)},
+            decisive=True,
+        )
+
+
+def _under_attack(
+    attack: Attack, classifier: Classifier, x: Images, y: Labels, threat: ThreatModel, streams: Streams
+) -> Sequence[Answer]:
+    """What the network is told to an attack, and then to the judge."""
+    network = Recorded(classifier.network, ATTACKED)
+    watched = classifier.replace(network=network)
+    try:
+        ball = threat.around(x.shape[1:])
+        x_adv = attack.run(watched, x, y, ball, generator=streams.fork("attack"))
+    except GradientFailed:
+        x_adv = RandomPoints(tries=4).run(watched, x, y, threat, generator=streams.fork("points"))
+    network.when = JUDGED
+    judge(watched, x_adv, x, y, threat, generator=streams.fork("judge"))
+    return network.answers
