@@ -50,7 +50,7 @@ def early(
     asked(watched, points, EARLY)
     if threat is None or threat.epsilon == 0:
         return Early(tuple(network.answers))
-    rows = torch.linspace(0, len(x) - 1, min(ATTACKED, len(x)), device=x.device).long().unique()
+    rows = torch.linspace(0, len(x) - 1, min(ATTACKED, len(points), len(x)), device=x.device).long().unique()
     own = streams[rows].fork(EARLY)
     attack = PGD(steps=STEPS, rel_step_size=0.25, early_stop=False)
     try:
