@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 # What a prediction over several passes is a mean of.
 Average = Literal["logits", "probabilities"]
@@ -109,10 +110,16 @@ def per_example(values: Tensor, like: Tensor) -> Tensor:
 def plain(tensor: Tensor) -> Tensor:
     """A tensor's values in ordinary memory, without its graph: sparse ones filled up, quantised ones as numbers.
 
+    Of a subclass that wraps other tensors (a library's quantised weight), which need not know a single operation on
+    its values: the values of all that it wraps, one after the other, as float64 `[n]`.
+
     >>> import torch
     >>> plain(torch.eye(2).to_sparse()).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
+    if is_traceable_wrapper_subclass(tensor):
+        names, _ = tensor.__tensor_flatten__()
+        return torch.cat([plain(getattr(tensor, name)).double().flatten() for name in names])
     tensor = tensor.detach()
     if tensor.is_quantized:
         return tensor.dequantize()

@@ -54,7 +54,50 @@ def normed():
     return network.eval()
 
 
+class Int8(torch.Tensor):
+    """A weight of 8 bits with a scale a row, as quantisation libraries wrap it: `F.linear` alone is defined on it."""
+
+    @staticmethod
+    def __new__(cls, whole, scale):
+        return torch.Tensor._make_wrapper_subclass(cls, whole.shape, dtype=scale.dtype)
+
+    def __init__(self, whole, scale):
+        self.whole, self.scale = whole, scale
+
+    def __tensor_flatten__(self):
+        return ["whole", "scale"], None
+
+    @staticmethod
+    def __tensor_unflatten__(inner, context, size, stride):
+        return Int8(inner["whole"], inner["scale"])
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is nn.functional.linear:
+            x, weight, bias = args
+            return nn.functional.linear(x, weight.whole * weight.scale, bias)
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {}))
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten.detach.default, torch.ops.aten.clone.default):
+            return Int8(args[0].whole, args[0].scale)
+        raise NotImplementedError(f"Int8 knows no {func}")
+
+
+def wrapped(shift=0):
+    network = trained("plain_mlp")
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            scale = layer.weight.detach().abs().amax(1, keepdim=True) / 127
+            whole = (layer.weight.detach() / scale).round().to(torch.int8) + shift
+            layer.weight = nn.Parameter(Int8(whole, scale), requires_grad=False)
+    return network.eval()
+
+
 NETWORKS = {
+    "weights that wrap others": wrapped,
     "sparse in coordinates": lambda: Sparse("coo"),
     "sparse in rows": lambda: Sparse("csr"),
     "frozen script": frozen,
@@ -78,3 +121,8 @@ def test_the_hash_tells_weights_of_other_layouts_apart():
     twos.weight = nn.Parameter(2 * torch.eye(64).to_sparse(), requires_grad=False)
     assert checkpoint_hash(ones) == checkpoint_hash(Sparse("coo"))
     assert checkpoint_hash(ones) != checkpoint_hash(twos)
+
+
+def test_the_hash_tells_weights_that_wrap_others_apart():
+    assert checkpoint_hash(wrapped()) == checkpoint_hash(wrapped())
+    assert checkpoint_hash(wrapped()) != checkpoint_hash(wrapped(shift=1))

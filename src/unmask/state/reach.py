@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from .parts import MODULES_OWN, PLAIN, Cells, Memory, Names, OfClass, Part, Row, joined, never
 
@@ -40,6 +41,8 @@ def parts_of(network: object) -> list[Part]:
 
 def _look(at: str, thing: Any) -> tuple[list[Part], list[tuple[str, object]]]:
     """The places of a thing that can hold a state, and what else can be reached from it."""
+    if is_traceable_wrapper_subclass(thing):  # need not know how to be copied; what it wraps does
+        return [], [(joined(at, name), getattr(thing, name)) for name in thing.__tensor_flatten__()[0]]
     if isinstance(thing, Tensor):
         return ([Memory(at, thing)] if _copies(thing) else []), []
     if isinstance(thing, np.ndarray):
