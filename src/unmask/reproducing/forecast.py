@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-ROUNDS = 5  # timed batches of each network; the median counts
+ROUNDS = 3  # timed batches of each network; the median counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Work:
     gradients: float
     forwards: float = 0.0
     deployed: Callable[[], nn.Module] | None = None
-    batch_size: int = 100
+    batch_size: int = 20
 
 
 @dataclass(frozen=True)
