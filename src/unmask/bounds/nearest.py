@@ -12,17 +12,16 @@ from torch import Tensor
 
 from ..attacks import APGD, FAB, Attack, HopSkipJump, RayS
 from ..classifier import Classifier
-from ..errors import Unsupported
+from ..errors import GradientFailed, Unsupported
 from ..gradients import Exact, GradientEstimator
-from ..judge import fooled
 from ..objectives import margin
 from ..randomness import Streams
 from ..remedies import candidates
 from ..threat import Linf, ThreatModel, norm_ball
 from ..tracing.analyse import Analysis, analyse
 from ..tracing.suspect import Asks, Suspect
-from ..types import per_example
-from ..worst_case import WorstCase
+from .found import Found
+from .shrinking import by_branches, by_descent
 
 Images = Float[Tensor, "batch *dims"]
 Labels = Int[Tensor, " batch"]
@@ -59,8 +58,9 @@ class NearestSearch:
     """Attacks along the exact gradient, along every repair that the tracer proposes, and by labels alone.
 
     FAB looks for the nearest point. Its steps need slopes of the right length, which a repair cannot promise, so APGD,
-    which needs their signs or directions only, climbs the margin in ever smaller balls as well. At last each point is
-    drawn back towards its example.
+    which needs their signs or directions only, climbs the margin in ever smaller balls as well, and each point is drawn
+    back towards its example. At last every ball shrinks while something in it fools: a descent from the point that
+    stands, and on small networks branch and bound, look for the next.
 
     **Fields**
     - `steps`, `restarts`: of FAB, each target class on its own; APGD takes as many steps. A repair gets no restart.
@@ -68,7 +68,7 @@ class NearestSearch:
     - `queries`: forwards of the decision-based attack, on examples that no gradient breaks.
     - `traced`: examples that are traced in search of masking.
 
-    **Cost**: FAB and four APGDs, once and once more per proposed repair.
+    **Cost**: FAB and four APGDs, once and once more per proposed repair; then `by_descent` and `by_branches`.
     """
 
     steps: int = 50
@@ -105,7 +105,7 @@ class NearestSearch:
                 "the network is random, so that no example has a fixed distance; use unmask audit, "
                 "which judges it on fresh draws"
             )
-        found = _Found(classifier, x, y, replace(threat, epsilon=threat.widest(x.shape[1:])), streams)
+        found = Found(classifier, x, y, replace(threat, epsilon=threat.widest(x.shape[1:])), streams)
         slope = Exact().estimate(classifier, margin.for_goal(threat.goal), x, y, generator=streams)
         zero_at_x = (slope.grad.flatten(1) == 0).all(1)
         self._climb(found, Exact(), "exact", threat)
@@ -123,6 +123,9 @@ class NearestSearch:
             if threat.goal == "untargeted":
                 found.offer(attack, "labels", left.nonzero()[:, 0])
                 found.walk_back()
+        with suppress(GradientFailed):  # its own backward refuses
+            by_descent(found)
+        by_branches(found)
         return Nearest(
             found.x_adv,
             found.distance,
@@ -131,7 +134,7 @@ class NearestSearch:
             _masking(suspects, exact_distance, found.distance),
         )
 
-    def _climb(self, found: _Found, gradient: GradientEstimator, tag: str, threat: ThreatModel) -> None:
+    def _climb(self, found: Found, gradient: GradientEstimator, tag: str, threat: ThreatModel) -> None:
         fab = FAB(
             steps=self.steps,
             restarts=self.restarts if isinstance(gradient, Exact) else 1,
@@ -146,64 +149,6 @@ class NearestSearch:
             ball = replace(threat, epsilon=share * threat.epsilon)
             found.offer(apgd, f"{tag} {share}", found.farther(ball.epsilon), ball)
             found.walk_back()
-
-
-class _Found:
-    """The nearest points so far."""
-
-    def __init__(self, classifier: Classifier, x: Images, y: Labels, threat: ThreatModel, streams: Streams):
-        self.classifier, self.x, self.y, self.threat, self.streams = classifier, x, y, threat, streams
-        self.worst = WorstCase(x)  # by distance with its sign turned
-        everyone = torch.arange(len(x), device=x.device)
-        self.worst.offer(everyone, x, torch.where(self._meets_goal(x, y), 0.0, -torch.inf).double())
-
-    @property
-    def x_adv(self) -> Images:
-        """The nearest points; `x` where none was found."""
-        return self.worst.x_adv
-
-    @property
-    def distance(self) -> Float[Tensor, " batch"]:
-        """Their distances, float64; +inf where none was found."""
-        return self.worst.value.abs()
-
-    def farther(self, distance: float) -> Tensor:
-        """The examples whose nearest point so far is not nearer than this."""
-        return (self.distance >= distance).nonzero()[:, 0]
-
-    def offer(
-        self, attack: Attack, tag: str, chosen: Tensor | None = None, ball: ThreatModel | None = None
-    ) -> None:
-        """Runs an attack on the chosen examples (those not wrong) in a ball (the whole box); keeps what is nearer."""
-        open_ = (self.distance > 0).nonzero()[:, 0] if chosen is None else chosen
-        if not len(open_):
-            return
-        x, y = self.x[open_], self.y[open_]
-        streams = self.streams.fork(tag)[open_]
-        point = attack.run(self.classifier, x, y, ball or self.threat, generator=streams)
-        self._keep(open_, point)
-
-    def walk_back(self, halvings: int = 12) -> None:
-        """Bisection on the way from each point to `x`, by labels alone: a masked margin misleads FAB's own."""
-        some = ((self.distance > 0) & self.distance.isfinite()).nonzero()[:, 0]
-        near, far = torch.zeros_like(self.distance[some]), torch.ones_like(self.distance[some])
-        x, x_adv, y = self.x[some], self.x_adv[some], self.y[some]
-        for _ in range(halvings):
-            middle = (near + far) / 2
-            point = torch.lerp(x, x_adv, per_example(middle, x).to(x.dtype))
-            won = self._meets_goal(point, y)
-            self._keep(some[won], point[won])
-            near, far = torch.where(won, near, middle), torch.where(won, middle, far)
-
-    def _keep(self, chosen: Tensor, point: Images) -> None:
-        counts = self._meets_goal(point, self.y[chosen]) & self.threat.contains(point, self.x[chosen])
-        length = self.threat.distance(point, self.x[chosen])
-        self.worst.offer(chosen[counts], point[counts], -length[counts])
-
-    def _meets_goal(self, point: Images, y: Labels) -> Bool[Tensor, " batch"]:
-        if not len(point):
-            return torch.zeros(0, dtype=torch.bool, device=point.device)
-        return fooled(self.classifier.predict(point, generator=self.streams), y, self.threat)
 
 
 def _repairs(analysis: Analysis, threat: ThreatModel) -> list[GradientEstimator]:
