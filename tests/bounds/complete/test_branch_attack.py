@@ -38,7 +38,7 @@ def test_just_beyond_the_nearest_point_of_a_grid_and_never_before(norm, beyond):
 
 
 def test_a_needle_that_the_gradient_leads_away_from():
-    network, x, y = needle(8), torch.full((2, 1, 2, 4), 0.5), torch.tensor([0, 0])
+    network, x, y = needle(8).requires_grad_(True), torch.full((2, 1, 2, 4), 0.5), torch.tensor([0, 0])
     far, near = Linf(epsilon=0.1075), Linf(epsilon=0.106)
     door = Classifier(network, deterministic=True)
     climbed = APGD(steps=50, objective=margin).run(door, x, y, far, generator=torch.Generator())

@@ -104,6 +104,7 @@ def _walk(
 class Pieces:
     """The affine pieces of a ReLU network; a pattern `[neurons]` says which ReLUs are active."""
 
+    @torch.no_grad()
     def __init__(self, graph: Graph):
         self.relus: list[tuple[int, dict[int, np.ndarray], np.ndarray]] = []
         for here, node in enumerate(graph.nodes):
