@@ -173,7 +173,7 @@ class Claim(BaseModel):
         examples=["standard"],
     )
     exhaustive: bool = Field(False, description="Go on when the claim is already decided.", examples=[False])
-    seed: int = Field(0, description="Seed of all randomness.", examples=[0])
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of all randomness.", examples=[0])
     batch_size: int = Field(256, ge=1, description="Examples per batch.", examples=[256])
     device: str | None = Field(
         None, description="cpu, cuda, cuda:1, … (default: cuda if there is one).", examples=["cpu"]

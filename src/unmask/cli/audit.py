@@ -189,7 +189,7 @@ def choose_device(name: str | None, has_cuda: bool) -> str:
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
     try:
-        torch.empty(0, device=name)
+        torch.ones(1, device=name).item()  # "meta" has no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         from ..errors import first_line
 

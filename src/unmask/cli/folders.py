@@ -16,6 +16,8 @@ def writable(out: Path) -> Iterator[None]:
 
     **Raises** `UnusableInput` where it is a file, lies below one, or cannot be written.
     """
+    if "\0" in str(out):  # of a claim file, or from Python: no shell hands one on
+        raise UnusableInput(f"--out {str(out)!r} is no name of a folder; give another")
     made = not out.exists()
     trial = out / f".unmask.{os.getpid()}"
     try:
