@@ -82,3 +82,25 @@ def test_nothing_is_tried_on_what_an_attack_broke(asked):
 def test_an_undefended_network_is_left_after_the_pilot(asked):
     certified_share(subject(10**7, epsilon=0.3), right())
     assert len(asked["crown"]) == certificates.PILOT
+
+
+def test_nothing_is_relaxed_where_nothing_is_bought_or_open(asked):
+    left = right()
+    _, words = certified_share(subject(0, epsilon=0.1), left)
+    assert words.startswith("interval bounds")
+    certified_share(subject(10**9, epsilon=0.0), left)  # intervals prove all: no image is open
+    assert not asked["crown"]
+
+
+def test_intervals_of_a_large_network_are_taken_image_by_image(monkeypatch):
+    left, batches = right(), []
+
+    def spy(network, x, y, threat, *, methods):
+        batches.append(len(x))
+        return certify(network, x, y, threat, methods=methods)
+
+    whole = certified_share(subject(0), left)
+    monkeypatch.setattr(certificates, "certify", spy)
+    monkeypatch.setattr(certificates, "ROWS", 1)
+    assert certified_share(subject(0), left) == whole
+    assert batches == [1] * len(left)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..bounds import certify
-from ..bounds.relaxation.size import hidden_elements
+from ..bounds.relaxation.size import measured
 from ..errors import UnmaskError
 from .context import Subject
 
 # Linear relaxations of more hidden elements than this take minutes an example. Ours.
 RELAXABLE = 20_000
+# Numbers that the rows of all classes may have at once on their way back through the last layers: 128 MB. Ours.
+ROWS = 2**24
 # Examples that are relaxed at once; if none of the first so many is proved, no more are tried. Ours.
 PILOT = 8
 
@@ -40,7 +42,8 @@ def certified_share(subject: Subject, left: Tensor) -> tuple[float | None, str |
 def _relaxed(subject: Subject, left: Tensor) -> tuple[float | None, str | None]:
     """As `certified_share`, for a network without randomness and without a certificate of its own.
 
-    Intervals are tried on every open example, linear relaxations on as many of what they leave as the budget buys.
+    Intervals are tried on every open example, linear relaxations on as many of what they leave as the budget buys. So
+    many examples at once as keep the memory near that of one pass.
     """
     network, threat = subject.classifier.network, subject.threat
     if subject.random or not isinstance(network, nn.Module) or subject.classifier.passes > 1 or not len(left):
@@ -50,13 +53,18 @@ def _relaxed(subject: Subject, left: Tensor) -> tuple[float | None, str | None]:
     subject.progress.stage("bounds")
     x, y = subject.x, subject.aim
     try:
-        proved = certify(network, x[left], y[left], threat, methods=("interval",)).certified
+        hidden, classes = measured(network, x[:1])
+        parts = left.split(max(1, ROWS // max(1, classes * hidden)))
+        proved = torch.cat(
+            [certify(network, x[part], y[part], threat, methods=("interval",)).certified for part in parts]
+        )
         count, open_ = int(proved.sum()), left[~proved]
-        hidden = hidden_elements(network, x[:1]) if len(open_) else 0
         bought = subject.budget.relaxation // max(1, hidden) if hidden <= RELAXABLE else 0
         tried = 0
         # A pilot first: undefended networks are not worth the wait.
         for part in open_[:bought].split(PILOT):
+            if not len(part):  # nothing is bought, or nothing is open
+                break
             more = certify(network, x[part], y[part], threat, methods=("crown",)).certified
             count, tried = count + int(more.sum()), tried + len(part)
             if tried <= PILOT and not more.any():

@@ -19,11 +19,16 @@ class _Bends(TorchFunctionMode):
         return made
 
 
-def hidden_elements(network: nn.Module, x: Tensor) -> int:
-    """Outputs of all layers that bend, for `x` `[1, *dims]`: a linear relaxation's cost grows with their square.
+def measured(network: nn.Module, x: Tensor) -> tuple[int, int]:
+    """Outputs of all layers that bend, for `x` `[1, *dims]`, and classes.
 
-    **Cost**: one forward.
+    A linear relaxation's cost grows with the square of the first. **Cost**: one forward.
     """
     with torch.no_grad(), _Bends() as bends:
-        network(x.clone())
-    return bends.count
+        made = network(x.clone())
+    return bends.count, made.numel() if isinstance(made, Tensor) else 1
+
+
+def hidden_elements(network: nn.Module, x: Tensor) -> int:
+    """The first of what is `measured`."""
+    return measured(network, x)[0]
