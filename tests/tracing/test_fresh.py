@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.tracing import fresh
+from tests.tracing import fresh, fresh_again
 from tests.tracing.idioms import Network, spare
 from tests.tracing.test_analyse import suspects
 
@@ -13,18 +13,23 @@ from unmask.tracing.repair.rewrite import Rewritten
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
-def lines_with(text):
-    lines = Path(fresh.__file__).read_text().splitlines()
+TABLES = {**dict.fromkeys(fresh.FRESH, fresh), **dict.fromkeys(fresh_again.FRESH_AGAIN, fresh_again)}
+
+
+def lines_with(text, file=fresh):
+    lines = Path(file.__file__).read_text().splitlines()
     return {n for n, line in enumerate(lines, 1) if text in line}
 
 
-@pytest.mark.parametrize("name", fresh.FRESH)
+@pytest.mark.parametrize("name", TABLES)
 def test_the_loss_is_named_at_its_line(name):
-    step, symptoms, text = fresh.FRESH[name]
+    step, symptoms, text = {**fresh.FRESH, **fresh_again.FRESH_AGAIN}[name]
     analysis = suspects(Network(step).eval())
     assert analysis.warning == ""
     found = [(s.symptom.name, s.site.line) for s in analysis.suspects]
-    assert any(symptom in symptoms and line in lines_with(text) for symptom, line in found), found
+    assert any(symptom in symptoms and line in lines_with(text, TABLES[name]) for symptom, line in found), (
+        found
+    )
 
 
 @pytest.mark.parametrize("name", fresh.FRESH_DRAWN)
