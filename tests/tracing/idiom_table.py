@@ -1,56 +1,77 @@
 """Writes `docs/idioms.md`: `python -m tests.tracing.idiom_table`, from the repository's root, in some minutes.
 
-Every row is a run: the idiom is traced, its repairs are proposed, and each of them attacks 32 images by ten sign steps.
-The attack by hand takes the same steps along finite differences of every one of the 16 pixels, two of which span a
-quarter of epsilon, so that it depends on nothing that the tracer says.
+Every row is a run: the idiom is traced, its repairs are proposed, and each of them attacks 16 images by ten sign steps.
+The attack by hand takes the same steps along finite differences of every one of the 16 pixels, over a quarter
+of epsilon or two epsilon, whichever leads further, so that it depends on nothing that the tracer says.
 """
 
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from tests.tracing.fresh import FRESH, FRESH_DRAWN
+from tests.tracing.fresh_again import FRESH_AGAIN
 from tests.tracing.idioms import DECIDED, DRAWN, HONEST, SEEN, Network, spare
+from tests.tracing.inner import INNER
 from tests.tracing.networks import LOSING, Wrapped
+from tests.tracing.tampered import TAMPERED
 from tests.tracing.test_analyse import images, suspects
+from tests.tracing.trips import TRIPS
 from torch import nn
 
 from unmask.classifier import seeded
 from unmask.tracing.repair.propose import propose
 from unmask.tracing.repair.rewrite import Rewritten
 
-EPSILON, STEPS, IMAGES = 0.2, 10, 32
+EPSILON, STEPS, IMAGES = 0.2, 10, 16
+SPANS = (0.25, 2.0)  # of the finite differences of the attack by hand, in epsilons
 HEAD = """# Idioms: ways to write a forward pass
 
 Made by `python -m tests.tracing.idiom_table` on torch {version}; do not edit. Each row is a network of 16 pixels and 4
-classes that differs in how one step is written, in `tests/tracing/idioms.py` and `networks.py`, where every row is a
+classes that differs in how one step is written, in `tests/tracing/`: `idioms.py`, `networks.py`, `trips.py` (out of
+torch and back), `inner.py` (gradients of its own), `tampered.py` (autograd's graph), `fresh.py`, whose rows
+were written before the tracer was read, and `fresh_again.py`, whose rows were written when it was done. Every row is a
 test, too.
 
 - *Survived*: the recorded pass has the plain pass's logits, draws, weights and buffers, and no warning was given.
 - *Seen*: the symptoms named; "nothing" is right for code that loses no gradient.
 - *Line*: whether a line that was expected is named.
 - *Repair*: the proposed gradient that breaks most. *Gap*: what it leaves of {images} images under ten sign steps of
-  L∞ {epsilon}, less what the same steps leave along finite differences of every pixel, in points. Above zero the attack
-  by hand is stronger. Honest and random networks have no repair to compare here.
+  L∞ {epsilon}, less what the same steps leave along finite differences of every pixel, over the better of two spans, in
+  points. Above zero the attack by hand is stronger. Honest and random networks have no repair to compare here.
 
 | written so | survived | seen | line | repair | gap |
 |---|---|---|---|---|---:|
 """
 
 
-def rows() -> list[tuple[str, Callable[[], nn.Module], set[str], str, str]]:
+def rows() -> list[tuple[str, Callable[[], nn.Module], set[str], str, Path]]:
     """Name, network, symptoms one of which is expected, text of the line, and the file that holds it."""
     here = Path(__file__).parent
-    found = [
-        (name, lambda step=step: Network(step), symptoms, text, here / "idioms.py")
-        for name, (step, symptoms, text) in {**SEEN, **DECIDED}.items()
-    ]
+
+    def of(file: str, table: dict[str, tuple[Callable, set[str], str]]) -> list[Any]:
+        return [
+            (name, lambda step=step: Network(step), symptoms, text, here / file)
+            for name, (step, symptoms, text) in table.items()
+        ]
+
+    cut = {"cut"}
+    found = of("idioms.py", {**SEEN, **DECIDED})
+    found += of("trips.py", {name: (step, cut, text) for name, (step, text) in TRIPS.items()})
+    found += of("inner.py", {name: (step, cut, text) for name, (step, text) in INNER.items()})
+    found += of("tampered.py", TAMPERED)
+    found += of("fresh.py", {name: row for name, row in FRESH.items() if name not in TRIPS})
+    found += of("fresh_again.py", FRESH_AGAIN)
     found += [
         (name, lambda step=step, inputs=inputs: Wrapped(step, inputs), symptoms, text, here / "networks.py")
         for name, (step, symptoms, text, inputs) in LOSING.items()
     ]
     found += [
-        (name, spare(step), {"random"}, text, here / "idioms.py") for name, (step, text) in DRAWN.items()
+        (name, spare(step), {"random"}, text, here / file)
+        for file, table in (("idioms.py", DRAWN), ("fresh.py", FRESH_DRAWN))
+        for name, (step, text) in table.items()
     ]
     found += [(name, build, set[str](), "", here / "idioms.py") for name, build in HONEST.items()]
     return found
@@ -74,15 +95,17 @@ def loss(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return logits.scatter(1, y[:, None], -torch.inf).amax(1) - true
 
 
-def by_hand(network: nn.Module, y: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Differences along every pixel."""
+def by_hand(
+    network: nn.Module, y: torch.Tensor, span: float = 0.25
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Differences along every pixel, two points of which are `span` epsilons apart."""
 
     def gradient(z: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
             parts = []
-            for pixel in torch.eye(z[0].numel()).reshape(-1, *z.shape[1:]) * EPSILON / 8:
+            for pixel in torch.eye(z[0].numel()).reshape(-1, *z.shape[1:]) * EPSILON * span / 2:
                 sides = []
-                for moved in (z + pixel, z - pixel):
+                for moved in ((z + pixel).clamp(0, 1), (z - pixel).clamp(0, 1)):
                     with seeded(0, z.device):
                         sides.append(loss(network(moved), y))
                 parts.append(sides[0] - sides[1])
@@ -124,7 +147,8 @@ def row(name: str, build: Callable[[], nn.Module], symptoms: set[str], text: str
         repaired = {r.name: Rewritten(network, r.rewrite) for r in propose(analysis)} or {"none": network}
         left = {word: attacked(network, x, y, along(f, y)) for word, f in repaired.items()}
         repair = min(left, key=lambda found: left[found])
-        gap = f"{100 * (left[repair] - attacked(network, x, y, by_hand(network, y))):+.1f}"
+        hand = min(attacked(network, x, y, by_hand(network, y, span)) for span in SPANS)
+        gap = f"{100 * (left[repair] - hand):+.1f}"
     survived = "no" if analysis.warning else "yes"
     return f"| {name.replace('|', '/')} | {survived} | {seen} | {right} | {repair} | {gap} |"
 

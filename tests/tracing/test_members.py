@@ -59,6 +59,7 @@ NETWORKS = {
 def test_random_and_nothing_else(name):
     build, text = NETWORKS[name]
     analysis = suspects(build().eval())
+    assert analysis.warning == ""
     assert not analysis.deterministic
     assert {s.symptom.name for s in analysis.suspects} == {"random"}
     (origin,) = analysis.where(*named("random"))

@@ -29,7 +29,7 @@ from .detect.runs import Runs, Slope, slopes
 from .detect.sampling import beside_the_way, drawn
 from .detect.slopes import examined
 from .record.compare import EXCHANGED, SCALES, same, twins_of
-from .record.fidelity import Pass, checked, plain_pass
+from .record.fidelity import CONTROLS, Pass, checked, plain_pass
 from .record.freeze import logits_with
 from .record.keeping import Recording, forget, let_go, nothing, of, sparing
 from .record.recorder import everything
@@ -40,8 +40,6 @@ from .suspect import Analysis
 
 # Runs of a random network over which its operations' results are averaged. Ours.
 DRAWS = 8
-# Passes in which randomness may show. Ours: of two members drawn with equal odds, all six are the same once in 64.
-CONTROLS = 6
 # Bytes of all results of one run that are always looked at; of a larger run, about half as many. Ours: two images of a
 # large network have more elements to compare than eight of a small one.
 LARGE = 16 * 2**20
