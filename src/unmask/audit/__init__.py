@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:  # torch takes seconds to load, and most of this room needs none of the others
     from torch import Tensor, nn
 
-    from ..attacks import Attack
     from ..classifier import Classifier, Network
     from .records import Report
     from .runtime.progress import Progress
@@ -31,7 +30,7 @@ def audit(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
-    attacks: Sequence[Attack] = (),
+    attacks: Sequence[Any] = (),
     box: Any = None,
     kind: str | None = None,
     **options: Any,
@@ -48,7 +47,7 @@ def audit(
     - `kind`: `"signals"`, `"images"` or `"volumes"` where the shape of `x` leaves it open.
     - `out`: folder for the journal and `evidence.safetensors`; nothing is written without it.
     - `resume`: go on with the audit in `out`.
-    - `progress`: is told what goes on; `attacks`: of your own, run beside the audit's.
+    - `progress`: is told what goes on; `attacks`: of your own or another toolbox's, run beside the audit's.
     - `options`: the other fields of `unmask.claim.claim.Claim`: `claim`, `budget`, `seed`, `passes`, ...
 
     **Raises** `UnusableInput` or `ModelFailed` with one line: name, value, way out.

@@ -22,10 +22,11 @@ from ..data import Data
 from ..errors import UnusableInput
 from ..randomness import Streams
 from ..state import State
-from ..target.source_files import classes_of, description
+from ..target.source_files import classes_of
 from ..target.target import Target, checkpoint_hash
 from ..threat import ThreatModel, threat_model
 from .evidence import hash_images, hash_labels
+from .own_attack import own_name, own_source
 from .plan import Budget, budget_named
 from .records import ThreatRecord
 from .runtime.journal import Journal
@@ -234,7 +235,7 @@ def _sources(target: object, attacks: Sequence[Attack]) -> dict[str, str]:
     else:
         network = target.network if isinstance(target, Classifier) else target
         found = {"source of the network": classes_of(network)}
-    return found | {f"attack {type(a).__name__}": description(a) for a in attacks}
+    return found | {f"attack {own_name(a)}": own_source(a) for a in attacks}
 
 
 def _refuse_other_subjects(subject: Subject) -> None:

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from ..attacks import Attack
 from ..attacks.base import Images, Labels
+from ..attacks.foreign import Foreign
 from ..attacks.queried import Queried
 from ..classifier import Classifier, Meter, seeded
 from ..errors import AttackFailed, UnmaskError
 from ..foreign import failure, wants_to_stop
 from ..randomness import Streams
+from ..target.source_files import description
 from ..threat import ThreatModel
 from ..types import per_example
 from .state import State
@@ -23,7 +25,13 @@ from .state import State
 
 def own_name(attack: Attack) -> str:
     """What the report calls it."""
-    return type(attack.inner if isinstance(attack, Queried) else attack).__name__
+    own = attack.inner if isinstance(attack, Queried) else attack
+    return own.name if isinstance(own, Foreign) else type(own).__name__
+
+
+def own_source(attack: Attack) -> str:
+    """Hash of the code behind it: another one does not go on where this one stopped."""
+    return description(attack.inner if isinstance(attack, Foreign) else attack)
 
 
 @dataclass(frozen=True)

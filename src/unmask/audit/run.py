@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..attacks import Attack
+from ..attacks.foreign import as_attack
 from ..attacks.queried import Queried
 from ..claim.claim import Claim
 from ..classifier import Classifier, Meter, Network
@@ -52,7 +54,7 @@ def audit(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
-    attacks: Sequence[Attack] = (),
+    attacks: Sequence[Any] = (),
 ) -> Report:
     """Audits a classifier on some examples and returns the report.
 
@@ -64,7 +66,8 @@ def audit(
     - `out`: folder for the journal, `report.json` and `evidence.safetensors`; nothing is written without it.
     - `resume`: go on with the journal in `out`.
     - `progress`: is told what goes on.
-    - `attacks`: of your own, run after the plan's, on everything not yet broken.
+    - `attacks`: of your own, or of another toolbox (`unmask.attacks.foreign`), run after the plan's, on everything
+      not yet broken.
 
     Under a targeted goal robust accuracy is the share that no attack brought to its target, wrong without an attack
     or not. Where the adversary only learns `scores` or `labels`, masking is looked for all the same, by an auditor who
@@ -72,6 +75,7 @@ def audit(
 
     **Raises** `UnusableInput` or `ModelFailed` with one line: name, value, way out.
     """
+    attacks = [as_attack(attack, type(attack).__name__) for attack in attacks]
     target, data = released(target, data)
     folder = source_folder(target)
     subject = subject_of(target, data, claim, out=out, resume=resume, progress=progress, attacks=attacks)

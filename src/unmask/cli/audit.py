@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -200,20 +199,14 @@ def choose_device(name: str | None, has_cuda: bool) -> str:
 
 
 def _attack(spec: str) -> Any:
-    from ..attacks.base import Attack
+    from ..attacks.foreign import as_attack, makes_itself
     from ..state.process import kept
     from ..target.load import build, find
 
     with kept():
         found, _ = find(spec)
-        attack: Any = found
-        if isinstance(found, type) or (isinstance(found, Callable) and not isinstance(found, Attack)):
-            attack, _ = build(spec)
-    if not isinstance(attack, Attack):
-        raise UnusableInput(
-            f"--attack {spec} is a {type(attack).__name__}; give a subclass of unmask.attacks.Attack"
-        )
-    return attack
+        attack = build(spec)[0] if makes_itself(found) else found
+    return as_attack(attack, spec)
 
 
 def _rank() -> int:

@@ -85,9 +85,13 @@ def classes_of(network: object) -> str:
 
 
 def description(thing: object) -> str:
-    """SHA-256 of an object's class and of what it says about itself, without addresses in memory."""
+    """SHA-256 of an object's class and of what it says about itself, without addresses in memory.
+
+    Of a function or a class, its own source.
+    """
     said = re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
-    return hashlib.sha256(f"{_source(type(thing))}\n{said}".encode()).hexdigest()
+    written = thing if inspect.isroutine(thing) or inspect.isclass(thing) else type(thing)
+    return hashlib.sha256(f"{_source(written)}\n{said}".encode()).hexdigest()
 
 
 def _source(thing: object) -> str:
