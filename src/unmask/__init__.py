@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from .data import load as load
     from .errors import UnmaskError as UnmaskError
     from .testing import assert_claim as assert_claim
+    from .threat import L0 as L0
     from .threat import L1 as L1
     from .threat import L2 as L2
+    from .threat import L0Elements as L0Elements
     from .threat import Linf as Linf
+    from .threat import Patch as Patch
     from .threat import ThreatModel as ThreatModel
     from .tracing.record.raising import Raising as Raising
     from .types import Outputs as Outputs
@@ -26,9 +29,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ROOMS = {
+    "L0": "threat",
+    "L0Elements": "threat",
     "L1": "threat",
     "L2": "threat",
     "Linf": "threat",
+    "Patch": "threat",
     "ThreatModel": "threat",
     "Classifier": "classifier",
     "Data": "data",

@@ -35,7 +35,7 @@ from unmask.attacks import (
     Transfer,
 )
 from unmask.classifier import Classifier
-from unmask.errors import Unsupported
+from unmask.errors import Unsupported, UnusableInput
 from unmask.judge import fooled
 from unmask.objectives import dlr, margin
 from unmask.randomness import Streams
@@ -332,3 +332,20 @@ def test_says_what_to_use_instead(name, norm, images):
     x, y, network = images
     with pytest.raises(Unsupported, match="use"):
         CASES[name].attack.run(target(network), x, y, threat_of(norm, 0.1), generator=rng())
+
+
+def test_can_be_called_on_plain_tensors():
+    problem = linear_problem("linf")
+    x_adv = APGD(steps=20)(problem.network, problem.x, problem.y, epsilon=1.03 * problem.distance)
+    assert (problem.network(x_adv).argmax(1) != problem.y).all()
+    assert torch.equal(PGD()(problem.network, problem.x, problem.y, epsilon="0/255"), problem.x)
+    few = SparsePGD(steps=40)(problem.network, problem.x, problem.y, norm="l0", epsilon=3)
+    assert ((few != problem.x).any(1).flatten(1).sum(1) <= 3).all()
+
+
+def test_a_call_on_plain_tensors_refuses_other_ranges_and_modes():
+    problem = linear_problem("linf")
+    with pytest.raises(UnusableInput, match=r"not in \[0, 1\]"):
+        APGD()(problem.network, 255 * problem.x, problem.y, epsilon=0.1)
+    with pytest.raises(UnusableInput, match="eval"):
+        APGD()(Convolutional().train(), problem.x, problem.y, epsilon=0.1)

@@ -190,3 +190,11 @@ def test_ascends_by_each_examples_own_length_and_stays_in_the_box(norm):
         "l1": [0.5, 0.3, 1.0],  # a tenth to the wall, and the other two on the next steepest
     }[norm]
     torch.testing.assert_close(found, torch.tensor([expected, [0.5, 0.5, 0.9]]))
+
+
+def test_a_radius_may_be_given_by_place_and_as_a_fraction():
+    assert Linf("8/255") == Linf(8 / 255) == Linf(epsilon=8 / 255)  # type: ignore[arg-type]
+    assert L2("0.5").epsilon == 0.5  # type: ignore[arg-type]
+    for text in ("large", "1/0"):
+        with pytest.raises(UnusableInput, match="fraction"):
+            Linf(text)  # type: ignore[arg-type]

@@ -8,13 +8,14 @@ from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..classifier import Classifier
+from ..errors import UnusableInput
 from ..gradients import Exact, GradientEstimator
 from ..objectives import Objective, TargetedObjective, Undetected, cross_entropy
 from ..randomness import Streams
-from ..threat import ThreatModel
+from ..threat import ThreatModel, threat_model
 
 Images = Float[Tensor, "batch *dims"]
 Labels = Int[Tensor, " batch"]
@@ -80,6 +81,38 @@ class Attack(ABC):
 
         Leaves `x`, the network's mode, its parameters' `.grad` and the global random state as they were.
         """
+
+    def __call__(
+        self,
+        network: Classifier | nn.Module,
+        x: Images,
+        y: Labels,
+        *,
+        epsilon: float | str,
+        norm: str = "linf",
+        seed: int = 0,
+    ) -> Images:
+        """Attacks a network on plain tensors: `APGD(steps=50)(network, x, y, epsilon=8 / 255)`.
+
+        **Arguments**
+        - `network`: logits from inputs in [0, 1], in evaluation mode.
+        - `x`, `y`: `[batch, *dims]`, and the labels to leave.
+
+        **Returns** points of ball and box, whether they fool the network or not.
+        **Raises** `UnusableInput` for a network in training mode, or inputs outside [0, 1].
+        """
+        classifier = network if isinstance(network, Classifier) else Classifier(network)
+        if isinstance(classifier.network, nn.Module) and classifier.network.training:
+            raise UnusableInput("the network is in training mode; call its eval() first")
+        threat = threat_model(norm, epsilon)  # pyright: ignore[reportArgumentType]
+        low, high = threat.box
+        if not bool(((x >= low) & (x <= high)).all()):
+            raise UnusableInput(
+                f"x lies in [{float(x.min()):g}, {float(x.max()):g}], not in [0, 1]; scale it, and put the "
+                "network's own normalisation inside the network"
+            )
+        streams = Streams.seeded(seed, torch.arange(len(x), device=x.device), type(self).__name__)
+        return threat.settle(self.run(classifier, x, y, threat, generator=streams), x)
 
     def describe(self) -> str:
         """What it is, in a few words with its numbers, for the report."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import torch
@@ -26,7 +27,8 @@ class ThreatModel(ABC):
     """What the adversary may do to an input.
 
     **Fields**
-    - `epsilon`: radius, in units of the image range or as a count; zero is allowed (the null attack).
+    - `epsilon`: radius, in units of the image range or as a count; zero is allowed (the null attack). A fraction may be
+      given as text, `Linf("8/255")`.
     - `box`: smallest and largest valid pixel.
     - `goal`: `untargeted` (any wrong class) or `targeted` (then `y` holds the class to reach).
 
@@ -34,13 +36,15 @@ class ThreatModel(ABC):
     - `norm`: its name in files and on the command line.
     """
 
-    epsilon: float
+    epsilon: float = field(kw_only=False)
     box: tuple[float, float] = (0.0, 1.0)
     goal: Literal["untargeted", "targeted"] = "untargeted"
 
     norm: ClassVar[str]
 
     def __post_init__(self) -> None:
+        if isinstance(self.epsilon, str):
+            object.__setattr__(self, "epsilon", _number(self.epsilon))
         if not self.epsilon >= 0:
             raise UnusableInput(f"epsilon is {self.epsilon}; give a number that is zero or larger")
         if not self.box[0] < self.box[1]:
@@ -95,3 +99,10 @@ class ThreatModel(ABC):
         low, high = self.box
         inside = (flat >= low).all(1) & (flat <= high).all(1) & torch.isfinite(flat).all(1)
         return inside & (self.distance(x_adv, x) <= self.epsilon)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError) as error:
+        raise UnusableInput(f"epsilon is {text!r}; give a number or a fraction, such as 8/255") from error
