@@ -75,6 +75,7 @@ def test_by_asking(folder, monkeypatch, capsys):
         "",
         "",
         "",
+        "",
         "l7",
         "l2",
         "x",

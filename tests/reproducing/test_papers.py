@@ -49,4 +49,4 @@ def test_rows_and_names_are_listed_without_measuring(capsys):
     assert main(["reproduce", "sap", "--device", "nowhere"]) == 2
     assert "--device nowhere cannot be used here" in capsys.readouterr().err
     assert main(["reproduce", "clever", "--quick", "--forecast"]) == 2
-    assert "without --forecast" in capsys.readouterr().err
+    assert "has no forecast" in capsys.readouterr().err

@@ -83,7 +83,9 @@ def _forecast(module: Any, request: Any) -> int:
     from ..reproducing.forecast import forecast
 
     if not hasattr(module, "at_published_scale"):
-        raise UnusableInput(f"{request.name} is at its published scale already; run it without --forecast")
+        raise UnusableInput(
+            f"{request.name} has no forecast; run a row of it (--list, --only) to see what it takes"
+        )
     print(forecast(module.at_published_scale(request), request.device), end="")
     return 0
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import CheckpointError
 
 from ..attacks import APGD, Attack
 from ..classifier import Classifier
@@ -74,23 +75,42 @@ class Planted(Diagnostic):
         found, guessed = [], []
         for place in range(min(self.examples, len(x)) if threat.epsilon > 0 else 0):
             here = slice(place, place + 1)
-            planted = self._plant(classifier, layer, x[here], threat, streams[here].fork("plant"))
-            if planted is None and layer is not None:
-                planted = self._plant(classifier, None, x[here], threat, streams[here].fork("plant"))
-            if planted is None:
+            made = self._attacked(classifier, layer, x[here], threat, streams[here])
+            if made is None:
                 continue
-            label = planted.predict(x[here], generator=streams[here].fork("label")).logits.argmax(1)
-            try:
-                x_adv = self.attack.run(
-                    planted, x[here], label, threat, generator=streams[here].fork("attack")
-                )
-            except Unsupported:  # the attack needs a surrogate that cannot be given the new read-out
-                continue
+            planted, label, x_adv = made
             guess = self._guess(planted, x[here], label, threat, streams[here].fork("guess"))
             for point, hits, tag in ((x_adv, found, "judge attack"), (guess, guessed, "judge guess")):
                 verdict = judge(planted, point, x[here], label, threat, generator=streams[here].fork(tag))
                 hits.append(float(verdict.failure_rate))
         return self._reading(found, guessed)
+
+    def _attacked(
+        self,
+        classifier: Classifier,
+        layer: nn.Linear | None,
+        x: Images,
+        threat: ThreatModel,
+        streams: Streams,
+    ) -> tuple[Classifier, Labels, Images] | None:
+        """The planted network of `x` `[1, …]`, the label it gives and what the attack makes of it, or None.
+
+        A read-out that cannot stand in the last layer's place, or cannot be differentiated there (a checkpointed
+        segment that is left in the middle), is put behind the logits.
+        """
+        for place in (layer, None) if layer is not None else (None,):
+            planted = self._plant(classifier, place, x, threat, streams.fork("plant"))
+            if planted is None:
+                continue
+            label = planted.predict(x, generator=streams.fork("label")).logits.argmax(1)
+            try:
+                x_adv = self.attack.run(planted, x, label, threat, generator=streams.fork("attack"))
+            except Unsupported:  # the attack needs a surrogate that cannot be given the new read-out
+                return None
+            except CheckpointError:
+                continue
+            return planted, label, x_adv
+        return None
 
     def _plant(
         self,

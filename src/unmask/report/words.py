@@ -50,10 +50,10 @@ def radius(epsilon: float) -> str:
 
 
 def ball(threat: ThreatRecord) -> str:
-    """What the adversary may do, in a few words.
+    r"""What the adversary may do, in a few words.
 
     >>> ball(ThreatRecord(norm="l0", epsilon=5)), ball(ThreatRecord(norm="patch", epsilon=3))
-    ('pixels changed ≤ 5', 'patch side ≤ 3')
+    ('pixels changed\xa0≤\xa05', 'patch side\xa0≤\xa03')
     """
     name = NORMS.get(threat.norm) or COUNTS[threat.norm]
     return f"{name}\u00a0≤\u00a0{radius(threat.epsilon)}"
