@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ...checkpointing import differentiable_checkpoints
+
 
 class _Bends(TorchFunctionMode):
     """Counts the outputs of activations, as modules and as functions alike."""
@@ -24,7 +26,7 @@ def measured(network: nn.Module, x: Tensor) -> tuple[int, int]:
 
     A linear relaxation's cost grows with the square of the first. **Cost**: one forward.
     """
-    with torch.no_grad(), _Bends() as bends:
+    with torch.no_grad(), differentiable_checkpoints(), _Bends() as bends:
         made = network(x.clone())
     return bends.count, made.numel() if isinstance(made, Tensor) else 1
 
