@@ -138,7 +138,9 @@ def test_every_name_that_is_handed_out_is_there():
     assert unmask.Outputs is Outputs
     for name in dir(unmask):
         assert getattr(unmask, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'assert_claims'; it has L0, L0Elements, L1, L2, Linf"):
+    with pytest.raises(
+        AttributeError, match="no attribute 'assert_claims'; it has L0, L0Elements, L1, L2, Linf"
+    ):
         unmask.assert_claims
 
 
