@@ -76,11 +76,14 @@ def stack(*words):
     return found
 
 
+NUMBERS = itertools.count()
+
+
 class Hidden:
     """A counter where no state is looked for."""
 
     def __init__(self):
-        self.name = f"hidden {id(self)}"
+        self.name = f"hidden {next(NUMBERS)}"
 
     def __call__(self, x):
         sys.__dict__[self.name] = sys.__dict__.get(self.name, 0) + 1
