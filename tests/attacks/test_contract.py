@@ -334,6 +334,7 @@ def test_says_what_to_use_instead(name, norm, images):
         CASES[name].attack.run(target(network), x, y, threat_of(norm, 0.1), generator=rng())
 
 
+@pytest.mark.skipif("UNMASK_SHAPES" in os.environ, reason="fields say float, and text is turned into one")
 def test_can_be_called_on_plain_tensors():
     problem = linear_problem("linf")
     x_adv = APGD(steps=20)(problem.network, problem.x, problem.y, epsilon=1.03 * problem.distance)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -22,12 +22,13 @@ from .batch import Batch, Incumbent
 _RANDOM_DRAWS = 4  # ours: forwards averaged into one score of a random network
 
 
+@runtime_checkable
 class Moves(Protocol):
     """What a query changes, for some examples at once. Where the search stands is one tensor an example."""
 
     ahead: ClassVar[int]
 
-    def take(self, chosen: Tensor) -> Self:
+    def take(self, chosen: Tensor) -> Moves:
         """Those of some of the examples."""
         ...
 

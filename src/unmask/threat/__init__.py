@@ -29,7 +29,7 @@ BALLS: dict[str, type[NormBall]] = {"linf": Linf, "l2": L2, "l1": L1}
 NORMS: dict[str, type[ThreatModel]] = {**BALLS, "l0": L0, "l0-elements": L0Elements, "patch": Patch}
 
 
-def threat_model(norm: str, epsilon: float, **fields: object) -> ThreatModel:
+def threat_model(norm: str, epsilon: float | str, **fields: object) -> ThreatModel:
     """The threat model of a norm's name, for the CLI and for files.
 
     >>> threat_model("linf", 0.3).epsilon

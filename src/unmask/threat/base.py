@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -66,7 +66,7 @@ class ThreatModel(ABC):
         """
 
     @abstractmethod
-    def scaled(self, factor: float) -> Self:
+    def scaled(self, factor: float) -> ThreatModel:
         """The same adversary with about `factor` times the radius: a count stays whole."""
 
     @abstractmethod

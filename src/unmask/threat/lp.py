@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -67,7 +67,7 @@ class NormBall(ThreatModel):
             f"({self.norm}, {math.prod(shape)} numbers each): {way_out}"
         )
 
-    def scaled(self, factor: float) -> Self:
+    def scaled(self, factor: float) -> NormBall:
         """The ball with `factor` times the radius."""
         return replace(self, epsilon=factor * self.epsilon)
 

@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,7 +17,7 @@ from ..randomness import Streams
 from .base import Images, ThreatModel, Values
 from .lp import L2
 
-Mask = Bool[Tensor, "batch *dims"]
+Mask = Bool[Tensor, "batch ..."]
 Scores = Float[Tensor, "batch *units"]
 
 
@@ -53,7 +53,7 @@ class FewPixels(ThreatModel):
         streams = Streams.of(generator, len(x))
         return self.support(streams.uniform(*self.units(x[:1]).shape[1:], device=x.device))
 
-    def scaled(self, factor: float) -> Self:
+    def scaled(self, factor: float) -> FewPixels:
         """The same adversary with `factor` times the budget, rounded (a half upwards)."""
         return replace(self, epsilon=float(math.floor(factor * self.epsilon + 0.5)))
 
