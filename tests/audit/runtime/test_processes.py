@@ -76,3 +76,25 @@ def test_shares_are_a_partition():
     parts = [Processes(rank, 5).share(chosen) for rank in range(5)]
     assert torch.equal(torch.cat(parts), chosen)
     assert max(len(p) for p in parts) == 1
+
+
+LEAVES = """
+import glob
+from unmask.audit.runtime.processes import of_torchrun
+
+with of_torchrun() as processes:
+    import torch.distributed.nn.functional
+    assert processes.gather(processes.rank) == [0, 1]
+names = [open(name).read().strip() for name in glob.glob("/proc/self/task/*/comm")]
+assert not [name for name in names if "gloo" in name], names
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="threads are not listed here")
+def test_no_thread_of_the_group_outlives_it(tmp_path):
+    """A thread of gloo's that ends with the interpreter can abort the process, after the audit's work is done."""
+    script = tmp_path / "leaves.py"
+    script.write_text(LEAVES)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    done = subprocess.run([*launcher, str(script)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 from collections.abc import Callable, Iterator
@@ -94,6 +95,9 @@ def of_torchrun() -> Iterator[Processes]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes()
         return
+    # Its functions take the group that stands when it is imported as default argument, so that a later import (torch
+    # does that by itself) would keep group and threads alive until the interpreter ends, which then may abort.
+    importlib.import_module("torch.distributed.nn.functional")
     dist.init_process_group("gloo", timeout=_PATIENCE)
     try:
         yield Processes.current()
