@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo quick test test-slow lint format peers mutate
+.PHONY: demo quick test test-slow test-libraries lint format peers mutate
 
 demo: $(STAMP)
 	$(BIN)/unmask demo
@@ -31,6 +31,18 @@ peers: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check GitPython requests six -c constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		adversarial-robustness-toolbox eagerpy foolbox torchattacks -c constraints.txt
+
+# Networks of other people's libraries, in a folder of their own: with pinned versions, and without what they depend on
+# but do not import here, among it torchvision, which would bring another torch.
+LIBRARIES := .venv-libraries/bin
+
+test-libraries:
+	test -x $(LIBRARIES)/python || $(PYTHON) -m venv .venv-libraries
+	$(LIBRARIES)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(LIBRARIES)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	$(LIBRARIES)/python -m pip install --quiet --disable-pip-version-check -r tests/libraries/imported.txt -c constraints.txt
+	$(LIBRARIES)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/libraries/requirements.txt
+	KERAS_BACKEND=torch $(LIBRARIES)/pytest -m libraries tests/libraries
 
 # Whether the tests notice what is changed in one file: make mutate MODULE=src/unmask/judge.py
 mutate: $(STAMP)
