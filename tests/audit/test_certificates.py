@@ -9,7 +9,7 @@ from tests.fixtures.digits_networks import trained
 from unmask.audit import certificates
 from unmask.audit.certificates import certified_share
 from unmask.audit.runtime.progress import Silent
-from unmask.bounds import certify
+from unmask.bounds import certify, proving
 from unmask.bounds.relaxation.size import hidden_elements
 from unmask.classifier import Classifier
 from unmask.data import load
@@ -81,7 +81,7 @@ def test_nothing_is_tried_on_what_an_attack_broke(asked):
 
 def test_an_undefended_network_is_left_after_the_pilot(asked):
     certified_share(subject(10**7, epsilon=0.3), right())
-    assert len(asked["crown"]) == certificates.PILOT
+    assert len(asked["crown"]) == proving.PILOT
 
 
 def test_nothing_is_relaxed_where_nothing_is_bought_or_open(asked):
@@ -101,6 +101,6 @@ def test_intervals_of_a_large_network_are_taken_image_by_image(monkeypatch):
 
     whole = certified_share(subject(0), left)
     monkeypatch.setattr(certificates, "certify", spy)
-    monkeypatch.setattr(certificates, "ROWS", 1)
+    monkeypatch.setattr(proving, "ROWS", 1)
     assert certified_share(subject(0), left) == whole
     assert batches == [1] * len(left)

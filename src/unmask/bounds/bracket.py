@@ -16,11 +16,12 @@ from ..errors import Unsupported
 from ..foreign import failure
 from ..randomness import Streams
 from ..threat import ThreatModel
-from .certified import Method, certified_radius
+from .certified import certified_radius
 from .clever.estimate import Clever
 from .clever.marks import Mark, Marked, mark
 from .clever.score import CleverScore
 from .nearest import NearestSearch
+from .regional import Method
 from .relaxation.graph import read_graph
 from .relaxation.operations import Activation
 

@@ -109,6 +109,8 @@ def show(outcome: Any, *, quiet: bool = False) -> None:
     )
     if outcome.unchecked:
         proved += f" Taken at the report's word: {', '.join(outcome.unchecked)}."
+    if outcome.certificate:
+        proved += f" The certified accuracy was not proved again: {outcome.certificate}."
     if outcome.holds:
         out.print(Text("Verified: ", style="bold green") + Text(f"{counted}. {proved}"))
     else:
