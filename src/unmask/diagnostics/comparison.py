@@ -42,6 +42,11 @@ class Points:
     def __len__(self) -> int:
         return len(self.x)
 
+    def and_(self, others: Points) -> Points:
+        """These and then those."""
+        seeds = torch.cat([self.streams.seeds, others.streams.seeds])
+        return Points(torch.cat([self.x, others.x]), Streams(seeds))
+
 
 def points_around(
     x: Images, threat: ThreatModel | None, box: tuple[float, float], streams: Streams

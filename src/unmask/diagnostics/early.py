@@ -14,12 +14,14 @@ from ..randomness import Streams
 from ..threat import ThreatModel
 from .answers import Answer, Recorded
 from .base import Images, Labels
-from .comparison import Points, asked
+from .comparison import LARGE, Points, asked
 
 EARLY = "before the first attack"
 # Images that are attacked, spread over all that there are, and for how many steps: what breaks anything that hides
 # nothing, in few calls, against those that it is not tried on. Ours.
 ATTACKED, STEPS = 16, 6
+# Of these, so many are attacked alone as well; fewer where images are large, for a batch of one costs a whole call.
+ALONE, ALONE_LARGE = 8, 2
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,22 @@ class Early:
     **Fields**
     - `answers`: in the order in which they were given.
     - `rows`: `[k]`, places of the images that were attacked. `x_adv`: `[k, *dims]`, what came of it.
+    - `found`: points that the attacks in the batch and alone came to: where a network that knows one from the other
+      answers otherwise, which it need not do at clean images nor at random points.
     """
 
     answers: tuple[Answer, ...] = ()
     rows: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     x_adv: Tensor | None = None
+    found: Points | None = None
+
+    def beside(self, points: Points, batch_size: int) -> Points:
+        """The points and those that were found, no more than go into one batch."""
+        if self.found is None or batch_size < 2:
+            return points
+        mine = torch.arange(min(len(self.found), batch_size // 2), device=points.x.device)
+        others = torch.arange(min(len(points), batch_size - len(mine)), device=points.x.device)
+        return points[others].and_(self.found[mine])
 
 
 def early(
@@ -43,7 +56,8 @@ def early(
 
     Where a call that is counted, a clock or a memory decides what a network says, it has not gone far yet.
 
-    **Cost**: a forward of the points, eight and seven backwards of 16 images.
+    **Cost**: a forward of the points, eight and seven backwards of 16 images, and of eight of these in batches of one
+    (two where images are large).
     """
     network = Recorded(classifier.network, EARLY)
     watched = classifier.replace(network=network)
@@ -51,14 +65,27 @@ def early(
     if threat is None or threat.epsilon == 0:
         return Early(tuple(network.answers))
     rows = torch.linspace(0, len(x) - 1, min(ATTACKED, len(points), len(x)), device=x.device).long().unique()
-    own = streams[rows].fork(EARLY)
+    found = _attacked(watched, x[rows], y[rows], threat, streams[rows].fork(EARLY))
+    if found is None:  # its gradient is looked at later, and what is wrong with it said
+        return Early(tuple(network.answers))
+    asked(watched, found, EARLY)
+    step = max(1, len(rows) // (ALONE if x[0].numel() < LARGE else ALONE_LARGE))
+    some = torch.arange(0, len(rows), step, device=rows.device)
+    few = rows[some]
+    alone = _attacked(watched.replace(alone=True), x[few], y[few], threat, streams[few].fork("alone"))
+    beside = found[some] if alone is None else found[some].and_(alone)
+    return Early(tuple(network.answers), rows, found.x, beside)
+
+
+def _attacked(
+    classifier: Classifier, x: Images, y: Labels, threat: ThreatModel, streams: Streams
+) -> Points | None:
+    """The points that a short attack comes to; None where the network or its gradient raises."""
     attack = PGD(steps=STEPS, rel_step_size=0.25, early_stop=False)
     try:
-        found = attack.run(watched, x[rows], y[rows], threat.around(x.shape[1:]), generator=own)
+        found = attack.run(classifier, x, y, threat.around(x.shape[1:]), generator=streams)
     except torch.OutOfMemoryError:
         raise
-    except (ModelFailed, RuntimeError):  # its gradient is looked at later, and what is wrong with it said
-        return Early(tuple(network.answers))
-    found = threat.settle(found, x[rows])
-    asked(watched, Points(found, own), EARLY)
-    return Early(tuple(network.answers), rows, found)
+    except (ModelFailed, RuntimeError):
+        return None
+    return Points(threat.settle(found, x), streams)
