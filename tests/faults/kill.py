@@ -1,120 +1,149 @@
 """An audit killed at random moments and resumed gives the report of the undisturbed one.
 
-    python tests/faults/kill.py [MOMENTS] [SEED]
+    python tests/faults/kill.py [SEED]
 
-Each time a process is killed by SIGKILL after a random share of the time that the undisturbed audit took, up to three
-times in a row, then resumed to its end. Compared are `report.json` without what is measured by a clock, and the
-evidence, byte by byte. Prints one line for each moment and, last, how many were equal; exit status 1 if not all were.
+Forty audits are killed by SIGKILL, each at another moment, and resumed to their end: 20 at delays spread over the
+whole run, 10 while a file is being written, and 10 under `torchrun --nproc-per-node 2`, where by turns rank 0, rank 1,
+or everything is killed, the agent too. Compared with the undisturbed audit are `report.json` without what a clock
+measures, and the evidence, byte by byte. Prints one line for each and, last, how many were equal; exit status 1 if not
+all were.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-NETWORK = """
-import torch
-from torch import nn
-from unmask.data import load
+from audits import NETWORK, begin, descendants, ended, kill, outcome, worker
 
-
-class Noisy(nn.Module):
-    def __init__(self, noise):
-        super().__init__()
-        data = load("digits", split="train")
-        means = torch.stack([data.x[data.y == c].mean(0).flatten() for c in range(10)])
-        self.linear, self.noise = nn.Linear(64, 10), noise
-        self.linear.weight.data, self.linear.bias.data = 2 * means, -(means**2).sum(1)
-
-    def forward(self, x):
-        x = (x * 16).round() / 16
-        return self.linear((x + self.noise * torch.randn_like(x)).flatten(1))
+ALONE, WRITING, TOGETHER = 20, 10, 10
+LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+VICTIMS = ("rank 0", "rank 1", "everything")
+PATIENCE = 600.0  # seconds within which a process must have ended
 
 
-def network():
-    return Noisy(0.0).eval()
-"""
-OPTIONS = ["--data", "digits", "--norm", "linf", "--epsilon", "0.05", "--examples", "24", "--budget", "quick"]
-BY_CLOCK = {"seconds"}
+@dataclass(frozen=True)
+class Undisturbed:
+    """What an audit gives that nobody disturbs, how long it takes, and how many files it writes."""
+
+    status: int
+    seconds: float
+    outcome: tuple[str, str]
+    files: int
 
 
-def without_clock(value: Any) -> Any:
-    """A report without what a clock measured."""
-    if isinstance(value, dict):
-        return {k: without_clock(v) for k, v in value.items() if k not in BY_CLOCK}
-    return [without_clock(v) for v in value] if isinstance(value, list) else value
+def half_written(out: Path) -> list[Path]:
+    """Files that stand beside their place and have not been renamed to it."""
+    return [path for path in out.glob("**/.*.*") if path.suffix[1:].isdigit()]
 
 
-def outcome(folder: Path) -> tuple[str, str]:
-    report = without_clock(json.loads((folder / "report.json").read_text()))
-    evidence = hashlib.sha256((folder / "evidence.safetensors").read_bytes()).hexdigest()
-    return json.dumps(report, sort_keys=True), evidence
+def undisturbed(file: Path, launcher: list[str]) -> Undisturbed:
+    out, began = file.with_name("undisturbed"), time.monotonic()
+    status = begin(file, out, launcher, file.with_name("log")).wait(PATIENCE)
+    took = time.monotonic() - began
+    assert ended(out, status), file.with_name("log").read_text()
+    found = Undisturbed(status, took, outcome(out), len([p for p in out.glob("**/*") if p.is_file()]))
+    shutil.rmtree(out)
+    return found
 
 
-def audit(file: Path, *where: str, kill_after: float | None = None) -> int:
-    """Exit status; minus nine where it was killed."""
-    command = [sys.executable, "-m", "unmask", "audit", *where, "--quiet"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=file.parent)
-    try:
-        _, said = process.communicate(timeout=kill_after)
-    except subprocess.TimeoutExpired:
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-        return -signal.SIGKILL
-    if process.returncode not in (0, 1, 3):
-        print("   ", said.decode().strip().splitlines()[-1:])
-    return process.returncode
+@dataclass(frozen=True)
+class Blow:
+    """When what of an audit is killed.
+
+    **Fields**
+    - `whole`: the undisturbed audit that the resumed one must equal.
+    - `launcher`: what runs both.
+    - `victim`: one of `VICTIMS`, or the process where there is one.
+    - `after`: seconds from its start; None where `write` says when.
+    - `write`: number of the file during whose writing it is.
+    """
+
+    whole: Undisturbed
+    launcher: list[str]
+    victim: str
+    after: float | None = None
+    write: int = 0
+
+    def __str__(self) -> str:
+        when = f"at write {self.write}" if self.after is None else f"after {self.after:.1f} s"
+        return f"{self.victim} killed {when}"
+
+    def wait(self, pid: int, out: Path) -> None:
+        """Until the moment has come, or the audit has ended before."""
+        if self.after is not None:
+            time.sleep(self.after)
+            return
+        seen: set[str] = set()
+        while len(seen) < self.write and not is_over(pid):
+            seen |= {path.name for path in half_written(out)}
+
+    def strike(self, pid: int) -> None:
+        if self.victim.startswith("rank"):
+            kill(*[w for w in [worker(pid, int(self.victim[-1]))] if w is not None])
+        else:
+            kill(pid, *descendants(pid))
 
 
-def main(moments: int, seed: int) -> int:
-    chance, equal = random.Random(seed), 0
+def is_over(pid: int) -> bool:
+    """Whether a child has ended and only waits to be asked how."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def blows(chance: random.Random, alone: Undisturbed, together: Undisturbed) -> Iterator[Blow]:
+    """One in each of equal shares of the run."""
+    for n in range(ALONE):
+        yield Blow(alone, [], "the process", after=(n + chance.random()) / ALONE * alone.seconds)
+    for n in range(WRITING):
+        write = 1 + int((n + chance.random()) / WRITING * alone.files)
+        yield Blow(alone, [], "the process", write=write)
+    for n in range(TOGETHER):
+        after = (n + chance.random()) / TOGETHER * together.seconds
+        yield Blow(together, LAUNCHER, VICTIMS[n % len(VICTIMS)], after=after)
+
+
+def survives(file: Path, blow: Blow) -> tuple[bool, str]:
+    """Whether a killed and resumed audit equals the undisturbed one, and what was found of it between."""
+    out, log = file.with_name("out"), file.with_name("log")
+    log.unlink(missing_ok=True)
+    process = begin(file, out, blow.launcher, log)
+    blow.wait(process.pid, out)
+    blow.strike(process.pid)
+    process.wait(PATIENCE)
+    words = f"{len(list(out.glob('journal/*.entry')))} steps kept"
+    if half_written(out):
+        words += f", {half_written(out)[0].name} half written"
+    if not (out / "command.json").exists():  # killed before it had claimed its folder
+        shutil.rmtree(out, ignore_errors=True)
+    status = begin(file, out, blow.launcher, log).wait(PATIENCE)
+    same = ended(out, status) and (status, outcome(out)) == (blow.whole.status, blow.whole.outcome)
+    if not same:
+        words += f"; exit status {status}: {log.read_text().strip().splitlines()[-1:]}"
+    shutil.rmtree(out, ignore_errors=True)
+    return same, words
+
+
+def main(seed: int) -> int:
+    chance, equal, began = random.Random(seed), 0, time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         file = Path(place, "net.py")
         file.write_text(NETWORK)
-        new = [f"{file}:network", *OPTIONS]
-        began = time.monotonic()
-        status = audit(file, *new, "--out", f"{place}/whole")
-        took, wanted = time.monotonic() - began, outcome(Path(place, "whole"))
-        print(f"undisturbed: exit status {status} after {took:.1f} s")
-        for moment in range(moments):
-            out, at = f"{place}/{moment}", []
-            done = None
-            for _ in range(chance.randint(1, 3)):
-                at.append(chance.uniform(0.1, 1.0) * took)
-                begun = Path(out, "command.json").exists()
-                where = ["--resume", out] if begun else [*new, "--out", out]
-                if not begun:
-                    shutil.rmtree(out, ignore_errors=True)
-                done = audit(file, *where, kill_after=at[-1])
-                if done != -signal.SIGKILL:
-                    break
-            if done == -signal.SIGKILL:
-                begun = Path(out, "command.json").exists()
-                if not begun:
-                    shutil.rmtree(out, ignore_errors=True)
-                done = audit(file, *(["--resume", out] if begun else [*new, "--out", out]))
-            same = done == status and outcome(Path(out)) == wanted
+        alone, together = undisturbed(file, []), undisturbed(file, LAUNCHER)
+        print(f"undisturbed: {alone.seconds:.1f} s, under torchrun {together.seconds:.1f} s", flush=True)
+        for blow in blows(chance, alone, together):
+            same, words = survives(file, blow)
             equal += same
-            words = ", ".join(f"{t:.1f}" for t in at)
-            print(
-                f"killed after {words} s: {'equal' if same else f'DIFFERS, exit status {done}'}", flush=True
-            )
-            shutil.rmtree(out)
-    print(f"{equal} of {moments} resumed audits equal the undisturbed one")
-    return int(equal < moments)
+            print(f"{blow}, {words}: {'equal' if same else 'DIFFERS'}", flush=True)
+    total = ALONE + WRITING + TOGETHER
+    print(f"{equal} of {total} resumed audits equal the undisturbed one, in {time.monotonic() - began:.0f} s")
+    return int(equal < total)
 
 
 if __name__ == "__main__":
-    sys.exit(
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 40, int(sys.argv[2]) if len(sys.argv) > 2 else 0)
-    )
+    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 0))

@@ -1,0 +1,100 @@
+"""The small audit that is disturbed here, the processes it runs in, and what of its outcome must stay the same."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+NETWORK = """
+import torch
+from torch import nn
+from unmask.data import load
+
+
+class NearestMean(nn.Module):
+    def __init__(self):
+        super().__init__()
+        data = load("digits", split="train")
+        means = torch.stack([data.x[data.y == c].mean(0).flatten() for c in range(10)])
+        self.linear = nn.Linear(64, 10)
+        self.linear.weight.data, self.linear.bias.data = 2 * means, -(means**2).sum(1)
+
+    def forward(self, x):
+        return self.linear(x.flatten(1))
+
+
+def network():
+    return NearestMean().eval()
+"""
+OPTIONS = ["--data", "digits", "--norm", "linf", "--epsilon", "0.05", "--examples", "12", "--budget", "quick"]
+BY_CLOCK = {"seconds"}
+ENDED = (0, 1, 3)  # exit statuses of an audit that came to its end
+
+
+def without_clock(value: Any) -> Any:
+    """A report without what a clock measured."""
+    if isinstance(value, dict):
+        return {k: without_clock(v) for k, v in value.items() if k not in BY_CLOCK}
+    return [without_clock(v) for v in value] if isinstance(value, list) else value
+
+
+def outcome(folder: Path) -> tuple[str, str]:
+    """The report but for its clocks, and the SHA-256 of the evidence."""
+    report = without_clock(json.loads((folder / "report.json").read_text()))
+    evidence = hashlib.sha256((folder / "evidence.safetensors").read_bytes()).hexdigest()
+    return json.dumps(report, sort_keys=True), evidence
+
+
+def begin(file: Path, out: Path, launcher: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Starts an audit of `file` in `out`, or goes on with the one that was begun there.
+
+    `launcher`: arguments of Python that run a module, `-m` of `torchrun` among them. `log` takes what is printed.
+    """
+    where = [f"{file}:network", *OPTIONS, "--out", str(out)]
+    if (out / "command.json").exists():
+        where = ["--resume", str(out)]
+    with log.open("ab") as said:
+        return subprocess.Popen(
+            [sys.executable, *launcher, "-m", "unmask", "audit", *where, "--quiet"],
+            stdout=said,
+            stderr=said,
+            cwd=file.parent,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+
+
+def ended(out: Path, status: int) -> bool:
+    """Whether that audit came to its end; `torchrun` makes 1 of every exit status, so the report must be there."""
+    return status in ENDED and (out / "report.html").exists()
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that a process started, and those that they did, nearest first."""
+    found = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return found + [further for child in found for further in descendants(child)]
+
+
+def worker(agent: int, rank: int) -> int | None:
+    """The process of that rank which a `torchrun` agent started; None where it runs none yet."""
+    for pid in descendants(agent):
+        with contextlib.suppress(OSError):
+            if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                return pid
+    return None
+
+
+def kill(*pids: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
