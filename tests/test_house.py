@@ -30,7 +30,6 @@ TOO_LONG = {  # files, to be mended
     "claim/claim.py",
     "classifier.py",
     "cli/bound.py",
-    "cli/train.py",
     "diagnostics/preflight.py",
     "state.py",
     "tracing/record/recorder.py",

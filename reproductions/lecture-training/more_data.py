@@ -27,15 +27,19 @@ def with_another_task(
 
 
 def with_unlabelled(
-    recipes: dict[str, Loop], scale: Scale, data: Data, *, unlabelled: bool
+    recipes: dict[str, Loop], scale: Scale, data: Data, *, unlabelled: bool, pseudo_rate: float | None = None
 ) -> tuple[Trainer, Data]:
-    """TRADES on the first labels, with and without the images behind them under a teacher's labels."""
+    """TRADES on the first labels, with and without the images behind them under a teacher's labels.
+
+    With a `pseudo_rate`, minibatches of both kinds take turns; else each minibatch mixes them.
+    """
     known = data[: scale.labels]
     others = data.x[len(known) :]
     student = replace(recipes["trades"], learning_rate=scale.few_rate)
     if unlabelled:
         teacher = replace(recipes["standard"], batch_size=min(32, len(known)), epochs=40)
-        return SelfTraining(unlabelled=others, teacher=teacher, student=student), known
+        recipe = SelfTraining(unlabelled=others, teacher=teacher, student=student, pseudo_rate=pseudo_rate)
+        return recipe, known
     # As many steps, of as many images, as the other row's student.
     steps = 2 * len(others) // scale.batch_size * scale.small_epochs
     return replace(student, epochs=max(steps // (len(known) // scale.batch_size), 1)), known

@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from figures import TOY, plots  # noqa: F401
 from measuring import Row, describe, measured  # noqa: F401
 from more_data import moved, with_another_task, with_unlabelled
-from schedules import FULL, GUARD_EVERY, QUICK, recipes
+from schedules import FULL, GUARD_EVERY, QUICK, TURNS, recipes
 from trained import Trained
 
 BETAS = (0.5, 1.0, 3.0, 6.0)
@@ -94,9 +94,11 @@ class Story(Trained):
         test = moved(self.test[self.test.y >= 5])
         return measured(self.trained(recipe, data, classes=5)[0], test, self.threat, seed=self.seed)
 
-    def selftraining(self, unlabelled: bool) -> Row:
+    def selftraining(self, unlabelled: bool, pseudo_rate: float | None = None) -> Row:
         """Accuracies on all classes."""
-        recipe, data = with_unlabelled(self.small_recipes, self.scale, self.small, unlabelled=unlabelled)
+        recipe, data = with_unlabelled(
+            self.small_recipes, self.scale, self.small, unlabelled=unlabelled, pseudo_rate=pseudo_rate
+        )
         return self.measured(self.trained(recipe, data)[0])
 
     def tradeoff(self, recipe: Trainer) -> Row:
@@ -172,4 +174,11 @@ def rows(story: Story) -> dict[str, tuple[str, Callable[[], Row]]]:
         "5 to 10 points more (CIFAR-10, 500,000 images)",
         partial(story.selftraining, True),
     )
+    for rate in TURNS:
+        table[
+            f"more data: {few}, labelled and pseudo-labelled in turns, the latter at {rate:g} x the rate"
+        ] = (
+            "5 to 10 points more (lecture, 2.3)",
+            partial(story.selftraining, True, rate),
+        )
     return table

@@ -17,6 +17,7 @@ from unmask.training import (
 )
 
 GUARD_EVERY = 100  # steps between two checks of fast training's guard
+TURNS = (1.0, 0.3)  # learning rates of pseudo-labelled minibatches, as shares of the labelled ones
 SHAPES = ((3, 5), (2, 5))  # m and n of YOPO-m-n beside its own, 5 and 3
 
 

@@ -23,7 +23,7 @@ RECIPES = {
     "yopo": "most steps through the first layer only, Zhang D. et al. 2019",
     "trades": "clean loss plus beta times instability, Zhang H. et al. 2019",
     "pretraining": "adversarially on --source, then on the data, Hendrycks et al. 2019",
-    "selftraining": "--labels known, the others named by a teacher, Carmon et al. 2019",
+    "selftraining": "a teacher names the images behind --labels, or --unlabelled, Carmon et al. 2019",
 }
 # Options that only some recipes know, and what these call them.
 ONLY = {
@@ -45,6 +45,8 @@ ONLY = {
     "source": ("pretraining",),
     "source_epochs": ("pretraining",),
     "labels": ("selftraining",),
+    "unlabelled": ("selftraining",),
+    "pseudo_rate": ("selftraining",),
     "teacher_epochs": ("selftraining",),
 }
 
@@ -90,6 +92,18 @@ def add_recipe_options(command: argparse.ArgumentParser) -> None:
     add("--source", metavar="DATA", help="pretraining: what to pretrain on")
     add("--source-epochs", type=int, metavar="N", help="pretraining: passes over it (default: 20)")
     add("--labels", type=int, metavar="N", help="selftraining: only the first N labels are known")
+    add(
+        "--unlabelled",
+        metavar="DATA",
+        help="selftraining: images for the teacher to name: a folder of pictures, a .npy, or as --data, labels unread",
+    )
+    add(
+        "--pseudo-rate",
+        type=number,
+        metavar="R",
+        help="selftraining: minibatches of labelled and pseudo-labelled images take turns, the latter at R times the "
+        "learning rate (default: both kinds mixed in each minibatch)",
+    )
     add("--teacher-epochs", type=int, metavar="N", help="selftraining: passes of the teacher (default: 20)")
 
 
@@ -104,9 +118,17 @@ def check(arguments: argparse.Namespace) -> None:
         raise UnusableInput(
             f"--epsilon is missing; {recipe} hardens against one, for instance --epsilon 8/255"
         )
-    for name, needed in (("source", "pretraining"), ("labels", "selftraining")):
-        if recipe == needed and getattr(arguments, name) is None:
-            raise UnusableInput(f"--{name} is missing; {recipe} cannot do without")
+    if recipe == "pretraining" and arguments.source is None:
+        raise UnusableInput("--source is missing; pretraining cannot do without")
+    if recipe == "selftraining" and (arguments.labels is None) == (arguments.unlabelled is None):
+        raise UnusableInput(
+            "selftraining needs images without labels: give --unlabelled DATA, or --labels N to hide the labels behind "
+            "the first N of --data, and not both"
+        )
+    if arguments.target is not None and arguments.arch is not None:
+        raise UnusableInput(
+            f"--arch {arguments.arch} and {arguments.target} are two networks; give one of them"
+        )
 
 
 def build(arguments: argparse.Namespace, shared: dict[str, Any], data: Data) -> tuple[Trainer, Data]:
@@ -158,16 +180,27 @@ def build(arguments: argparse.Namespace, shared: dict[str, Any], data: Data) -> 
             after=training.AdversarialTraining(**tuned, attack=attack),
         )
         return recipe, data
-    if not 0 < arguments.labels < len(data):
-        raise UnusableInput(f"--labels is {arguments.labels}; give a number below the {len(data)} examples")
+    known, unlabelled = _without_labels(arguments, data)
     teacher = _without(shared, "epochs") | _given({"epochs": arguments.teacher_epochs})
     recipe = training.SelfTraining(
-        unlabelled=data.x[arguments.labels :],
+        unlabelled=unlabelled,
         teacher=training.Standard(**teacher),
         student=training.TRADES(**shared, **_given({"beta": arguments.beta}), attack=attack),
         labelled_share=0.5,
+        pseudo_rate=arguments.pseudo_rate,
     )
-    return recipe, data[: arguments.labels]
+    return recipe, known
+
+
+def _without_labels(arguments: argparse.Namespace, data: Data) -> tuple[Data, Any]:
+    """What the labels are known of, and the images `[n, channels, height, width]` for the teacher."""
+    if arguments.unlabelled is not None:
+        from ..data.unlabelled import load_unlabelled
+
+        return data, load_unlabelled(arguments.unlabelled)
+    if not 0 < arguments.labels < len(data):
+        raise UnusableInput(f"--labels is {arguments.labels}; give a number below the {len(data)} examples")
+    return data[: arguments.labels], data.x[arguments.labels :]
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:

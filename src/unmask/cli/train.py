@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Diverged, UnusableInput
-from .architectures import ARCHITECTURES, architecture, target_file
+from .architectures import ARCHITECTURES, architecture
+from .epochs import accuracies_of, describe, progress_bar, total_passes
 from .folders import writable
 from .options import number
 from .recipes import ONLY, RECIPES, add_recipe_options, build, check
+from .trained import given_network, write_network
 
 if TYPE_CHECKING:
     from ..training import History
-    from ..training.base import Epoch
 
 ROBUST_EXAMPLES = 1000  # of the test split, for the short attack at the end
 
@@ -34,8 +35,15 @@ def add_parser(commands: Any) -> None:
     )
     add = command.add_argument
     add("recipe", choices=tuple(RECIPES), metavar="RECIPE", help=f"one of {', '.join(RECIPES)}")
+    add(
+        "target",
+        nargs="?",
+        metavar="TARGET",
+        help="a network of your own, file.py:callable or package.module:callable, trained on from the weights that it "
+        "has; without it, --arch is trained from scratch",
+    )
     add("--data", default="digits", metavar="DATA", help="digits (default), mnist, cifar10, or as for audit")
-    add("--arch", default="cnn", choices=ARCHITECTURES, help="architecture (default: cnn)")
+    add("--arch", choices=ARCHITECTURES, help="architecture (default: cnn)")
     add(
         "--norm",
         choices=("linf", "l2", "l1"),
@@ -114,7 +122,10 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     with torch.random.fork_rng([]):
         torch.manual_seed(arguments.seed)
-        network = architecture(arguments.arch, shape, classes)
+        if arguments.target is None:
+            network = architecture(arguments.arch or "cnn", shape, classes)
+        else:
+            network = given_network(arguments.target, data)
     network.to(device=device).to(memory_format=torch.channels_last)  # pyright: ignore
     write_curves = (
         tensorboard(arguments.out / "tensorboard") if arguments.tensorboard and processes.first else None
@@ -185,17 +196,6 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def write_network(arguments: argparse.Namespace, network: Any, shape: list[int], classes: int) -> Path:
-    """Writes the weights, and beside them a target for `unmask audit`, whose path is returned."""
-    from safetensors.torch import save
-
-    weights = {name: t.cpu().contiguous() for name, t in network.state_dict().items()}
-    (arguments.out / "network.safetensors").write_bytes(save(weights))
-    target = arguments.out / "network.py"
-    target.write_text(target_file(arguments.arch, shape, classes), encoding="utf-8")
-    return target
-
-
 def shared_fields(arguments: argparse.Namespace, *, colour: bool) -> dict[str, Any]:
     """The fields that every recipe has, as far as they are given."""
     names = ("epochs", "batch_size", "learning_rate", "average", "ramp", "patience")
@@ -214,43 +214,9 @@ def split_off(data: Any, count: int | None) -> tuple[Any, Any]:
     return data[:rest], data[rest:]
 
 
-def total_passes(trainer: Any) -> int:
-    """Epochs that a progress bar counts up to: of both phases of pretraining, of the student of self-training."""
-    if hasattr(trainer, "before"):
-        return trainer.before.passes + trainer.after.passes
-    return getattr(trainer, "student", trainer).passes
-
-
-def progress_bar(err: Any, total: int) -> Any:
-    """A bar over the epochs, with the last accuracies; nothing where standard error is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    bar = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
-    bar.add_task("", total=total)
-    return bar
-
-
-def describe(history: History, total: int) -> str:
-    """One line about the last epoch."""
-    last = history.epochs[-1]
-    words = [f"loss {last.loss:.4f}", f"training accuracy {100 * last.accuracy:.2f} %"]
-    if last.clean_accuracy is not None:
-        words += accuracies_of(last)
-    return f"epoch {len(history.epochs)} of {total}: {', '.join(words)}, {last.seconds:.0f} s"
-
-
-def accuracies_of(epoch: Epoch) -> list[str]:
-    """On the validation data; on the training data, as the recipe saw them, where there are none."""
-    if epoch.clean_accuracy is None:
-        return [f"training accuracy {100 * epoch.accuracy:.2f} %"]
-    words = [f"clean {100 * epoch.clean_accuracy:.2f} %"]
-    return words if epoch.robust_accuracy is None else [*words, f"robust {100 * epoch.robust_accuracy:.2f} %"]
-
-
 def command_line(arguments: argparse.Namespace) -> str:
     """The exact command, for whoever wants the same weights."""
-    words = ["unmask train", arguments.recipe]
+    words = ["unmask train", arguments.recipe, *([] if arguments.target is None else [arguments.target])]
     names = [
         "data",
         "arch",

@@ -1,6 +1,7 @@
 """Training recipes, from the undefended network upwards."""
 
 from .adversarial import AdversarialTraining
+from .alternating import Alternating
 from .base import Epoch, History, Trainer
 from .fast import FastTraining
 from .free import FreeTraining
@@ -21,6 +22,7 @@ __all__ = [
     "TRADES",
     "YOPO",
     "AdversarialTraining",
+    "Alternating",
     "Epoch",
     "FastTraining",
     "FreeTraining",

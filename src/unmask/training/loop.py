@@ -211,6 +211,14 @@ class Loop(Trainer):
         """Share of epsilon that one of all `steps` trains against, in (0, 1]."""
         return min((step + 1) / (self.ramp * steps), 1.0) if self.ramp else 1.0
 
+    def augmented(self, x: Images, run: Run) -> Images:
+        """A whole minibatch as one epoch sees it, on the network's device."""
+        if self.pad:
+            x = shifted(x, self.pad, generator=run.generator)
+        if self.mirror:
+            x = mirrored(x, generator=run.generator)
+        return x.to(run.device, memory_format=torch.channels_last)
+
     def _begin(self, network: nn.Module, threat: ThreatModel | None, generator: torch.Generator) -> Run:
         decayed = [p for p in network.parameters() if p.ndim > 1]
         others = [p for p in network.parameters() if p.ndim <= 1]
@@ -246,12 +254,7 @@ class Loop(Trainer):
         for number, part in enumerate(order.split(self.batch_size)):
             if number % LOOK == LOOK - 1 and not math.isfinite(float(total)):
                 break  # what is lost stays lost
-            x, y = data.x[part], data.y[part].to(run.device)
-            if self.pad:
-                x = shifted(x, self.pad, generator=run.generator)
-            if self.mirror:
-                x = mirrored(x, generator=run.generator)
-            x = x.to(run.device, memory_format=torch.channels_last)
+            x, y = self.augmented(data.x[part], run), data.y[part].to(run.device)
             x, y = self.processes.part(x), self.processes.part(y)
             seen = self.learn(run, x, y)
             with torch.no_grad():

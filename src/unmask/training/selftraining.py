@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from ..data import Data
 from ..errors import UnusableInput
 from ..threat import ThreatModel
+from .alternating import Alternating
 from .base import History, Trainer
+from .loop import Loop
 from .standard import Standard
 from .trades import TRADES
 
@@ -29,10 +31,12 @@ class SelfTraining(Trainer):
     - `student`: how the network then learns everything.
     - `labelled_share`: of the labelled images among those that the student sees; they are repeated, or cut off,
       to reach it. An epoch of the student sees every unlabelled image once.
+    - `pseudo_rate`: if given, minibatches of labelled and of pseudo-labelled images take turns, and the latter's
+      learning rate is this share of the former's (`Alternating`); None mixes both kinds in every minibatch.
 
     **Cost**: that of `teacher` on the labelled images and of `student` on `n / (1 - labelled_share)`.
     **Source**: Carmon et al. 2019, arXiv:1905.13736 (robust self-training by TRADES, half of each minibatch
-    labelled).
+    labelled); the lecture for minibatches that take turns.
     **Differs**: half on average instead of in each minibatch; the teacher is the same architecture.
     """
 
@@ -40,6 +44,7 @@ class SelfTraining(Trainer):
     teacher: Trainer = Standard()
     student: Trainer = TRADES()
     labelled_share: float = 0.5
+    pseudo_rate: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.labelled_share < 1:
@@ -70,10 +75,18 @@ class SelfTraining(Trainer):
         teacher = copy.deepcopy(network)
         aside = None if checkpoint is None else checkpoint.with_name(f"teacher-{checkpoint.name}")
         self.teacher.fit(teacher, data, None, generator=generator, checkpoint=aside)
-        both = self.mixed(data, pseudo_labels(teacher, self.unlabelled))
-        return self.student.fit(
+        labels = pseudo_labels(teacher, self.unlabelled)
+        student, seen = self.student, self.mixed(data, labels)
+        if self.pseudo_rate is not None:
+            if not isinstance(student, Loop):
+                raise UnusableInput(
+                    f"`{type(student).__name__}` has no minibatches that could take turns; leave pseudo_rate out"
+                )
+            student = Alternating.of(student, self.unlabelled, labels, self.pseudo_rate)
+            seen = self.labelled_alone(data)
+        return student.fit(
             network,
-            both,
+            seen,
             threat,
             generator=generator,
             validation=validation,
@@ -83,10 +96,14 @@ class SelfTraining(Trainer):
 
     def mixed(self, data: Data, labels: Int[Tensor, " n"]) -> Data:
         """Labelled images, as often as their share asks for, and unlabelled ones with the teacher's labels."""
-        wanted = round(len(labels) * self.labelled_share / (1 - self.labelled_share))
-        chosen = torch.arange(max(wanted, 1)) % len(data)
-        x, y = torch.cat([data.x[chosen], self.unlabelled]), torch.cat([data.y[chosen], labels])
+        known = self.labelled_alone(data)
+        x, y = torch.cat([known.x, self.unlabelled]), torch.cat([known.y, labels])
         return replace(data, x=x, y=y, index=torch.arange(len(x)))
+
+    def labelled_alone(self, data: Data) -> Data:
+        """The labelled images, as often as their share asks for beside all unlabelled ones."""
+        wanted = round(len(self.unlabelled) * self.labelled_share / (1 - self.labelled_share))
+        return data[torch.arange(max(wanted, 1)) % len(data)]
 
 
 def pseudo_labels(

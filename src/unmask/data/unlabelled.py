@@ -1,0 +1,71 @@
+"""Images without labels, for training that names them itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import UnusableInput, first_line
+from .arrays import check
+from .loading import load
+from .pictures import Size, stack
+
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+
+
+def load_unlabelled(spec: str) -> Float[Tensor, "n channels height width"]:
+    """All images of a set, float32 in [0, 1], in its order; labels are left unread where there are none, else unused.
+
+    **Arguments**
+    - `spec`: a folder of pictures without folders by class, a `.npy` of images alone, or as for `unmask.data.load`,
+      whose training split is taken where there is one.
+
+    **Raises** `UnusableInput` where it cannot be read, or is no images.
+    """
+    path = Path(spec).expanduser()
+    pictures = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES) if path.is_dir() else []
+    if pictures:
+        found = _opened(pictures, spec)
+    elif path.suffix.lower() == ".npy":
+        found = _array(path)
+    else:
+        try:
+            data = load(spec, split="train")
+        except UnusableInput as refused:
+            if "split" not in str(refused):
+                raise
+            data = load(spec)
+        if data.box is not None or data.x.ndim != 4:
+            raise UnusableInput(f"{spec} holds no images in [0, 1]; training takes images only")
+        return data.x
+    x, _, _, box = check(found, np.zeros(len(found), np.int64), name=spec)
+    if box is not None or x.ndim != 4:
+        raise UnusableInput(f"{spec} holds no images in [0, 1] or of bytes; training takes images only")
+    return x
+
+
+def _opened(pictures: list[Path], spec: str) -> np.ndarray:
+    from PIL import Image
+
+    images = []
+    for path in pictures:
+        try:
+            with Image.open(path) as image:
+                images.append((path.name, image.copy()))
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UnusableInput(
+                f"{path.name} of {spec} cannot be read ({first_line(error)}); remove it"
+            ) from error
+    return stack(images, Size(), spec)
+
+
+def _array(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise UnusableInput(f"there is no file {path}; give a .npy of images, or a folder of pictures")
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UnusableInput(f"{path} cannot be read as an array of numbers ({first_line(error)})") from error

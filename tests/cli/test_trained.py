@@ -1,0 +1,142 @@
+"""`unmask train RECIPE TARGET`: somebody's own network."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from unmask.cli.main import main
+from unmask.data import load
+from unmask.target.target import load_target
+
+MINE = '''
+import torch
+from torch import nn
+
+class Tied(nn.Module):
+    """Two names for one weight, a frozen layer, dropout, batch statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(64, 64)
+        self.second = nn.Linear(64, 64)
+        self.second.weight = self.first.weight
+        self.norm = nn.BatchNorm1d(64)
+        self.drop = nn.Dropout(0.1)
+        self.frozen = nn.Linear(64, 64).requires_grad_(False)
+        self.last = nn.Linear(64, 10)
+
+    def forward(self, x):
+        h = torch.relu(self.norm(self.first(x.flatten(1))))
+        return self.last(torch.relu(self.frozen(self.drop(torch.relu(self.second(h))))))
+
+def build():
+    torch.manual_seed(1)
+    return Tied()
+
+def frozen():
+    return build().requires_grad_(False)
+
+def probabilities():
+    return nn.Sequential(build(), nn.Softmax(1))
+
+def pairs():
+    class Pair(Tied):
+        def forward(self, x):
+            return super().forward(x), x
+    return Pair()
+
+def few_classes():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+
+def wide():
+    return nn.Sequential(nn.Flatten(), nn.Linear(65, 10))
+
+def lazy():
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
+
+number = 3
+'''
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "nets" / "mine.py"
+    path.parent.mkdir()
+    path.write_text(MINE)
+    return path
+
+
+WORDS = ["--data", "digits", "--batch-size", "64", "--learning-rate", "0.1", "--pad", "0"]
+
+
+def test_a_network_of_ones_own_is_trained_on(mine, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    before = load_target(f"{mine}:build").network
+    words = ["train", "pgd", f"{mine}:build", *WORDS, "--epsilon", "0.05", "--steps", "2", "--epochs", "3"]
+    assert main([*words, "--out", str(out)]) == 0
+    assert "withstand a short PGD" in capsys.readouterr().out
+    weights = load_file(out / "network.safetensors")
+    assert torch.equal(weights["frozen.weight"], before.frozen.weight)
+    assert not torch.equal(weights["last.weight"], before.last.weight)
+    assert torch.equal(weights["first.weight"], weights["second.weight"])
+    monkeypatch.chdir(tmp_path / "nets")  # what was written finds its way from anywhere
+    after = load_target(f"{out / 'network.py'}:network").network
+    test = load("digits")
+    assert torch.equal(after.last.weight, weights["last.weight"])
+    assert float((after(test.x).argmax(1) == test.y).float().mean()) > 0.8
+
+
+def test_lazy_layers_learn_their_shape_from_the_data(mine, tmp_path, capsys):
+    assert (
+        main(["train", "standard", f"{mine}:lazy", *WORDS, "--epochs", "1", "--out", str(tmp_path / "o")])
+        == 0
+    )
+    assert load_target(f"{tmp_path / 'o' / 'network.py'}:network").network(load("digits").x[:2]).shape == (
+        2,
+        10,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("frozen", "nothing to train"),
+        ("probabilities", "returns probabilities"),
+        ("pairs", "returns tuple for two images"),
+        ("few_classes", "returns 3 logits, and the labels name 10 classes"),
+        ("wide", "fails on images of shape [1, 8, 8]"),
+        ("number", "is a int; give a callable"),
+        ("absent", "has no 'absent'"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(name, message, mine, tmp_path, capsys):
+    assert main(["train", "standard", f"{mine}:{name}", *WORDS, "--out", str(tmp_path / "o")]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("standard net.onnx", "net.onnx cannot be trained as it stands"),
+        ("standard mine.py:build --arch cnn", "--arch cnn and mine.py:build are two networks"),
+        ("selftraining --epsilon 0.1", "give --unlabelled DATA, or --labels N"),
+        ("selftraining --epsilon 0.1 --labels 50 --unlabelled digits", "and not both"),
+        ("selftraining --epsilon 0.1 --labels 50 --pseudo-rate 2", "the pseudo rate is 2"),
+        ("pgd --epsilon 0.1 --pseudo-rate 0.5", "--pseudo-rate is 0.5, but pgd has none"),
+    ],
+)
+def test_options_that_do_not_fit_are_one_line(words, message, tmp_path, capsys):
+    assert main(["train", *words.split(), "--batch-size", "32", "--out", str(tmp_path / "o")]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("turns", [[], ["--pseudo-rate", "0.3"]])
+def test_images_without_labels_of_ones_own(turns, tmp_path, capsys):
+    common = (
+        "train selftraining --examples 64 --batch-size 32 --epochs 1 --teacher-epochs 1 --steps 1 --arch mlp"
+    )
+    words = [*common.split(), "--epsilon", "0.1", "--unlabelled", "digits", *turns]
+    assert main([*words, "--out", str(tmp_path / "o")]) == 0
+    assert " ".join(turns) in (tmp_path / "o" / "train.json").read_text()
