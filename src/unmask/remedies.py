@@ -51,12 +51,14 @@ class Candidate:
 def per_element(threat: ThreatModel, x: Tensor) -> float:
     """How far every element can move at once: epsilon in L-inf, `epsilon / sqrt(n)` in L2, `epsilon / n` in L1.
 
-    Where few pixels change, as in the Euclidean ball around.
+    Where few pixels change, as in the Euclidean ball around; where radii differ, by their mean.
 
     Widths of smoothing and of finite differences are shares of it, so that their points lie as far away as an attack's.
     """
     ball = threat.around(x.shape[1:])
-    return ball.epsilon / float(ball.distance(torch.ones_like(x[:1]), torch.zeros_like(x[:1])))
+    weights = [1.0] if ball.weights is None else ball.weights
+    plain = replace(ball, weights=None).distance(torch.ones_like(x[:1]), torch.zeros_like(x[:1]))
+    return ball.epsilon * sum(weights) / len(weights) / float(plain)
 
 
 def candidates(

@@ -21,7 +21,7 @@ def test_report_has_every_stable_key(tmp_path):
     written = json.loads(refuted(tmp_path / "source.py").to_json())
     assert written.keys() >= STABLE
     assert written["schema"] == 1
-    assert written["threat"].keys() == {"norm", "epsilon", "goal"}
+    assert written["threat"].keys() == {"norm", "epsilon", "goal", "radii"}
     assert written["masking"][0].keys() >= {
         "mechanism", "symptom", "operation", "file", "line", "code", "statistics", "repair",
     }  # fmt: skip

@@ -71,9 +71,9 @@ def test_a_key_may_be_spelt_with_dashes_but_not_twice(tmp_path):
     ("change", "told"),
     [
         ({"epsilon": "wide"}, "epsilon of f: 'wide' is no number; give one such as 0.3 or 8/255"),
-        ({"epsilon": -1}, "epsilon of f is -1; give at least 0"),
-        ({"epsilon": float("inf")}, "epsilon of f is inf"),
-        ({"epsilon": True}, "epsilon of f is True"),
+        ({"epsilon": -1}, "epsilon of f: -1.0 is no radius; give at least 0"),
+        ({"epsilon": float("inf")}, "epsilon of f: inf is no radius"),
+        ({"epsilon": True}, "epsilon of f: True is no radius"),
         ({"claim": 83}, "claim of f is 83; give a share between 0 and 1, for instance 0.45"),
         ({"clean_accuracy": float("nan")}, "clean_accuracy of f is nan; give a share"),
         ({"checkpoint_hash": "abc"}, "give the 64 hexadecimal digits that report.json"),

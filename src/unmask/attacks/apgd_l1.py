@@ -116,7 +116,7 @@ def _phase(
             again = per_example(sparser, x_adv)
             x_adv, grad = torch.where(again, x_best, x_adv), torch.where(again, grad_best, grad)
 
-        direction = _sparse_ascent(grad, density)
+        direction = threat.from_units(_sparse_ascent(threat.from_units(grad), density))
         x_adv = radius.project(x_adv + per_example(step_size, x_adv) * direction, batch.x)
     return batch, x_best, value_best
 

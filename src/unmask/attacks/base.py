@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -88,7 +89,7 @@ class Attack(ABC):
         x: Images,
         y: Labels,
         *,
-        epsilon: float | str,
+        epsilon: float | str | Sequence[float],
         norm: str = "linf",
         seed: int = 0,
     ) -> Images:
@@ -104,7 +105,7 @@ class Attack(ABC):
         classifier = network if isinstance(network, Classifier) else Classifier(network)
         if isinstance(classifier.network, nn.Module) and classifier.network.training:
             raise UnusableInput("the network is in training mode; call its eval() first")
-        threat = threat_model(norm, epsilon)  # pyright: ignore[reportArgumentType]
+        threat = threat_model(norm, epsilon)
         low, high = threat.box
         if not bool(((x >= low) & (x <= high)).all()):
             raise UnusableInput(

@@ -96,6 +96,7 @@ class BoundaryWalk(GradientAttack):
             if not chosen.all():
                 lost = (~chosen).nonzero()[:, 0]
                 start[lost] = self._climbed(classifier, batch.take(lost), threat, number)
+            start = threat.held(start, batch.x)
             gaps[left] = self._without(gaps[left], threat)
             self._walk(classifier, batch, self._back(classifier, batch, start, threat), threat, best)
             whole = replace(whole, streams=whole.streams.fork("start"))
@@ -127,7 +128,7 @@ class BoundaryWalk(GradientAttack):
             return gaps.scatter(1, nearest[:, None], torch.inf)
         return gaps.masked_fill(self.others.classes[None] == self.others.classes[nearest][:, None], torch.inf)
 
-    def _climbed(self, classifier: Classifier, batch: Batch, threat: ThreatModel, number: int) -> Images:
+    def _climbed(self, classifier: Classifier, batch: Batch, threat: NormBall, number: int) -> Images:
         """A point anywhere in the box that the likeliest wrong class but `number` wins, if signs lead to one."""
         low, high = threat.box
         objective = batch.objective
@@ -141,6 +142,7 @@ class BoundaryWalk(GradientAttack):
             est = self.gradient.estimate(classifier, objective, x_adv, batch.y, generator=batch.streams)
             stride = (high - low) * _STRIDE * ~fooled(est.outputs, batch.y, threat)
             x_adv = (x_adv + per_example(stride, x_adv).to(x_adv.dtype) * est.grad.sign()).clamp_(low, high)
+            x_adv = threat.held(x_adv, batch.x)
         return x_adv
 
     def _back(self, classifier: Classifier, batch: Batch, start: Images, threat: ThreatModel) -> Images:

@@ -13,7 +13,7 @@ from ..errors import Unsupported
 from ..judge import fooled
 from ..objectives import Confident, Objective, margin
 from ..randomness import Streams
-from ..threat import L2, ThreatModel
+from ..threat import L2, ThreatModel, one_radius
 from ..types import per_example
 from .base import GradientAttack, Images, Labels
 from .batch import Batch, Incumbent
@@ -67,6 +67,7 @@ class CarliniWagner(GradientAttack):
                 f"`CarliniWagner` minimises the L2 distance, the threat model is {type(threat).__name__}; "
                 "use `APGD(objective=margin)` or `FAB`"
             )
+        one_radius(threat, "`CarliniWagner`")
         x = x.detach()
         batch = Batch.whole(x, y, generator, Confident(self.objective.for_goal(threat.goal), self.confidence))
         best = Incumbent(x)

@@ -136,7 +136,7 @@ class FAB(GradientAttack):
         normal, value, nearest = x_adv, None, None
         for aim in aims:
             est = self.gradient.estimate(classifier, aim, x_adv, batch.y, generator=batch.streams)
-            size = torch.linalg.vector_norm(est.grad.flatten(1), threat.dual_p, dim=1)
+            size = threat.dual_length(est.grad)
             reach = torch.where(size > 0, est.value.abs() / size.clamp_min(1e-38), torch.inf)
             if value is None or nearest is None:
                 normal, value, nearest = est.grad, est.value, reach
@@ -154,8 +154,7 @@ class FAB(GradientAttack):
         value_at_x = value + (normal * (x - x_adv)).flatten(1).sum(1)
         step = to_hyperplane(threat, x_adv, normal, -value)
         step_from_x = to_hyperplane(threat, x, normal, -value_at_x)
-        length = torch.linalg.vector_norm(step.flatten(1), threat.p, dim=1)
-        length_from_x = torch.linalg.vector_norm(step_from_x.flatten(1), threat.p, dim=1)
+        length, length_from_x = threat.length(step), threat.length(step_from_x)
         alpha = (length / (length + length_from_x).clamp_min(1e-38)).clamp_max(self.pull)
         moved = torch.lerp(
             x_adv + self.overshoot * step, x + self.overshoot * step_from_x, per_example(alpha, x)

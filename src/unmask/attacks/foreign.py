@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..classifier import Classifier, seeded
 from ..errors import UnusableInput
 from ..randomness import Streams
-from ..threat import ThreatModel
+from ..threat import NormBall, ThreatModel, one_radius
 from .base import Attack, Images, Labels
 
 WAYS = (
@@ -87,6 +87,8 @@ class Foreign(Attack):
         generator: torch.Generator | Streams,
     ) -> Images:
         attack = self.inner
+        if isinstance(threat, NormBall):
+            one_radius(threat, f"`{self.name}`, an attack of another toolbox,")
         if _is_function(attack):
             needed = _needed(attack)
             if len(needed) >= 3:

@@ -14,7 +14,7 @@ from ..errors import Unsupported
 from ..judge import fooled
 from ..objectives import margin
 from ..randomness import Streams
-from ..threat import L1, L2, ThreatModel
+from ..threat import L1, L2, NormBall, ThreatModel
 from ..types import per_example
 from .base import Attack, Images, Labels, Setting
 from .batch import Batch, Incumbent
@@ -39,7 +39,8 @@ class HopSkipJump(Attack):
     **Cost**: at most `queries` forwards per example, no backward.
     **Raises** `Unsupported` under Linf, where `RayS` is far better.
     **Source**: Chen, Jordan & Wainwright 2020, arXiv:1904.02144.
-    **Differs**: under L1 the walk is the one for L2, and only the distance is L1.
+    **Differs**: under L1 the walk is the one for L2, and only the distance is L1. Where radii differ, it is walked in
+    units of them.
     """
 
     queries: int = 5000
@@ -71,7 +72,7 @@ class HopSkipJump(Attack):
                 self._search(classifier, Batch.whole(x, y, generator, margin), threat, best)
         return threat.settle(best.x_adv, x)
 
-    def _search(self, classifier: Classifier, batch: Batch, threat: ThreatModel, best: Incumbent) -> None:
+    def _search(self, classifier: Classifier, batch: Batch, threat: NormBall, best: Incumbent) -> None:
         tries = min(_TRIES, max(self.queries - _HALVINGS, 1))
         x_adv, found = self._start(classifier, batch, threat, tries)
         lost = (~found).nonzero()[:, 0]
@@ -93,19 +94,19 @@ class HopSkipJump(Attack):
             samples = min(samples, self.queries - used - 2 * _HALVINGS)
             if samples < 1 or not len(stay):
                 break
-            length = (x_adv - batch.x).flatten(1).norm(dim=1)
+            length = threat.in_units(x_adv - batch.x).flatten(1).norm(dim=1)
             probe = length / x_adv[0].numel() if iteration > 1 else torch.full_like(length, 0.1)
             normal = self._normal(classifier, batch, x_adv, probe, samples, threat)
             x_adv = self._advance(classifier, batch, x_adv, normal, length / math.sqrt(iteration), threat)
             used += samples + _HALVINGS
 
     def _adversarial(
-        self, classifier: Classifier, points: Images, y: Labels, batch: Batch, threat: ThreatModel
+        self, classifier: Classifier, points: Images, y: Labels, batch: Batch, threat: NormBall
     ) -> Bool[Tensor, " points"]:
         return fooled(classifier(points, generator=batch.streams), y, threat)
 
     def _start(
-        self, classifier: Classifier, batch: Batch, threat: ThreatModel, tries: int
+        self, classifier: Classifier, batch: Batch, threat: NormBall, tries: int
     ) -> tuple[Images, Bool[Tensor, " batch"]]:
         """The first of some uniformly random images that fools, per example."""
         low, high = threat.box
@@ -113,7 +114,7 @@ class HopSkipJump(Attack):
         part = batch
         for _ in range(tries):
             noise = low + (high - low) * part.streams.uniform(*batch.x.shape[1:], device=batch.x.device)
-            noise = noise.to(batch.x.dtype)
+            noise = threat.held(noise.to(batch.x.dtype), part.x)
             won = self._adversarial(classifier, noise, part.y, part, threat)
             x_adv[open_[won]] = noise[won]
             stay = (~won).nonzero()[:, 0]
@@ -124,9 +125,7 @@ class HopSkipJump(Attack):
         found[open_] = False
         return x_adv, found
 
-    def _to_boundary(
-        self, classifier: Classifier, batch: Batch, x_adv: Images, threat: ThreatModel
-    ) -> Images:
+    def _to_boundary(self, classifier: Classifier, batch: Batch, x_adv: Images, threat: NormBall) -> Images:
         """Bisects the way from `x` to an adversarial point; the end returned is adversarial."""
         inner, outer = x_adv.new_zeros(len(batch)), x_adv.new_ones(len(batch))
         for _ in range(_HALVINGS):
@@ -143,7 +142,7 @@ class HopSkipJump(Attack):
         x_adv: Images,
         probe: Float[Tensor, " batch"],
         samples: int,
-        threat: ThreatModel,
+        threat: NormBall,
     ) -> Images:
         """The paper's equation 16: the mean of random directions, weighted by the side on which they end."""
         total, plain, balance = torch.zeros_like(x_adv), torch.zeros_like(x_adv), torch.zeros_like(probe)
@@ -153,6 +152,7 @@ class HopSkipJump(Attack):
             noise = batch.streams.normal(count, *x_adv.shape[1:], device=x_adv.device).to(x_adv.dtype)
             noise /= noise.flatten(2).norm(dim=2).reshape(len(batch), count, *[1] * (x_adv.ndim - 1))
             steps = probe.reshape(-1, *[1] * x_adv.ndim) * noise
+            steps = threat.from_units(steps.flatten(0, 1)).reshape(noise.shape)
             points = (x_adv[:, None] + steps).clamp(*threat.box)
             labels: Int[Tensor, " points"] = batch.y.repeat_interleave(count)
             side = self._adversarial(classifier, points.flatten(0, 1), labels, batch, threat)
@@ -174,13 +174,13 @@ class HopSkipJump(Attack):
         x_adv: Images,
         normal: Images,
         step: Float[Tensor, " batch"],
-        threat: ThreatModel,
+        threat: NormBall,
     ) -> Images:
         """Steps along the normal, half as far again and again until the point is adversarial."""
         moved = x_adv.clone()
         open_, part = torch.arange(len(batch), device=x_adv.device), batch
         for _ in range(_HALVINGS):
-            points = x_adv[open_] + per_example(step[open_], x_adv) * normal[open_]
+            points = x_adv[open_] + threat.from_units(per_example(step[open_], x_adv) * normal[open_])
             points = points.clamp(*threat.box)
             won = self._adversarial(classifier, points, part.y, part, threat)
             moved[open_[won]] = points[won]

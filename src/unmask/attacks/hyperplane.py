@@ -22,22 +22,23 @@ def to_hyperplane(threat: ThreatModel, x: Images, normal: Images, gap: Float[Ten
     **Source**: Croce & Hein 2020, arXiv:1907.02044, section 3.1.
     **Differs**: the Linf and L2 multipliers come from Newton's method instead of a sort.
     """
+    if not isinstance(threat, Linf | L2 | L1):
+        raise Unsupported(
+            f"no projection onto a hyperplane is known for {type(threat).__name__}; use Linf, L2 or L1"
+        )
     low, high = threat.box
-    towards = normal.flatten(1) * gap.sign()[:, None]  # the direction in which normal · delta grows to gap
-    flat = x.flatten(1)
-    room = torch.where(towards > 0, high - flat, flat - low).clamp_min(0)
+    # In units of the radii, where the norm is the plain one; the direction in which normal · delta grows to gap.
+    towards = threat.from_units(normal).flatten(1) * gap.sign()[:, None]
+    up, down = (threat.in_units(side).flatten(1) for side in (high - x, x - low))
+    room = torch.where(towards > 0, up, down).clamp_min(0)
     slope = towards.abs()
     if isinstance(threat, Linf):
         size = _fill(slope, torch.ones_like(slope), room, gap.abs())
     elif isinstance(threat, L2):
         size = _fill(slope, slope, room, gap.abs())
-    elif isinstance(threat, L1):
-        size = _fill_steepest_first(slope, room, gap.abs())
     else:
-        raise Unsupported(
-            f"no projection onto a hyperplane is known for {type(threat).__name__}; use Linf, L2 or L1"
-        )
-    return (towards.sign() * size).reshape(x.shape)
+        size = _fill_steepest_first(slope, room, gap.abs())
+    return threat.from_units((towards.sign() * size).reshape(x.shape))
 
 
 def _fill(slope: Rows, speed: Rows, room: Rows, gap: Tensor) -> Rows:

@@ -67,10 +67,9 @@ class RayS(Attack):
         return threat.settle(best.x_adv, x)
 
     def _search(self, classifier: Classifier, batch: Batch, threat: Linf, best: Incumbent) -> None:
-        low, high = threat.box
         pixels = batch.x[0].numel()
         signs = torch.ones(len(batch), pixels, dtype=batch.x.dtype, device=batch.x.device)
-        radius = batch.x.new_full((len(batch),), high - low)  # from here on every pixel is at a wall
+        radius = batch.x.new_full((len(batch),), threat.widest(batch.x.shape[1:]))  # every pixel at a wall
         found = torch.zeros(len(batch), dtype=torch.bool, device=batch.x.device)
         used = torch.zeros(len(batch), dtype=torch.int64, device=batch.x.device)
         level, block = 0, -1  # block -1: the first direction itself, all ones
@@ -94,7 +93,7 @@ class RayS(Attack):
             leaving = (near & self.early_stop) | spent
             if leaving.any():
                 length = radius.clamp_max(threat.epsilon)
-                x_adv = batch.x + (length[:, None] * signs).reshape(batch.x.shape)
+                x_adv = batch.x + threat.from_units((length[:, None] * signs).reshape(batch.x.shape))
                 value = torch.where(near & self.early_stop, torch.inf, -radius)
                 best.offer(batch.index[leaving], x_adv[leaving], value[leaving])
                 stay = (~leaving).nonzero()[:, 0]
@@ -116,7 +115,7 @@ class RayS(Attack):
         radius: Float[Tensor, " batch"],
         threat: Linf,
     ) -> Bool[Tensor, " batch"]:
-        moved = batch.x + (radius[:, None] * signs).reshape(batch.x.shape)
+        moved = batch.x + threat.from_units((radius[:, None] * signs).reshape(batch.x.shape))
         outputs = classifier(moved.clamp_(*threat.box), generator=batch.streams)
         return fooled(outputs, batch.y, threat)
 

@@ -58,8 +58,12 @@ class LinfMoves:
         """Vertical stripes one pixel wide, each plus or minus epsilon."""
         planes = _planes(self.x)
         stripes = streams.signs(planes.shape[1], 1, planes.shape[3], device=planes.device).to(planes.dtype)
-        moved = self.threat.project(planes + self.threat.epsilon * stripes, planes)
-        return moved.reshape(self.x.shape)
+        moved = (planes + self._reach() * stripes).reshape(self.x.shape)
+        return self.threat.project(moved, self.x)
+
+    def _reach(self) -> Tensor | float:
+        reach = self.threat.reach(self.x)
+        return reach if isinstance(reach, float | int) else _planes(reach.expand_as(self.x))
 
     def draw(self, streams: Streams, queries: int) -> Float[Tensor, "batch queries draws"]:
         """The random numbers of some queries: row, column, and a sign for each channel."""
@@ -73,8 +77,8 @@ class LinfMoves:
         columns = _inside((draws[:, 1] * (width - wide + 1)).long(), wide, width)
         window = rows[:, None, :, None] & columns[:, None, None, :]
         low, high = self.threat.box
-        up = (planes + self.threat.epsilon).clamp_max_(high)
-        down = (planes - self.threat.epsilon).clamp_min_(low)
+        reach = self._reach()
+        up, down = (planes + reach).clamp_max_(high), (planes - reach).clamp_min_(low)
         rise = (draws[:, 2:] >= 0.5)[:, :, None, None]
         target = torch.where(rise, up, down)
         useless = ((target == current) | ~window).flatten(1).all(1)
@@ -85,6 +89,8 @@ class LinfMoves:
 @dataclass(frozen=True)
 class LpMoves:
     """Moves the mass of one window, and what the ball still allows, into another one. For L2 and L1.
+
+    Masses are those in units of the radii, where these differ.
 
     **Source**: the paper's algorithm 3, with the p-th power of the p-norm as the mass.
     """
@@ -116,7 +122,7 @@ class LpMoves:
         return streams.uniform(queries, 5 + _planes(self.x).shape[1], device=self.x.device)
 
     def propose(self, state: Images, share: float, draws: Draws) -> Images:
-        delta = _planes(state - self.x)
+        delta = _planes(self.threat.in_units(state - self.x))
         _, _, height, width = delta.shape
         tall, wide = _window(share, height, width)
         tall, wide = min(max(tall | 1, 3), height), min(max(wide | 1, 3), width)  # odd: a bump has a middle
@@ -152,7 +158,7 @@ class LpMoves:
 
     def _on_edge(self, delta: Tensor) -> Images:
         scaled = delta * (self.threat.epsilon / _norm(delta, self.threat.p, (1, 2, 3)))
-        return (self.x + scaled.reshape(self.x.shape)).clamp_(*self.threat.box)
+        return (self.x + self.threat.from_units(scaled.reshape(self.x.shape))).clamp_(*self.threat.box)
 
 
 def _norm(delta: Tensor, p: float, dims: tuple[int, ...]) -> Tensor:

@@ -26,7 +26,7 @@ def audit(
     y: Tensor,
     *,
     norm: Literal["linf", "l2", "l1", "l0", "l0-elements", "patch"],
-    epsilon: float | str,
+    epsilon: float | str | Sequence[float],
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -41,7 +41,8 @@ def audit(
     - `network`: input as `x`, output logits `[batch, classes]`.
     - `x`: images `[n, channels, height, width]` in [0, 1], or vectors `[n, features]`, signals `[n, channels, time]`,
       volumes `[n, channels, depth, height, width]` in any range; `y`: `[n]`, integers. NumPy arrays will do.
-    - `norm`, `epsilon`: the ball; the radius in units of the box, as a number or a fraction.
+    - `norm`, `epsilon`: the ball; the radius in units of the box, as a number or a fraction, or a list of one for each
+      channel or feature.
     - `box`: what 0 and 1 of these units are: `(low, high)`, numbers or one for each feature; by default [0, 1], and for
       what is no image the range of `x`, feature by feature (channel by channel).
     - `kind`: `"signals"`, `"images"` or `"volumes"` where the shape of `x` leaves it open.
@@ -66,10 +67,17 @@ def audit(
     from ..data.loading import check
     from .run import audit as run
 
-    claim = parse_claim({"norm": norm, "epsilon": epsilon, **options}, "the call")
+    claim = parse_claim({"norm": norm, "epsilon": _plain(epsilon), **options}, "the call")
     inputs, labels, notes, unit = check(x, y, name="the data", kind=kind, box=box)
     data = Data(inputs, labels, "tensors", "", torch.arange(len(inputs)), notes=notes, box=unit)
     return run(network, data, claim, out=out, resume=resume, progress=progress, attacks=attacks)
+
+
+def _plain(epsilon: Any) -> Any:
+    """A number or a text as it is; tensors, arrays and tuples as lists."""
+    if isinstance(epsilon, tuple):
+        return list(epsilon)
+    return epsilon.tolist() if hasattr(epsilon, "tolist") else epsilon
 
 
 class _Room(ModuleType):

@@ -16,7 +16,7 @@ from .. import __version__
 from ..attacks import Attack
 from ..claim.claim import Claim
 from ..claim.stated import check_scope
-from ..claim.units import as_claimed, in_units
+from ..claim.units import as_claimed, in_units, threat_of
 from ..classifier import Classifier, Meter, Network
 from ..data import Data
 from ..errors import UnusableInput
@@ -24,7 +24,7 @@ from ..randomness import Streams
 from ..state import State
 from ..target.source_files import classes_of
 from ..target.target import Target, checkpoint_hash
-from ..threat import ThreatModel, threat_model
+from ..threat import ThreatModel
 from .evidence import hash_images, hash_labels
 from .own_attack import own_name, own_source
 from .plan import Budget, budget_named
@@ -133,6 +133,7 @@ class Subject:
         """The threat model as the report writes it."""
         return ThreatRecord.model_validate(
             {"norm": self.threat.norm, "epsilon": self.threat.epsilon, "goal": self.threat.goal}
+            | {"radii": self.claim.epsilon if getattr(self.threat, "weights", None) else None}
         )
 
     def settings(self, sources: Mapping[str, str]) -> dict[str, Any]:
@@ -178,8 +179,7 @@ def subject_of(
     **Raises** `UnusableInput` where the claim contradicts itself, or `out` holds another audit.
     """
     check_scope(claim)
-    threat = threat_model(claim.norm, claim.epsilon, goal=claim.goal)
-    threat.check_radius(data.x.shape[1:])
+    threat = threat_of(claim, data.x.shape[1:], goal=claim.goal)
     network = target.network if isinstance(target, Target) else target
     if isinstance(target, Target):
         name, hashed = target.spec, target.checkpoint_hash

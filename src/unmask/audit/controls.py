@@ -107,7 +107,7 @@ def _run(
 
     reading = memory.fitting(on, min(subject.budget.control_examples, len(subject)), meter)
     if reading is not None:
-        inside = tuple(t for t in reading.tried if t.threat.epsilon <= subject.threat.epsilon)
+        inside = tuple(t for t in reading.tried if subject.threat.covers(t.threat))
         reading = replace(reading, tried=inside)
     if subject.journal:
         record, tensors = entry_of(reading)

@@ -32,11 +32,18 @@ class Check:
     found: str
 
 
-def lengths(x_adv: Tensor, x: Tensor, norm: str) -> Tensor:
-    """Length `[n]` of each perturbation in a norm, in float64; of few pixels or a patch, how many or how wide."""
+def lengths(x_adv: Tensor, x: Tensor, norm: str, radii: list[float] | None = None) -> Tensor:
+    """Length `[n]` of each perturbation in a norm, in float64; of few pixels or a patch, how many or how wide.
+
+    `radii`, one for each channel or feature, are measured in units of the largest; what has none must not move.
+    """
     if norm in ("l0", "l0-elements", "patch"):
         return torch.tensor([_count(one, norm) for one in (x_adv != x).numpy()], dtype=torch.float64)
-    delta = (x_adv.double() - x.double()).abs().flatten(1)
+    delta = (x_adv.double() - x.double()).abs()
+    if radii is not None:
+        each = torch.tensor(radii, dtype=torch.float64).reshape(1, -1, *[1] * (x.ndim - 2)).expand_as(delta)
+        delta = torch.where(delta == 0, 0.0, delta * max(radii) / each)  # what is divided by zero is infinite
+    delta = delta.flatten(1)
     if norm == "linf":
         return delta.amax(1)
     return delta.sum(1) if norm == "l1" else delta.square().sum(1).sqrt()

@@ -17,7 +17,7 @@ from ..errors import UnmaskError
 from ..foreign import failure, wants_to_stop
 from .evidence import Evidence
 from .evidence_checks import Check
-from .records import Report
+from .records import Report, ThreatRecord
 
 # Hidden elements times examples that are relaxed linearly: five times what a standard audit buys. Ours.
 BUDGET = 2_000_000
@@ -87,16 +87,17 @@ def _proved(report: Report, x: Tensor, aim: Tensor, left: Tensor, network: nn.Mo
     goal: Goal = "targeted" if report.threat.goal == "targeted" else "untargeted"
 
     def certified(part: Tensor, method: Method) -> Tensor:
-        region = _region(x[part], report.threat.epsilon, DUALS[report.threat.norm])
+        region = _region(x[part], report.threat, DUALS[report.threat.norm])
         return certify_region(network, region, aim[part], goal=goal, methods=(method,)).certified.cpu()
 
     return prove(certified, left, hidden=hidden, classes=classes, budget=BUDGET)
 
 
-def _region(x: Tensor, epsilon: float, dual_p: float) -> Region:
-    """The ball around each image, in the box [0, 1]."""
+def _region(x: Tensor, threat: ThreatRecord, dual_p: float) -> Region:
+    """The ball around each image, in the box [0, 1]; where radii differ, the box around it."""
     center = x.double()
-    lower, upper = (center - epsilon).clamp(0, 1), (center + epsilon).clamp(0, 1)
-    if dual_p == 1.0:
+    reach = center.new_tensor(threat.radii or [threat.epsilon]).reshape(1, -1, *[1] * (x.ndim - 2))
+    lower, upper = (center - reach).clamp(0, 1), (center + reach).clamp(0, 1)
+    if dual_p == 1.0 or threat.radii is not None:
         return Region(lower, upper)
-    return Region(lower, upper, center, center.new_full((len(x),), epsilon), dual_p)
+    return Region(lower, upper, center, center.new_full((len(x),), threat.epsilon), dual_p)

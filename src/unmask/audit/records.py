@@ -6,7 +6,7 @@ The keys of `schema: 1` are stable: none is renamed or removed, new ones are opt
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,11 +25,17 @@ class Record(BaseModel):
 
 
 class ThreatRecord(Record):
-    """What the adversary may do."""
+    """What the adversary may do.
+
+    **Fields**
+    - `epsilon`: radius, or the number of pixels or elements, or the side of the patch.
+    - `radii`: that of each channel or feature, where they differ; `epsilon` is the largest.
+    """
 
     norm: Literal["linf", "l2", "l1", "l0", "l0-elements", "patch"]
     epsilon: float = Field(ge=0)
     goal: Literal["untargeted", "targeted"] = "untargeted"
+    radii: list[Annotated[float, Field(ge=0)]] | None = None
 
 
 class MaskingFinding(Record):

@@ -194,9 +194,13 @@ def _verify(
     checks.append(Check("clean images", same, "the audited ones" if same else "not those that were audited"))
     good &= each("finite", torch.isfinite(evidence.x_adv).flatten(1).all(1))
     good &= each("in the box [0, 1]", ((evidence.x_adv >= 0) & (evidence.x_adv <= 1)).flatten(1).all(1))
-    reach = lengths(evidence.x_adv, x, report.threat.norm)
-    radius = report.threat.epsilon * (1 + ROUNDING)
-    good &= each(f"in the {report.threat.norm} ball of radius {report.threat.epsilon:.6g}", reach <= radius)
+    reach = lengths(evidence.x_adv, x, report.threat.norm, report.threat.radii)
+    radius, least = (
+        report.threat.epsilon * (1 + ROUNDING),
+        min(report.threat.radii or [report.threat.epsilon]),
+    )
+    size = "radius " if report.threat.radii is None else f"radii {least:.6g} to "
+    good &= each(f"in the {report.threat.norm} ball of {size}{report.threat.epsilon:.6g}", reach <= radius)
     good &= each("failure rate", possible(evidence))
 
     aim = data.y

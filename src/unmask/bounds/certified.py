@@ -39,15 +39,18 @@ def certify(
 
 
 def region_of(x: Images, threat: ThreatModel, radius: Float[Tensor, " batch"] | None = None) -> Region:
-    """Ball and box around each example. `radius` `[batch]` replaces `threat.epsilon`."""
+    """Ball and box around each example. `radius` `[batch]` replaces `threat.epsilon`.
+
+    Where radii differ under L2 or L1, the smallest box around the ball: that is sound, and looser.
+    """
     ball = norm_ball(threat, "a certificate")
     center = x.double()
     if radius is None:
         radius = center.new_full((len(x),), threat.epsilon)
-    reach = radius.reshape(-1, *[1] * (x.ndim - 1))
+    reach = radius.reshape(-1, *[1] * (x.ndim - 1)) * ball.unit(center)
     low, high = threat.box
     lower, upper = (center - reach).clamp(low, high), (center + reach).clamp(low, high)
-    if ball.p == torch.inf:
+    if ball.p == torch.inf or ball.weights is not None:
         return Region(lower, upper)
     return Region(lower, upper, center, radius, ball.dual_p)
 

@@ -63,10 +63,11 @@ def _threat_model(claim: Claim) -> Answer:
         return "open", f"state {', '.join(missing)}, even where the default is meant"
     if claim.goal == "targeted" and claim.targets is None:
         return "open", 'state targets: which class each image is to be taken for, such as "random"'
-    if claim.epsilon == 0:
+    radii = claim.epsilon if isinstance(claim.epsilon, list) else [claim.epsilon]
+    if max(radii) == 0:
         return "open", "epsilon is 0, which allows no perturbation; state the radius that the defence is for"
     aim = claim.goal if claim.targets is None else f"{claim.goal} ({claim.targets})"
-    return "stated", f"{claim.norm} of {claim.epsilon:g}, {aim}, {claim.knowledge}"
+    return "stated", f"{claim.norm} of {', '.join(f'{r:g}' for r in radii)}, {aim}, {claim.knowledge}"
 
 
 def _knows_the_defence(claim: Claim) -> Answer:

@@ -10,7 +10,15 @@ from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 from pydantic_core import ErrorDetails
 
 from ..errors import UnusableInput, first_line
@@ -39,12 +47,60 @@ def _number(value: object) -> object:
     return parse_number(value) if isinstance(value, str) else value
 
 
+def _radius(value: object) -> object:
+    """One radius, or one for each channel or feature: as a list, in text with commas, or in a file of numbers."""
+    if isinstance(value, str) and "," in value:
+        value = value.split(",")
+    elif isinstance(value, str) and value.strip().lower().endswith(FILES):
+        value = read_radii(value.strip())
+    if isinstance(value, bool):
+        raise ValueError(f"{value} is no radius; give at least 0, for instance 8/255")
+    if isinstance(value, list):
+        return [float(v) if isinstance(v, int) and not isinstance(v, bool) else _number(v) for v in value]
+    return _number(value)
+
+
+def _zero_or_larger(value: float | list[float]) -> float | list[float]:
+    each = value if isinstance(value, list) else [value]
+    if not each or not all(0 <= v < math.inf for v in each):
+        raise ValueError(f"{value} is no radius; give at least 0, for instance 8/255")
+    return value
+
+
+def read_radii(place: str) -> list[float]:
+    """The radii in a `.npy` file, or in one of text, apart by commas or blanks. **Raises** `ValueError`."""
+    try:
+        if place.lower().endswith(".npy"):
+            import numpy as np
+
+            return [float(v) for v in np.load(Path(place).expanduser(), allow_pickle=False).flatten()]
+        text = Path(place).expanduser().read_text(encoding="utf-8")
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(
+            f"{place} cannot be read ({first_line(error)}); give a .npy or text file of radii"
+        ) from error
+    return [parse_number(part) for part in text.replace(",", " ").split()]
+
+
+FILES = (".npy", ".csv", ".txt")  # of radii
 FRACTION = {"type": "string", "pattern": r"^\s*[-+0-9.eE]+\s*(/\s*[-+0-9.eE]+\s*)?$"}
-Radius = Annotated[
-    float,
-    BeforeValidator(_number),
-    Field(ge=0, allow_inf_nan=False),
-    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, FRACTION]}),
+Radii = Annotated[
+    float | list[float],
+    BeforeValidator(_radius),
+    AfterValidator(_zero_or_larger),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0},
+                {"type": "string"},
+                {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {"anyOf": [{"type": "number", "minimum": 0}, FRACTION]},
+                },
+            ]
+        }
+    ),
 ]
 Share = Annotated[
     float,
@@ -119,9 +175,10 @@ class Claim(BaseModel):
         "elements (l0-elements) by anything; or cover a square of epsilon by epsilon pixels at any place (patch).",
         examples=["linf"],
     )
-    epsilon: Radius = Field(
+    epsilon: Radii = Field(
         description="Its radius in units of the image range, or of each feature's box, as a number or a fraction; "
-        "where pixels are counted, a whole number.",
+        "where pixels are counted, a whole number. Several, with commas or in a .npy, .csv or .txt file: one for each "
+        "channel or feature, which does not move where it is 0.",
         examples=["8/255"],
     )
     box: Annotated[list[float], Field(min_length=2, max_length=2)] | str = Field(
@@ -224,6 +281,9 @@ def read_claim(path: Path) -> Claim:
         if name in values:
             raise UnusableInput(f"{path} states {name} twice, with a dash and without; keep one")
         values[name] = value
+    beside_it = path.parent / str(values.get("epsilon"))
+    if isinstance(values.get("epsilon"), str) and beside_it.is_file():
+        values["epsilon"] = str(beside_it)
     claim = parse_claim(values, str(path))
     if not claim.target:
         raise UnusableInput(_missing("target", str(path)))
@@ -259,7 +319,11 @@ def claim_about(threat: ThreatModel, **options: Any) -> Claim:
 
     **Raises** `UnusableInput` with one line for the first option that cannot be.
     """
-    ball = {"norm": threat.norm, "epsilon": threat.epsilon, "goal": threat.goal}
+    ball = {
+        "norm": threat.norm,
+        "epsilon": getattr(threat, "radii", None) or threat.epsilon,
+        "goal": threat.goal,
+    }
     return parse_claim({**ball, **options}, "the call")
 
 

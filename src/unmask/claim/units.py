@@ -1,12 +1,16 @@
-"""The network as its claim and its data have it; `verify` shares no code with this."""
+"""The network and the adversary as the claim and the data have them; `verify` shares no code with this."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import nn
 
 from ..classifier import Classifier, Network
 from ..data.box import Box
 from ..errors import UnusableInput
+from ..threat import ThreatModel, threat_model
+from ..threat.weights import check_count
 from .claim import Claim
 
 
@@ -36,3 +40,15 @@ def as_claimed(network: Classifier | nn.Module | Network, claim: Claim) -> Class
     if claim.passes != 1 or not isinstance(network, Classifier):
         classifier = classifier.replace(passes=claim.passes)
     return classifier if claim.average is None else classifier.replace(average=claim.average)
+
+
+def threat_of(claim: Claim, shape: Sequence[int], *, goal: str) -> ThreatModel:
+    """The adversary of a claim against inputs of that shape, without the batch.
+
+    **Raises** `UnusableInput` for a radius that is no limit, or another number of radii than channels or features.
+    """
+    if isinstance(claim.epsilon, list):
+        check_count(len(claim.epsilon), shape)
+    threat = threat_model(claim.norm, claim.epsilon, goal=goal)
+    threat.check_radius(shape)
+    return threat

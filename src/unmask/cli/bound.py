@@ -91,7 +91,7 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
 
     from ..bounds import Bracketing, Clever
     from ..claim.stated import check_checkpoint, check_clean, check_scope
-    from ..claim.units import in_units
+    from ..claim.units import in_units, threat_of
     from ..classifier import Classifier
     from ..data import load
     from ..diagnostics import preflight
@@ -102,10 +102,10 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     from .audit import choose_device
     from .terminal import TerminalProgress
 
-    if not claim.epsilon > 0:
+    if claim.epsilon == 0:
         raise UnusableInput("--epsilon is 0; give the radius in which CLEVER samples, for instance 0.3")
     goal = "targeted" if arguments.targeted else "untargeted"
-    threat = norm_ball(threat_model(claim.norm, claim.epsilon, goal=goal), "`unmask bound`")
+    norm_ball(threat_model(claim.norm, claim.epsilon), "`unmask bound`")  # before anything is loaded
     bracketing = Bracketing(
         clever=Clever(batches=batches, samples=samples, half=arguments.half),
         methods=CERTIFICATES[arguments.certify],  # pyright: ignore[reportArgumentType]
@@ -126,7 +126,7 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
         seed=claim.seed,
         allow_pickle=claim.allow_pickle,
     )
-    threat.check_radius(data.x.shape[1:])
+    threat = norm_ball(threat_of(claim, data.x.shape[1:], goal=goal), "`unmask bound`")
     check_clean(claim, target.network, data, device=device)
     chosen = slice(None if claim.examples else EXAMPLES)
     x, y, index = (t[chosen].to(device) for t in (data.x, data.y, data.index))
@@ -173,7 +173,7 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
         "target": claim.target,
         "data": data.name,
         "split": data.split,
-        "threat": {"norm": threat.norm, "epsilon": threat.epsilon, "goal": goal},
+        "threat": {"norm": threat.norm, "epsilon": threat.epsilon, "radii": threat.radii, "goal": goal},
         "seed": claim.seed,
         "clever": {"batches": batches, "samples": samples, "half": arguments.half},
         "masking": found.masking,
@@ -227,6 +227,8 @@ def show(record: dict[str, Any], *, quiet: bool = False) -> None:
         out.print()
     middle, counts, total = record["medians"], record["counts"], len(record["examples"])
     norm = words.NORMS[record["threat"]["norm"]]
+    if record["threat"]["radii"] is not None:
+        norm += " in units of the radii, of which the largest counts as itself"
     out.print(
         f"Medians ({norm}): certified {_radius(middle['certified'])}, CLEVER {_radius(middle['clever'])}, attack "
         f"{_radius(middle['attack'])}"

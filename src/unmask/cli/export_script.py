@@ -35,6 +35,11 @@ def write(folder: Path, report: Report, script: Path) -> list[str]:
             f"--script attacks in the ball of linf, l2 or l1, and this audit's threat model is {report.threat.norm}; "
             "--adversarial writes its evidence"
         )
+    if report.threat.radii is not None:
+        raise UnusableInput(
+            "--script has one radius for all channels or features, and this audit has several; --adversarial writes "
+            "its evidence"
+        )
     target = _callable(report.target)
     gradients = _gradients(folder)
     if not isinstance(gradients, dict) or "classes" not in gradients.get("reads", {}):

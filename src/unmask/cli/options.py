@@ -174,7 +174,7 @@ def _add(command: argparse.ArgumentParser, names: Sequence[str]) -> None:
         kinds = _kinds(name)
         if kinds == {"boolean"}:
             command.add_argument(spelt, action="store_true", default=None, help=text)
-        elif "array" in kinds:
+        elif "array" in kinds and "number" not in kinds:
             again = f"{text.rstrip('.')}; may be given several times"
             command.add_argument(spelt, action="append", metavar=name.upper(), help=again)
         else:

@@ -205,7 +205,7 @@ class RandomizedSmoothing(Defense):
 
 def _l2_reach(threat: ThreatModel, dimension: int) -> float:
     """Radius of the smallest L2 ball around the threat model's."""
-    if isinstance(threat, L2 | L1):
+    if isinstance(threat, L2 | L1):  # the largest radius: a ball of several lies inside
         return threat.epsilon
     if isinstance(threat, Linf):
         return threat.epsilon * dimension**0.5

@@ -9,17 +9,19 @@ import torch
 from ..attacks import PGD, Attack
 from ..classifier import Classifier
 from ..randomness import Streams
-from ..threat import ThreatModel
+from ..threat import NormBall, ThreatModel
 from .base import Diagnostic, Images, Labels, Reading, rates, survives, tried
 
 
 def whole_box(threat: ThreatModel, x: Images) -> ThreatModel:
-    """The same adversary with a radius that covers the box around any image.
+    """The same adversary with a radius that covers the box around any image, wherever its own radii differ.
 
     >>> from unmask.threat import L2
     >>> whole_box(L2(epsilon=0.5), torch.zeros(1, 1, 4, 4)).epsilon
     4.0
     """
+    if isinstance(threat, NormBall):
+        threat = replace(threat, weights=None)
     return replace(threat, epsilon=threat.widest(x.shape[1:]))
 
 

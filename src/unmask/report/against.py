@@ -22,7 +22,7 @@ def other_than_claimed(claim: Claim, report: Report) -> list[str]:
         if name in ("target", "data"):
             same = os.path.basename(stated) == os.path.basename(got)
         else:
-            same = stated is None or stated == got
+            same = stated is None or stated == got or (isinstance(stated, list) and set(stated) == {got})
         if not same:
             found.append(f"{name} is {got}, claimed {stated}")
     return found
@@ -33,7 +33,7 @@ def _said(report: Report) -> dict[str, Any]:
     return {
         "claim": report.claim,
         "norm": report.threat.norm,
-        "epsilon": report.threat.epsilon,
+        "epsilon": report.threat.radii or report.threat.epsilon,
         "goal": report.threat.goal,
         "targets": report.targets,
         "knowledge": report.knowledge,

@@ -56,7 +56,19 @@ def ball(threat: ThreatRecord) -> str:
     ('pixels changed\xa0≤\xa05', 'patch side\xa0≤\xa03')
     """
     name = NORMS.get(threat.norm) or COUNTS[threat.norm]
+    if threat.radii is not None:
+        each = f"{radius(min(threat.radii))} to {radius(max(threat.radii))}"
+        return f"{name} of radii {each}, one for each channel or feature"
     return f"{name}\u00a0≤\u00a0{radius(threat.epsilon)}"
+
+
+def epsilon_option(threat: ThreatRecord) -> str:
+    """What stands behind `--epsilon`.
+
+    >>> epsilon_option(ThreatRecord(norm="l2", epsilon=0.5, radii=[0.5, 0.0]))
+    '0.5,0'
+    """
+    return ",".join(radius(r) for r in threat.radii or [threat.epsilon])
 
 
 def headline(report: Report) -> str:
@@ -171,7 +183,7 @@ def reproduce_commands(report: Report, folder: str = "DIR") -> list[str]:
     threat, environment = report.threat, report.environment
     words = ["unmask", "audit", report.target, "--data", report.data]
     words += ["--split", report.split] if report.split else []
-    words += ["--norm", threat.norm, "--epsilon", radius(threat.epsilon), "--examples", str(report.examples)]
+    words += ["--norm", threat.norm, "--epsilon", epsilon_option(threat), "--examples", str(report.examples)]
     words += ["--goal", threat.goal, "--targets", str(report.targets)] if report.targets is not None else []
     words += ["--knowledge", report.knowledge] if report.knowledge != "white-box" else []
     words += ["--queries", str(report.queries.limit)] if report.queries and report.queries.limit else []

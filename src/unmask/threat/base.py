@@ -45,6 +45,8 @@ class ThreatModel(ABC):
     def __post_init__(self) -> None:
         if isinstance(self.epsilon, str):
             object.__setattr__(self, "epsilon", _number(self.epsilon))
+        if isinstance(self.epsilon, list | tuple):
+            raise UnusableInput(f"epsilon is {list(self.epsilon)}, and {self.norm} counts: give one number")
         if not self.epsilon >= 0:
             raise UnusableInput(f"epsilon is {self.epsilon}; give a number that is zero or larger")
         if not self.box[0] < self.box[1]:
@@ -92,6 +94,10 @@ class ThreatModel(ABC):
     @abstractmethod
     def settle(self, x_adv: Images, x: Images) -> Images:
         """Projects so that `contains` holds exactly, in float64, with no tolerance to argue about."""
+
+    def covers(self, other: ThreatModel) -> bool:
+        """Whether every input that `other`, of this kind, allows is allowed here, by the radii alone."""
+        return other.epsilon <= self.epsilon
 
     def contains(self, x_adv: Images, x: Images) -> Bool[Tensor, " batch"]:
         """Finite, in the box, and in the ball (float64)."""

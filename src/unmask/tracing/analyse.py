@@ -211,12 +211,12 @@ def _direction(x: Tensor, threat: NormBall, streams: Streams) -> Tensor:
         # Inwards where the box is near, so that the whole epsilon is used.
         signs = streams.signs(*x.shape[1:], device=x.device).to(x.dtype)
         low, high = threat.box
-        signs = torch.where(x + signs * threat.epsilon > high, -1.0, signs)
-        signs = torch.where(x + signs * threat.epsilon < low, 1.0, signs)
+        reach = threat.reach(x)
+        signs = torch.where(x + signs * reach > high, -1.0, signs)
+        signs = torch.where(x + signs * reach < low, 1.0, signs)
         # Not all of one size: an operation that is periodic in the input could hide between equal steps.
-        return x + threat.epsilon * signs * (
-            1 - streams.uniform(*x.shape[1:], device=x.device).to(x.dtype) / 2
-        )
+        return x + reach * signs * (1 - streams.uniform(*x.shape[1:], device=x.device).to(x.dtype) / 2)
     noise = streams.normal(*x.shape[1:], device=x.device).to(x.dtype)
+    noise = threat.from_units(noise)
     size = replace(threat, epsilon=1.0).distance(x + noise, x).to(x.dtype)
     return x + noise * per_example(threat.epsilon / size, x)

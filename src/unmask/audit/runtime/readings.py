@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...diagnostics import Reading, Tried
-from ...threat import ThreatModel
+from ...threat import NormBall, ThreatModel
 from .journal import Entry
 
 
@@ -22,7 +22,7 @@ def entry_of(reading: Reading | None) -> tuple[dict[str, Any], dict[str, Tensor]
     tensors |= {
         f"rate {n}": t.failure_rate for n, t in enumerate(reading.tried) if t.failure_rate is not None
     }
-    tried = [{"by": t.by, "epsilon": t.threat.epsilon, "draws": t.draws} for t in reading.tried]
+    tried = [{"by": t.by, "threat": _ball(t.threat), "draws": t.draws} for t in reading.tried]
     return {"reading": said, "tried": tried}, tensors
 
 
@@ -34,7 +34,7 @@ def reading_of(entry: Entry, threat: ThreatModel, device: torch.device) -> Readi
     tried = tuple(
         Tried(
             by=t["by"],
-            threat=replace(threat, epsilon=t["epsilon"]),
+            threat=replace(threat, **_told(t["threat"])),
             x_adv=tensors[f"x_adv {n}"],
             failure_rate=tensors.get(f"rate {n}"),
             draws=t["draws"],
@@ -43,3 +43,13 @@ def reading_of(entry: Entry, threat: ThreatModel, device: torch.device) -> Readi
     )
     curve = tuple((e, a) for e, a in record["reading"]["curve"])
     return Reading(**record["reading"] | {"curve": curve}, tried=tried)
+
+
+def _ball(threat: ThreatModel) -> dict[str, Any]:
+    """What of a control's threat model is its own."""
+    weights = {"weights": threat.weights} if isinstance(threat, NormBall) else {}
+    return {"epsilon": threat.epsilon, **weights}
+
+
+def _told(kept: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items()}

@@ -188,7 +188,7 @@ class Clever:
         """
 
         def norm(grad: Images) -> Tensor:
-            dims = tuple(range(1, grad.ndim))
+            dims, grad = tuple(range(1, grad.ndim)), threat.from_units(grad)
             if threat.dual_p == math.inf:  # the same as the line below, in an eighth of the time
                 return grad.abs().amax(dims).double()
             # In float64 no norm of a float32 gradient underflows to a false zero.

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ...errors import Unsupported
-from ...threat import NormBall, ThreatModel, norm_ball
+from ...threat import NormBall, ThreatModel, one_radius
 from ..certified import region_of
 from ..relaxation.crown import crown_bounds, lower_bounds
 from ..relaxation.graph import Graph, read_graph
@@ -72,7 +72,7 @@ def exact_radius(
     the radius is proved. **Differs** from the paper: the distance is not a variable of the program, because its two
     constraints per pixel make each relaxation much larger.
     """
-    threat = norm_ball(threat, "the exact radius")
+    threat = one_radius(threat, "the exact radius")
     if threat.p not in (1.0, math.inf) or threat.goal != "untargeted":
         raise Unsupported(f"the exact radius is for linf and l1, untargeted; this threat is {threat}")
     graph = read_graph(network, x)

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array, eye_array, hstack, vstack
 from torch import Tensor, nn
 
 from ...errors import Unsupported
-from ...threat import ThreatModel, norm_ball
+from ...threat import ThreatModel, one_radius
 from ..relaxation.graph import Graph, read_graph
 from ..relaxation.operations import RELU, Activation, MaxPool
 from .mixed_integer import affine_form
@@ -51,7 +51,7 @@ def walk_regions(
     **Source**: Croce, Rauber & Hein 2019, arXiv:1903.11359 (the linear program in a region).
     **Differs**: it goes from region to region by single switches, not to the regions of random points.
     """
-    threat = norm_ball(threat, "the walk through linear regions")
+    threat = one_radius(threat, "the walk through linear regions")
     if threat.p != math.inf or threat.goal != "untargeted":
         raise Unsupported(f"the walk through linear regions is for linf, untargeted; this threat is {threat}")
     graph = read_graph(network, x)
