@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import types
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -78,16 +78,16 @@ class Names(Part):
         came = (k for k in self.names if k not in self.kept and k not in MODULES_OWN)
         return [k for k in came if self.wanted(joined(self.at, k))]
 
+    def _other(self) -> list[Any]:
+        now = entries(self.names)
+        return [k for k, v in self.kept.items() if k not in now or not _unchanged(now[k], v)]
+
     def changes(self) -> list[str]:
-        gone = [k for k, v in self.kept.items() if k not in self.names or not _unchanged(self.names[k], v)]
-        return [joined(self.at, k) for k in (*gone, *self._came())]
+        return [joined(self.at, k) for k in (*self._other(), *self._came())]
 
     def counts(self) -> list[str]:
-        return [
-            joined(self.at, k)
-            for k, v in self.kept.items()
-            if type(v) in (int, float) and k in self.names and not _unchanged(self.names[k], v)
-        ]
+        there = (k for k in self._other() if k in self.names)
+        return [joined(self.at, k) for k in there if type(self.kept[k]) in (int, float)]
 
     def only(self, names: set[str]) -> Names:
         kept = {k: v for k, v in self.kept.items() if joined(self.at, k) in names}
@@ -96,7 +96,13 @@ class Names(Part):
     def restore(self) -> None:
         for name in self._came():
             del self.names[name]
-        self.names.update(self.kept)
+        for name in self._other():
+            self.names[name] = self.kept[name]
+
+
+def entries(names: Mapping[Any, Any]) -> dict[Any, Any]:
+    """What is stored in a mapping, past what a subclass of `dict` makes of it when it is asked."""
+    return dict(dict.items(names)) if isinstance(names, dict) else dict(names)
 
 
 class Row(Part):

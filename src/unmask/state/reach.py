@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from .parts import MODULES_OWN, PLAIN, Cells, Memory, Names, OfClass, Part, Row, joined, never
+from .parts import MODULES_OWN, PLAIN, Cells, Memory, Names, OfClass, Part, Row, entries, joined, never
 
 # Where random numbers come from is randomness, which is averaged over, and no state, which is put back.
 _RANDOM = (torch.Generator, np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
@@ -48,7 +48,8 @@ def _look(at: str, thing: Any) -> tuple[list[Part], list[tuple[str, object]]]:
     if isinstance(thing, np.ndarray):
         return ([Memory(at, thing)] if thing.dtype != object else []), []
     if isinstance(thing, dict):
-        return [Names(at, thing, dict(thing))], [(joined(at, k), v) for k, v in thing.items()]
+        held = entries(thing)
+        return [Names(at, thing, held)], [(joined(at, k), v) for k, v in held.items()]
     if isinstance(thing, list | deque | set):
         return [Row(at, thing)], [(at, v) for v in thing]
     if isinstance(thing, tuple | frozenset):
