@@ -63,7 +63,9 @@ class Freezer(Interceptor):
 
 
 def _holding(tensor: Tensor, data: Tensor) -> Tensor:
-    """Other numbers in a tensor that stays a leaf, or in its graph: the user's code may go back from it."""
+    """Other numbers in a tensor that stays a leaf, in its graph, quantised: the user's code may go on from there."""
+    if tensor.is_quantized:
+        return quantised_as(tensor, data)
     if (
         not tensor.requires_grad or tensor.shape != data.shape
     ):  # as many as there were: indices, rows that a mask kept
@@ -72,6 +74,14 @@ def _holding(tensor: Tensor, data: Tensor) -> Tensor:
         return _Held.apply(tensor, data)
     tensor.data = data.clone()
     return tensor
+
+
+def quantised_as(tensor: Tensor, data: Tensor) -> Tensor:
+    """Numbers as a quantised tensor of the same type, scale and zero point."""
+    if tensor.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        return torch.quantize_per_tensor(data, tensor.q_scale(), tensor.q_zero_point(), tensor.dtype)
+    scales, points = tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()
+    return torch.quantize_per_channel(data, scales, points, tensor.q_per_channel_axis(), tensor.dtype)
 
 
 class _Held(torch.autograd.Function):

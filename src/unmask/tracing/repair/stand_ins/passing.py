@@ -15,6 +15,7 @@ from torch import Tensor
 
 from . import lookups, votes
 from .call import Call
+from .layers import LAYERS
 from .shadow import Made, Shadow, ShadowOf, chosen, hat, names
 from .steps import SMOOTH, base_name
 
@@ -150,6 +151,7 @@ def _argsort(call: Call) -> Made:
 # Steps come first, so that what has a rule of its own among whole numbers overrides them.
 PASSING: dict[str, Callable[[Call], Made]] = {
     **names(_stepping, " ".join(SMOOTH)),
+    **LAYERS,
     "__getitem__": lookups.item,
     "__setitem__": lookups.set_item,
     "embedding": lookups.embedding,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from . import order
+from .layers import dynamic
 from .shadow import Made, Shadow, argument, hat, names
 
 Args = tuple[Any, ...]
@@ -144,6 +145,7 @@ SMOOTH: dict[str, Callable[[float, Args, Named], Made]] = {
     **names(_reversed_quotient, "__rfloordiv__"),
     **names(_cast, "to long int byte short char type type_as half bfloat16"),
     **names(_quantised, "quantize_per_tensor quantize_per_channel quantize_per_tensor_dynamic"),
+    **names(dynamic, "linear_dynamic linear_dynamic_fp16 conv1d_dynamic conv2d_dynamic conv3d_dynamic"),
     "argmax": order.arg_extreme(1),
     "argmin": order.arg_extreme(-1),
     "max": order.extreme(1),
