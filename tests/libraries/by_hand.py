@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from tests.fixtures.hand_attacks import climb, climb_average, straight_through
 from tests.libraries import art_defences
-from tests.libraries.digits import trained_mlp
+from tests.libraries.digits import mlp, trained_mlp
 from torch import nn
 
 
@@ -225,24 +225,31 @@ def filtered(network):
 
 def art(network):
     """The network behind ART's preprocessing, which is taken for the identity going back."""
+    wrapped = network.network  # unmask's module of the classifier
 
     def preprocess(x):
-        (operation, in_torch), *rest = network.operations
-        assert not rest
-        if in_torch:
-            return operation.forward(x, None)[0].float()
-        return torch.as_tensor(operation(x.detach().numpy().copy(), None)[0]).float()
+        for operation, in_torch in wrapped.operations:
+            if in_torch:
+                x = operation.forward(x, None)[0].float()
+            else:
+                x = torch.as_tensor(operation(x.detach().numpy().copy(), None)[0]).float()
+        return x
 
     through = straight_through(preprocess)
-    return [lambda x: network.network(through(x))]
+    return [lambda x: wrapped.network(through(x))]
 
 
 def art_coded(network):
     """A code whose every level is a sigmoid."""
-    return [
-        lambda x, width=width: network.network(art_defences.thermometer(x, width))
-        for width in (0.02, 0.05, 0.2)
-    ]
+    behind = network.network.network
+    return [lambda x, width=width: behind(art_defences.thermometer(x, width)) for width in (0.02, 0.05, 0.2)]
+
+
+def private(network):
+    """The network inside without opacus's hooks, which raise where a gradient is asked for in evaluation mode."""
+    inside = mlp()
+    inside.load_state_dict(network._module.state_dict())
+    return [inside]
 
 
 def eager(network):
