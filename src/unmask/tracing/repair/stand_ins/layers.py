@@ -15,7 +15,8 @@ from torch import Tensor
 from .call import Call
 from .shadow import Made, names
 
-Args, Named = tuple[Any, ...], dict[str, Any]
+Args = tuple[Any, ...]
+Named = dict[str, Any]
 
 
 def layer(x: Tensor, packed: Any) -> Tensor | None:
