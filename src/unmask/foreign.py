@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 from .errors import Interrupted, first_line
 
@@ -88,3 +90,20 @@ def failure(error: BaseException) -> str:
     message, place = first_line(error), user_line(error)
     name = type(error).__name__
     return name + (f": {message}" if message != name else "") + (f" ({place})" if place else "")
+
+
+def stay() -> None:
+    """From now on `os._exit` raises `SystemExit` in this process, so that a network's call of it is told and judged.
+
+    Else it would decide the exit status past everything that is written in Python, while it runs or when the process
+    ends. Processes that this one starts leave as ever. What native code does cannot be held.
+    """
+    process, leave = os.getpid(), os._exit
+
+    def _exit(status: int) -> NoReturn:
+        if os.getpid() != process:
+            leave(status)
+        raise SystemExit(status)
+
+    os._exit = _exit
+    sys.modules[os.name].__dict__["_exit"] = _exit  # the module beneath, `posix` or `nt`

@@ -119,7 +119,8 @@ def plain(tensor: Tensor) -> Tensor:
     """
     if is_traceable_wrapper_subclass(tensor):
         names, _ = tensor.__tensor_flatten__()
-        return torch.cat([plain(getattr(tensor, name)).double().flatten() for name in names])
+        values = [plain(getattr(tensor, name)).double().flatten() for name in names]
+        return torch.cat(values) if values else torch.zeros(0, dtype=torch.float64)
     tensor = tensor.detach()
     if tensor.is_quantized:
         return tensor.dequantize()

@@ -277,3 +277,43 @@ def test_two_dashes_are_no_value(capsys, words):
 def test_verify_against_something_that_is_no_network(folder, done, capsys, target):
     write(folder, "\ndef number(): return 3\ndef empty(): return lambda x: None\n")
     one_line(capsys, "verify", str(done), "--target", target)
+
+
+LEAVING = {
+    "while built": "def gone(): os._exit(0)",
+    "while imported": "os._exit(0)\ndef gone(): return sound()",
+    "under another name": "from os import _exit\ndef gone(): _exit(1)",
+    "from the module beneath": "import posix\ndef gone(): posix._exit(0)",
+    "in the first call": "class Gone(Means):\n    def forward(self, x): os._exit(0)\ndef gone(): return Gone().eval()",
+    "when the process ends": "import atexit\natexit.register(os._exit, 0)\ndef gone(): raise KeyError('none')",
+    "when it ends, bound early": "import atexit\nfrom os import _exit\natexit.register(_exit, 1)\ndef gone(): return 1",
+}
+
+
+@pytest.mark.parametrize("text", LEAVING.values(), ids=LEAVING)
+def test_who_leaves_the_process_at_once_decides_no_status(folder, text):
+    write(folder, text)
+    ran = subprocess.run(
+        [sys.executable, "-m", "unmask", "audit", "own.py:gone", *AUDIT], capture_output=True, text=True
+    )
+    assert ran.returncode == 2
+    assert "unmask: " in ran.stderr
+
+
+def test_processes_that_a_network_starts_leave_as_ever(folder):
+    write(
+        folder,
+        """
+def forks():
+    child = os.fork()
+    if not child:
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    raise KeyError("it left")
+""",
+    )
+    ran = subprocess.run(
+        [sys.executable, "-m", "unmask", "audit", "own.py:forks", *AUDIT], capture_output=True, text=True
+    )
+    assert ran.returncode == 2
+    assert "it left" in ran.stderr

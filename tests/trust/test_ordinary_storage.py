@@ -11,6 +11,7 @@ from unmask.claim.claim import claim_about
 from unmask.data import load
 from unmask.target.load import checkpoint_hash
 from unmask.threat import Linf
+from unmask.types import plain
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -126,3 +127,33 @@ def test_the_hash_tells_weights_of_other_layouts_apart():
 def test_the_hash_tells_weights_that_wrap_others_apart():
     assert checkpoint_hash(wrapped()) == checkpoint_hash(wrapped())
     assert checkpoint_hash(wrapped()) != checkpoint_hash(wrapped(shift=1))
+
+
+class Wraps(torch.Tensor):
+    """A subclass that wraps what `inner` names, as a library's quantised weight does; some name nothing."""
+
+    @staticmethod
+    def __new__(cls, *inner):
+        made = torch.Tensor._make_wrapper_subclass(cls, (2, 2))
+        for n, tensor in enumerate(inner):
+            setattr(made, f"part{n}", tensor)
+        made.names = [f"part{n}" for n in range(len(inner))]
+        return made
+
+    def __tensor_flatten__(self):
+        return self.names, None
+
+    @staticmethod
+    def __tensor_unflatten__(inner, *_):
+        return Wraps(*inner.values())
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        raise NotImplementedError(func)
+
+
+@pytest.mark.parametrize("inner", [(), (torch.ones(2),), (torch.ones(2), torch.zeros(1, dtype=torch.int8))])
+def test_a_tensor_that_wraps_others_or_none_has_their_values(inner):
+    found = plain(Wraps(*inner))
+    assert found.dtype == torch.float64
+    assert found.tolist() == [float(v) for part in inner for v in part]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -11,6 +13,7 @@ from torch import Tensor
 from ..claim.target_classes import choose
 from ..classifier import Classifier
 from ..diagnostics import Preflight, preflight
+from ..diagnostics.pristine import Pristine
 from ..errors import UnusableInput
 from ..state import State
 from ..tracing.analyse import analyse
@@ -25,6 +28,18 @@ from .runtime.batch_size import BatchSize
 
 # Images from which a stand-in is learned where a part of the network hides its gradient and changes shapes. Ours.
 POOL = 256
+
+
+@contextmanager
+def split_off(subject: Subject) -> Iterator[Subject]:
+    """The subject with the network apart, in the first process, as it is now: before anybody asks it."""
+    first = subject.processes.rank == 0
+    pristine = Pristine.of(subject.classifier.network, subject.device) if first else None
+    try:
+        yield replace(subject, pristine=pristine)
+    finally:
+        if pristine is not None:
+            pristine.close()
 
 
 def look_over(subject: Subject, held: State) -> tuple[Preflight, int]:

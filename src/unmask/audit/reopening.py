@@ -92,7 +92,10 @@ def control(subject: Subject, standing: Standing, campaign: Campaign, winner: Ca
     else:
         checks = suite(winner.gradient, winner.objective, subject.threat, early_stop=not subject.random)
     checks[SAME] = SameAnswers(
-        early=early.answers, seedable=campaign.facts.seedable, untouched=subject.untouched
+        early=early.answers,
+        seedable=campaign.facts.seedable,
+        untouched=subject.untouched,
+        apart=subject.pristine,
     )
     # Repairs do not travel from process to process, but readings do.
     examined = subject.processes.first(lambda: run_controls(subject, standing, checks, "control"))

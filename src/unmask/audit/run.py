@@ -33,7 +33,7 @@ from .entrants import source_folder, write_entrants
 from .evidence import final_draws, write_report
 from .findings import GradientState, confirmed, describe, harmless, unlocated
 from .inference import released
-from .prepare import look_over, looked_over, trace
+from .prepare import look_over, looked_over, split_off, trace
 from .race import Race, credited, run_race
 from .records import Fact, MaskingFinding, Report
 from .reopening import control
@@ -79,7 +79,7 @@ def audit(
     target, data = released(target, data)
     folder = source_folder(target)
     subject = subject_of(target, data, claim, out=out, resume=resume, progress=progress, attacks=attacks)
-    with subject.writing():
+    with subject.writing(), split_off(subject) as subject:
         return _audited(subject, attacks, folder)
 
 

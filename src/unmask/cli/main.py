@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from .. import __version__
 from ..cli import audit, bound, claim, compare, demo, export, reproduce, train, verify
 from ..errors import UnmaskError, UnusableInput, first_line
-from ..foreign import failure, signals_heard, user_line, wants_to_stop
+from ..foreign import failure, signals_heard, stay, user_line, wants_to_stop
 from .allocator import keep_freed_memory
 from .pipes import finish_printing, readers_may_leave
 
@@ -54,6 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(finished.code or 0)
     except BaseException as error:
         return _failed(arguments, error)
+
+
+def command() -> int:
+    """As `main`, in a process of its own, which code that is given to it cannot leave."""
+    stay()
+    return main()
 
 
 def _plain(argv: Sequence[str]) -> Sequence[str]:

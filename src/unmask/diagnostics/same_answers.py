@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from ..attacks import PGD, Attack
-from ..classifier import Classifier
-from ..errors import GradientFailed
+from ..classifier import Classifier, Network
+from ..errors import GradientFailed, ModelFailed
 from ..judge import judge
 from ..randomness import Streams
 from ..state import State
 from ..threat import ThreatModel
-from .answers import Answer, Recorded, disagreements
+from .answers import Answer, Disagreement, Recorded, disagreements
 from .base import Diagnostic, Images, Labels, Reading
 from .random_noise import RandomPoints
 
 ATTACKED, JUDGED = "under attack", "to the judge"
+# Of each occasion so many answers, the last ones to most images, are asked of a network that nobody has asked. Ours.
+APART = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +38,19 @@ class SameAnswers(Diagnostic):
     - `seedable`: whether equal seeds are to give equal answers; else means over draws are compared.
     - `untouched`: what the network keeps between calls, as it was before the first; put back before each plain
       question.
+    - `apart`: the same network in a process in which nobody has asked it anything, or None: what it keeps where
+      `untouched` does not see it, in another process or under a name of a library's, shows there.
     - `attack`: whose questions are written down.
     - `examples`: at most so many are attacked.
 
-    **Cost**: the attack, one judgement, and one forward for each question; sixteen where nothing can be seeded.
+    **Cost**: the attack, one judgement, and one forward for each question; sixteen where nothing can be seeded;
+    a few of them once more `apart`.
     """
 
     early: tuple[Answer, ...] = ()
     seedable: bool = True
     untouched: State | None = None
+    apart: Network | None = None
     attack: Attack = PGD(steps=8)
     examples: int = 8
 
@@ -64,6 +70,8 @@ class SameAnswers(Diagnostic):
         door = classifier if self.untouched is None else classifier.replace(state=self.untouched)
         parts = ((door.replace(alone=False), self.early), (door, answers))
         found = [d for to, of in parts for d in disagreements(to, of, seedable=self.seedable)]
+        if self.apart is not None and self.seedable and not found:
+            found = _elsewhere(door.replace(network=self.apart, state=None), parts)
         total = sum(len(a.x) for _, of in parts for a in of)
         others = sum(d.others for d in found)
         return Reading(
@@ -77,6 +85,22 @@ class SameAnswers(Diagnostic):
             statistics={"answers": float(total), "others": float(others)},
             decisive=True,
         )
+
+
+def _elsewhere(apart: Classifier, parts: Sequence[tuple[Classifier, Sequence[Answer]]]) -> list[Disagreement]:
+    """What a network answers otherwise that nobody has asked anything; nothing where it cannot be asked there."""
+    found = []
+    for door, answers in parts:
+        for when in dict.fromkeys(a.when for a in answers):
+            some = [a for a in answers if a.when == when]
+            largest = max(len(a.x) for a in some)
+            last = [a for a in some if len(a.x) == largest][-APART:]
+            told = [replace(a, when=f"{when}, by a network that nobody had asked before,") for a in last]
+            try:
+                found += disagreements(apart.replace(alone=door.alone), told, seedable=True)
+            except ModelFailed:
+                return found
+    return found
 
 
 def _under_attack(

@@ -44,7 +44,10 @@ def _look(at: str, thing: Any) -> tuple[list[Part], list[tuple[str, object]]]:
     if is_traceable_wrapper_subclass(thing):  # need not know how to be copied; what it wraps does
         return [], [(joined(at, name), getattr(thing, name)) for name in thing.__tensor_flatten__()[0]]
     if isinstance(thing, Tensor):
-        return ([Memory(at, thing)] if _copies(thing) else []), []
+        # What somebody has hung on a tensor is no number of it.
+        named: list[Part] = [Names(at, vars(thing), dict(vars(thing)))]
+        numbers: list[Part] = [Memory(at, thing)] if _copies(thing) else []
+        return named + numbers, [(joined(at, k), v) for k, v in vars(thing).items()]
     if isinstance(thing, np.ndarray):
         return ([Memory(at, thing)] if thing.dtype != object else []), []
     if isinstance(thing, dict):

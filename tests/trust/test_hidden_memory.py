@@ -1,0 +1,203 @@
+"""A network that remembers what it saw, wherever it keeps it, is not one function: it fails, or is judged without."""
+
+import os
+import pickle
+import subprocess
+import sys
+import types
+
+import pytest
+import torch
+from torch import nn
+
+from unmask.classifier import Classifier
+from unmask.diagnostics import SameAnswers
+from unmask.diagnostics.comparison import points_around
+from unmask.diagnostics.early import early
+from unmask.diagnostics.pristine import Pristine
+from unmask.randomness import Streams
+from unmask.state import State
+from unmask.threat import Linf
+
+THREAT, N = Linf(epsilon=0.1), 16
+X = torch.rand(N, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+STREAMS = Streams.seeded(0, torch.arange(N))
+
+
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(16, 3, generator=torch.Generator().manual_seed(1)))
+
+    def forward(self, x):
+        return x.flatten(1) @ self.weight
+
+
+Y = Plain()(X).argmax(1)
+
+
+class Remembers(Plain):
+    """Who comes near an image that it saw is given that one's class; `recall` and `keep` know where it is kept."""
+
+    def recall(self):
+        return []
+
+    def keep(self, seen):
+        pass
+
+    def forward(self, x):
+        logits = super().forward(x)
+        seen, own, rows = list(self.recall()), logits.argmax(1), torch.arange(len(x))
+        known, near = own.clone(), torch.zeros(len(x), dtype=torch.bool)
+        if seen:
+            images, classes = torch.stack([s[0] for s in seen]), torch.tensor([s[1] for s in seen])
+            far, which = torch.cdist(x.detach().flatten(1), images, p=torch.inf).min(1)
+            near, known = far <= 0.1001, classes[which]
+        new = [(x[n].detach().flatten().clone(), int(own[n])) for n in range(len(x)) if not near[n]]
+        if new and len(seen) < 100:
+            self.keep(seen + new)
+        order = torch.arange(3).repeat(len(x), 1)
+        wrong = near & (known != own)
+        order[rows[wrong], known[wrong]], order[rows[wrong], own[wrong]] = own[wrong], known[wrong]
+        return logits.gather(1, order)
+
+
+def under_a_librarys_name(folder):
+    class Network(Remembers):
+        place = types.ModuleType("a library")
+
+        def recall(self):
+            return getattr(self.place, "seen", [])
+
+        def keep(self, seen):
+            self.place.seen = seen
+
+    return Network()
+
+
+def in_the_environment(folder):
+    class Network(Remembers):
+        def recall(self):
+            return pickle.loads(bytes.fromhex(os.environ.get("SEEN_BY_A_TEST", pickle.dumps([]).hex())))
+
+        def keep(self, seen):
+            os.environ["SEEN_BY_A_TEST"] = pickle.dumps(seen).hex()
+
+    return Network()
+
+
+def in_another_process(folder):
+    server = (
+        "import sys\nkept = '[]'\n"
+        "for line in sys.stdin:\n"
+        "    if line != '?\\n': kept = line.strip()\n"
+        "    else: print(kept, flush=True)\n"
+    )
+
+    class Network(Remembers):
+        other = None
+
+        def recall(self):
+            if Network.other is None:
+                Network.other = subprocess.Popen(
+                    [sys.executable, "-c", server], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
+            self.other.stdin.write("?\n")
+            self.other.stdin.flush()
+            return [(torch.tensor(x), label) for x, label in eval(self.other.stdout.readline())]
+
+        def keep(self, seen):
+            self.other.stdin.write(repr([(x.tolist(), label) for x, label in seen]) + "\n")
+            self.other.stdin.flush()
+
+    return Network()
+
+
+def on_a_tensor(folder):
+    class Network(Remembers):
+        def recall(self):
+            return getattr(self.weight, "seen", [])
+
+        def keep(self, seen):
+            self.weight.seen = seen
+
+    return Network()
+
+
+def read(network, state=None, apart=None):
+    state = State(network) if state is None else state
+    classifier = Classifier(network)
+    first = early(classifier, X, Y, points_around(X, THREAT, (0.0, 1.0), STREAMS), THREAT, STREAMS)
+    touched = state.changes()
+    check = SameAnswers(
+        early=first.answers, untouched=state.only(touched) if touched else None, apart=apart, examples=N
+    )
+    return check.examine(classifier, X, Y, THREAT, generator=STREAMS.fork("examine"))
+
+
+PLACES = [under_a_librarys_name, in_the_environment, in_another_process]
+
+
+@pytest.mark.parametrize("make", PLACES)
+def test_what_is_kept_where_nobody_sees_it_shows_in_a_process_apart(make, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEEN_BY_A_TEST", pickle.dumps([]).hex())
+    network = make(tmp_path)
+    apart = Pristine(network)
+    try:
+        reading = read(network, apart=apart)
+    finally:
+        apart.close()
+        if getattr(network, "other", None):
+            network.other.kill()
+            network.other.communicate()
+    assert not reading.passed
+    assert reading.decisive
+    assert "by a network that nobody had asked before" in reading.explanation
+
+
+def test_without_it_a_hidden_memory_would_pass(tmp_path):
+    assert read(under_a_librarys_name(tmp_path)).passed
+
+
+def test_what_is_hung_on_a_tensor_is_state_and_put_back(tmp_path):
+    network = on_a_tensor(tmp_path)
+    state = State(network)
+    before = network(X)
+    assert state.changes() == ("weight.seen",)
+    state.restore()
+    assert not hasattr(network.weight, "seen")
+    assert torch.equal(network(X), before)
+
+
+class Noisy(Plain):
+    def forward(self, x):
+        return super().forward(x) + 0.1 * torch.randn(len(x), 3)
+
+
+class Counts(Plain):
+    calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return super().forward(x)
+
+
+class Raises(Plain):
+    """Needs a file that is open here alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.process = os.getpid()
+
+    def forward(self, x):
+        assert os.getpid() == self.process
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("network", [Plain(), Noisy(), Counts(), Raises()], ids=lambda n: type(n).__name__)
+def test_who_hides_nothing_passes(network):
+    apart = Pristine(network)
+    try:
+        assert read(network, apart=apart).passed
+    finally:
+        apart.close()
