@@ -85,6 +85,21 @@ def descendants(pid: int) -> list[int]:
     return found + [further for child in found for further in descendants(child)]
 
 
+def processor_seconds(pid: int) -> float:
+    """What a process and those that it started have used of the processor, as far as they are still there."""
+    ticks = 0
+    for one in [pid, *descendants(pid)]:
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def is_over(pid: int) -> bool:
+    """Whether a child has ended and only waits to be asked how."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 def worker(agent: int, rank: int) -> int | None:
     """The process of that rank which a `torchrun` agent started; None where it runs none yet."""
     for pid in descendants(agent):

@@ -2,7 +2,7 @@
 
     python tests/faults/kill.py [SEED]
 
-Forty audits are killed by SIGKILL, each at another moment, and resumed to their end: 20 at delays spread over the
+Forty audits are killed by SIGKILL, each at another moment, and resumed to their end: 20 at moments spread over the
 whole run, 10 while a file is being written, and 10 under `torchrun --nproc-per-node 2`, where by turns rank 0, rank 1,
 or everything is killed, the agent too. Compared with the undisturbed audit are `report.json` without what a clock
 measures, and the evidence, byte by byte. Prints one line for each and, last, how many were equal; exit status 1 if not
@@ -20,17 +20,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from audits import NETWORK, begin, descendants, ended, kill, outcome, worker
+from audits import NETWORK, begin, descendants, ended, is_over, kill, outcome, processor_seconds, worker
 
 ALONE, WRITING, TOGETHER = 20, 10, 10
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 VICTIMS = ("rank 0", "rank 1", "everything")
-PATIENCE = 600.0  # seconds within which a process must have ended
+PATIENCE, PAUSE = 600.0, 0.02  # seconds within which a process must have ended, and between two looks at it
 
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What an audit gives that nobody disturbs, how long it takes, and how many files it writes."""
+    """What an audit gives that nobody disturbs, its seconds on the processor, and how many files it writes."""
 
     status: int
     seconds: float
@@ -44,9 +44,12 @@ def half_written(out: Path) -> list[Path]:
 
 
 def undisturbed(file: Path, launcher: list[str]) -> Undisturbed:
-    out, began = file.with_name("undisturbed"), time.monotonic()
-    status = begin(file, out, launcher, file.with_name("log")).wait(PATIENCE)
-    took = time.monotonic() - began
+    out, took = file.with_name("undisturbed"), 0.0
+    process = begin(file, out, launcher, file.with_name("log"))
+    while not is_over(process.pid):
+        took = max(took, processor_seconds(process.pid))
+        time.sleep(PAUSE)
+    status = process.wait()
     assert ended(out, status), file.with_name("log").read_text()
     found = Undisturbed(status, took, outcome(out), len([p for p in out.glob("**/*") if p.is_file()]))
     shutil.rmtree(out)
@@ -61,7 +64,7 @@ class Blow:
     - `whole`: the undisturbed audit that the resumed one must equal.
     - `launcher`: what runs both.
     - `victim`: one of `VICTIMS`, or the process where there is one.
-    - `after`: seconds from its start; None where `write` says when.
+    - `after`: seconds of the processor, which no other load moves; None where `write` says when.
     - `write`: number of the file during whose writing it is.
     """
 
@@ -78,7 +81,8 @@ class Blow:
     def wait(self, pid: int, out: Path) -> None:
         """Until the moment has come, or the audit has ended before."""
         if self.after is not None:
-            time.sleep(self.after)
+            while processor_seconds(pid) < self.after and not is_over(pid):
+                time.sleep(PAUSE)
             return
         seen: set[str] = set()
         while len(seen) < self.write and not is_over(pid):
@@ -89,11 +93,6 @@ class Blow:
             kill(*[w for w in [worker(pid, int(self.victim[-1]))] if w is not None])
         else:
             kill(pid, *descendants(pid))
-
-
-def is_over(pid: int) -> bool:
-    """Whether a child has ended and only waits to be asked how."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def blows(chance: random.Random, alone: Undisturbed, together: Undisturbed) -> Iterator[Blow]:
@@ -135,7 +134,10 @@ def main(seed: int) -> int:
         file = Path(place, "net.py")
         file.write_text(NETWORK)
         alone, together = undisturbed(file, []), undisturbed(file, LAUNCHER)
-        print(f"undisturbed: {alone.seconds:.1f} s, under torchrun {together.seconds:.1f} s", flush=True)
+        print(
+            f"undisturbed: {alone.seconds:.1f} s of the processor, under torchrun {together.seconds:.1f} s",
+            flush=True,
+        )
         for blow in blows(chance, alone, together):
             same, words = survives(file, blow)
             equal += same
