@@ -28,6 +28,11 @@ def fooled(outputs: Outputs, y: Labels, threat: ThreatModel) -> Bool[Tensor, " b
     return met
 
 
+def _answered(outputs: Outputs) -> Bool[Tensor, " batch"]:
+    finite, score = torch.isfinite(outputs.logits).all(1), outputs.detector_score
+    return finite if score is None else (finite & ~torch.isnan(score)) | (score > 0)
+
+
 @dataclass(frozen=True)
 class Judgement:
     """What the judge saw, per example.
@@ -36,7 +41,7 @@ class Judgement:
     - `failure_rate`: share of the fresh draws on which the goal was met, in [0, 1]; 0 where `x_adv` is not allowed.
       For a deterministic network this is 0 or 1.
     - `allowed`: whether `x_adv` is finite, in the box and in the ball.
-    - `finite`: whether all logits of all draws were finite.
+    - `finite`: whether all logits and scores of all draws were finite, or the input rejected.
     - `margin`: mean over the draws of the largest other logit minus the label's, less what a detector objects; how
       near the example is to breaking.
     - `prediction`: class on the last draw.
@@ -76,5 +81,5 @@ def judge(
         margins += nearness(outputs, y).float() / draws
         prediction = outputs.logits.argmax(1)
         failures += fooled(outputs, y, threat)
-        finite &= torch.isfinite(outputs.logits).all(1)
+        finite &= _answered(outputs)
     return Judgement(failures / draws * allowed, allowed, finite, margins, prediction)

@@ -55,6 +55,28 @@ def _of(name: str, reading: Reading) -> Iterator[Part]:
             yield Part(words, tried.failure_rate, tried.draws)
 
 
+def answers_everywhere(standing: Standing, final: Judgement) -> Control:
+    """The control of that name: whether the network has answered at every point of the ball that was tried.
+
+    NaN is no class. No attack may count it, for a defect of the network is not what was claimed to be absent; and who
+    gives no answer beside an image has not been shown to be right there.
+    """
+    mute = standing.mute & (final.failure_rate < 0.5)
+    count, passed = int(mute.sum()), not bool(mute.any())
+    return Control(
+        name="an answer at every point",
+        passed=passed,
+        value=count / len(mute),
+        expected="0: share of surviving examples with NaN or infinite logits at a point that was tried",
+        explanation="Logits were finite wherever a survivor was attacked."
+        if passed
+        else f"Of {count} surviving examples logits were NaN or infinite at a point inside the ball: a defect of the "
+        "network (a log of 0, a division by 0?), which no attack may count as success and no survivor as an answer.",
+        decisive=True,
+        role=None if passed else "open",
+    )
+
+
 def consistency(
     subject: Subject,
     standing: Standing,

@@ -25,7 +25,7 @@ from ..target.target import Target
 from ..tracing.suspect import Analysis, Asks
 from .attack_runner import Campaign
 from .black_box import outside_steps, queries_spent
-from .consistency import consistency
+from .consistency import answers_everywhere, consistency
 from .context import Subject, subject_of
 from .controls import as_control
 from .detector import count_rejections, detector_finding
@@ -159,6 +159,7 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
     controls = [as_control(e, named=bool(findings), outside=subject.outside) for e in controlled.examined]
     controls += left_out(subject.threat, outside=subject.outside)
     controls.append(consistency(subject, standing, campaign.naive_rates, clean, final, draws, controlled))
+    controls.append(answers_everywhere(standing, final))
 
     def conclude() -> Report:
         outcome = Outcome(

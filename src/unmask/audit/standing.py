@@ -72,6 +72,9 @@ class Standing:
         self.memory.size = self.processes.first(lambda: self.memory.size)
         self.worst = WorstCase(x)  # by failure rate; -inf until the clean images have been judged
         self.seen = torch.zeros(len(x), device=x.device)  # draws behind each rate
+        self.mute = torch.zeros(
+            len(x), dtype=torch.bool, device=x.device
+        )  # no finite logits at a point of theirs
         self.spent: list[Spent] = []
         self.track: list[tuple[int, int, float]] = []
         self.elsewhere = Meter() if elsewhere is None else elsewhere
@@ -247,7 +250,7 @@ class Standing:
         x_adv = self.threat.settle(propose(part, self.streams(name)[part]), x)
         generator = self.streams(f"{name} judged")[part]
         seen = judge(self.classifier, x_adv, x, y, self.threat, draws=self.draws, generator=generator)
-        found = {"x_adv": x_adv, "rate": seen.failure_rate, "margin": seen.margin}
+        found = {"x_adv": x_adv, "rate": seen.failure_rate, "margin": seen.margin, "finite": seen.finite}
         if not self.classifier.deterministic:
             found["again"] = self._again(name, part, x_adv, seen.failure_rate)
         return {k: t.cpu() for k, t in found.items()}
@@ -276,8 +279,15 @@ class Standing:
         return again
 
     def _keep(
-        self, part: Tensor, x_adv: Images, rate: Tensor, margin: Tensor, again: Tensor | None = None
+        self,
+        part: Tensor,
+        x_adv: Images,
+        rate: Tensor,
+        margin: Tensor,
+        finite: Tensor,
+        again: Tensor | None = None,
     ) -> None:
+        self.mute[part] |= ~finite
         kept, seen = self.rate[part], self.seen[part]
         draws = torch.full_like(seen, self.draws)
         if again is not None:
