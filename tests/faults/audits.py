@@ -52,20 +52,21 @@ def outcome(folder: Path) -> tuple[str, str]:
     return json.dumps(report, sort_keys=True), evidence
 
 
-def begin(file: Path, out: Path, launcher: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Starts an audit of `file` in `out`, or goes on with the one that was begun there.
-
-    `launcher`: arguments of Python that run a module, `-m` of `torchrun` among them. `log` takes what is printed.
-    """
-    where = [f"{file}:network", *OPTIONS, "--out", str(out)]
+def arguments(file: Path, out: Path) -> list[str]:
+    """Of `unmask`, for an audit of `file` in `out`: a new one, or what goes on with the one that was begun there."""
     if (out / "command.json").exists():
-        where = ["--resume", str(out)]
+        return ["audit", "--resume", str(out), "--quiet"]
+    return ["audit", f"{file}:network", *OPTIONS, "--out", str(out), "--quiet"]
+
+
+def start(given: list[str], launcher: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Starts `unmask` with these arguments. `launcher`: options of Python before, `-m` of `torchrun` among them."""
     with log.open("ab") as said:
         return subprocess.Popen(
-            [sys.executable, *launcher, "-m", "unmask", "audit", *where, "--quiet"],
+            [sys.executable, *launcher, "-m", "unmask", *given],
             stdout=said,
             stderr=said,
-            cwd=file.parent,
+            cwd=log.parent,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             start_new_session=True,
         )

@@ -20,7 +20,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from audits import NETWORK, begin, descendants, ended, is_over, kill, outcome, processor_seconds, worker
+from audits import (
+    NETWORK,
+    arguments,
+    descendants,
+    ended,
+    is_over,
+    kill,
+    outcome,
+    processor_seconds,
+    start,
+    worker,
+)
 
 ALONE, WRITING, TOGETHER = 20, 10, 10
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -45,7 +56,7 @@ def half_written(out: Path) -> list[Path]:
 
 def undisturbed(file: Path, launcher: list[str]) -> Undisturbed:
     out, took = file.with_name("undisturbed"), 0.0
-    process = begin(file, out, launcher, file.with_name("log"))
+    process = start(arguments(file, out), launcher, file.with_name("log"))
     while not is_over(process.pid):
         took = max(took, processor_seconds(process.pid))
         time.sleep(PAUSE)
@@ -111,7 +122,7 @@ def survives(file: Path, blow: Blow) -> tuple[bool, str]:
     """Whether a killed and resumed audit equals the undisturbed one, and what was found of it between."""
     out, log = file.with_name("out"), file.with_name("log")
     log.unlink(missing_ok=True)
-    process = begin(file, out, blow.launcher, log)
+    process = start(arguments(file, out), blow.launcher, log)
     blow.wait(process.pid, out)
     blow.strike(process.pid)
     process.wait(PATIENCE)
@@ -120,7 +131,7 @@ def survives(file: Path, blow: Blow) -> tuple[bool, str]:
         words += f", {half_written(out)[0].name} half written"
     if not (out / "command.json").exists():  # killed before it had claimed its folder
         shutil.rmtree(out, ignore_errors=True)
-    status = begin(file, out, blow.launcher, log).wait(PATIENCE)
+    status = start(arguments(file, out), blow.launcher, log).wait(PATIENCE)
     same = ended(out, status) and (status, outcome(out)) == (blow.whole.status, blow.whole.outcome)
     if not same:
         words += f"; exit status {status}: {log.read_text().strip().splitlines()[-1:]}"
