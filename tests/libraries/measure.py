@@ -30,6 +30,12 @@ class Measured:
     report: Report
     seconds: float
 
+    @property
+    def misled(self) -> float:
+        """By how much the exact gradient is left behind."""
+        naive = self.report.naive_robust_accuracy
+        return (self.report.clean_accuracy if naive is None else naive) - self.report.robust_accuracy
+
     def row(self, case: Case) -> str:
         report = self.report
         named = [f"{f.mechanism}: `{(f.code or '').split('# guilty')[0].strip()}`" for f in report.masking]

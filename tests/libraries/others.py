@@ -175,4 +175,4 @@ def transformers_vit():
         image_size=8, patch_size=2, num_channels=1, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
         intermediate_size=64, num_labels=10, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
     )  # fmt: skip
-    return fit(Logits(transformers.ViTForImageClassification(config)), epochs=20)
+    return fit(Logits(transformers.ViTForImageClassification(config)), epochs=10)

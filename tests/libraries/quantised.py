@@ -73,7 +73,7 @@ def torch_static():
         network.qconfig = get_default_qconfig("x86")
         prepared = prepare(network)
         prepared(held_out(500).x)
-        network = convert(prepared)
+        network = convert(prepared)  # guilty
     return Standing(network).eval()
 
 

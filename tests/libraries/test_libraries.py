@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.libraries, pytest.mark.filterwarnings("ignore")]
 
 IMAGES = 50
 SLACK = 1 / IMAGES + 1e-6  # one image
+MISLED = 0.2  # by which the exact gradient is left behind, for something to have to be named
 
 
 def installed(name: str) -> bool:
@@ -31,11 +32,10 @@ def test_an_audit_goes_as_far_as_who_knows_the_library(case: Case):
     report = found.report
     assert report.clean_accuracy >= 0.8
     assert report.robust_accuracy <= found.by_hand + SLACK
-    named = {f.mechanism for f in report.masking}
-    if not case.mechanisms:
-        assert not named, report.masking
-        return
-    assert named & case.mechanisms, named
-    first = next(f for f in report.masking if f.mechanism in case.mechanisms)
-    assert Path(first.file or "").name == case.file.name, first
-    assert first.line in case.guilty, first
+    assert {f.mechanism for f in report.masking} <= case.mechanisms, report.masking
+    if found.misled > MISLED:
+        assert report.masking
+    if report.masking:
+        first = report.masking[0]
+        assert Path(first.file or "").name == case.file.name, first
+        assert first.line in case.guilty, first
