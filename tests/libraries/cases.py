@@ -19,8 +19,8 @@ class Case:
     - `library`: name on the package index; `imported`: the module that has to be there.
     - `build`: makes and trains it.
     - `ways`: of `by_hand`: from the network to what is differentiated in its place.
-    - `mechanisms`: what may be named, first at a line of `build`'s file marked `# guilty`, and has to be where the exact
-      gradient is left far behind; empty where nothing is masked.
+    - `mechanisms`: what may be named, first at a line of `build`'s file marked `# guilty`, and has to be where the
+      exact gradient is left far behind; empty where nothing is masked.
     """
 
     library: str
