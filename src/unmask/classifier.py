@@ -293,6 +293,11 @@ class Classifier:
                 "something that has one as `logits`, or unmask.Outputs(logits, detector_score)"
             )
         score = read.detector_score
+        if score is not None and score.shape != (len(x),):
+            raise ModelFailed(
+                f"the network returned detector scores of shape {list(score.shape)} for {len(x)} images; return one "
+                f"for each, [{len(x)}]"
+            )
         return Outputs(read.logits.clone(), None if score is None else score.clone())
 
 

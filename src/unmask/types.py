@@ -36,14 +36,15 @@ class Outputs:
     def of(cls, returned: Any) -> Outputs | None:
         """What a network returned, read as logits: None where there is nothing to read.
 
-        Read are tensors and NumPy arrays, anything with a tensor or array `logits`, and mappings that have one.
+        Read are tensors and NumPy arrays, anything with a tensor or array `logits`, and mappings that have one. Scores
+        may be `[batch, 1]`, as a linear layer gives them.
 
         >>> import torch
         >>> Outputs.of({"loss": None, "logits": torch.zeros(1, 2)}).logits
         tensor([[0., 0.]])
         """
         if isinstance(returned, Outputs):
-            return returned
+            return cls(returned.logits, _one_each(returned.detector_score, returned.logits))
         score = None
         if not isinstance(returned, Tensor | np.ndarray):
             kept = returned if isinstance(returned, Mapping) else getattr(returned, "__dict__", {})
@@ -54,7 +55,7 @@ class Outputs:
             returned = torch.from_numpy(returned.astype(np.float32, copy=False))
         if not isinstance(returned, Tensor):
             return None
-        return cls(returned, score if isinstance(score, Tensor) else None)
+        return cls(returned, _one_each(score, returned) if isinstance(score, Tensor) else None)
 
     @classmethod
     def with_reject_class(cls, logits: Float[Tensor, "batch outputs"], reject: int) -> Outputs:
@@ -95,6 +96,13 @@ class SelfCertificate:
     rate: Float[Tensor, " batch"]
     alpha: float
     words: str
+
+
+def _one_each(score: Any, logits: Tensor) -> Any:
+    """Scores as `[batch]` where there is one for each image, in whatever shape; else as they are."""
+    if isinstance(score, Tensor) and logits.ndim > 0 and score.ndim > 1 and score.numel() == len(logits):
+        return score.flatten()
+    return score
 
 
 def per_example(values: Tensor, like: Tensor) -> Tensor:

@@ -93,4 +93,9 @@ def _asked(inner: Any, batch: Tensor, device: str) -> tuple[Tensor, Tensor | Non
         raise ModelFailed(
             "the network returned something else than logits [batch, classes]; it is not the audited one"
         )
-    return outputs.logits, outputs.detector_score
+    score = outputs.detector_score
+    if score is not None and score.shape != (len(batch),):
+        raise ModelFailed(
+            f"the network returned detector scores of shape {list(score.shape)}; return [batch]"
+        )
+    return outputs.logits, score
