@@ -276,6 +276,8 @@ def test_an_empty_batch_is_allowed(name, norm, images):
 @pytest.mark.parametrize(("name", "norm"), EVERY)
 def test_costs_no_more_than_declared(name, norm):
     case, problem = CASES[name], linear_problem(norm)
+    said = case.attack.cost(5)
+    assert (said.forwards + said.estimates, said.estimates) == (case.forwards, case.backwards)
     classifier = problem.classifier()
     case.attack.run(
         classifier, problem.x, problem.y, threat_of(norm, 0.5 * problem.distance), generator=rng()

@@ -1,7 +1,7 @@
 """Attacks. Each is a frozen record with a pure `run`; the judge alone says what succeeded."""
 
 from .apgd import APGD
-from .base import Attack, GradientAttack, Others, Setting
+from .base import Attack, Cost, GradientAttack, Others, Setting
 from .boundary_walk import BoundaryWalk
 from .carlini_wagner import CarliniWagner
 from .confidence_sweep import ConfidenceSweep
@@ -31,6 +31,7 @@ __all__ = [
     "BoundaryWalk",
     "CarliniWagner",
     "ConfidenceSweep",
+    "Cost",
     "FeatureMatching",
     "GradientAttack",
     "HopSkipJump",

@@ -14,7 +14,7 @@ from ..randomness import Streams
 from ..threat import L1, NormBall, ThreatModel, norm_ball
 from ..types import per_example
 from .apgd_l1 import ascend_l1
-from .base import GradientAttack, Images, Labels
+from .base import Cost, GradientAttack, Images, Labels
 from .batch import Batch, Incumbent, overwrite
 
 _MOMENTUM = 0.75  # the paper's alpha, section 3.1
@@ -43,6 +43,9 @@ class APGD(GradientAttack):
 
     def describe(self) -> str:
         return f"APGD-{self.steps}" + (f", {self.restarts} restarts" if self.restarts > 1 else "")
+
+    def cost(self, classes: int) -> Cost:
+        return Cost(estimates=self.restarts * (self.steps + 3))
 
     def run(
         self,

@@ -54,6 +54,20 @@ class Setting:
     others: Others | None = field(default=None, compare=False, repr=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Passes of the network that an attack makes for an example that holds out to the end, at most.
+
+    **Fields**
+    - `forwards`: answers alone.
+    - `estimates`: of the gradient; one of the exact gradient is one forward and one backward pass, others cost what
+      their estimator says.
+    """
+
+    forwards: int = 0
+    estimates: int = 0
+
+
 class Attack(ABC):
     """Finds, for each example, a point of ball and box that the classifier gets wrong.
 
@@ -118,6 +132,10 @@ class Attack(ABC):
     def describe(self) -> str:
         """What it is, in a few words with its numbers, for the report."""
         return type(self).__name__
+
+    def cost(self, classes: int) -> Cost | None:
+        """What it declares to cost on a network of so many classes; None where it does not say."""
+        return None
 
     def fit(self, setting: Setting) -> Attack | None:
         """The same attack for the network at hand; None where it has nothing to do there."""

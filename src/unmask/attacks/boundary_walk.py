@@ -15,7 +15,7 @@ from ..objectives import Objective, Targeted, margin
 from ..randomness import Streams
 from ..threat import NormBall, ThreatModel, norm_ball
 from ..types import per_example
-from .base import Attack, GradientAttack, Images, Labels, Others, Setting
+from .base import Attack, Cost, GradientAttack, Images, Labels, Others, Setting
 from .batch import Batch, Incumbent
 
 _HALVINGS = 6  # of the way from the start back to the boundary; ours
@@ -71,6 +71,10 @@ class BoundaryWalk(GradientAttack):
     def fit(self, setting: Setting) -> Attack | None:
         """As every gradient attack; from the setting's images."""
         return GradientAttack.fit(replace(self, others=setting.others), setting)
+
+    def cost(self, classes: int) -> Cost:
+        away = self.others is None  # where no image is of another class: a climb to the start
+        return Cost(forwards=self.starts * (6 + away), estimates=self.starts * (self.steps + 1 + 10 * away))
 
     def run(
         self,

@@ -15,7 +15,7 @@ from ..objectives import Confident, Objective, margin
 from ..randomness import Streams
 from ..threat import L2, ThreatModel, one_radius
 from ..types import per_example
-from .base import GradientAttack, Images, Labels
+from .base import Cost, GradientAttack, Images, Labels
 from .batch import Batch, Incumbent
 
 _INSIDE = 1e-3  # pixels on a wall start this far inside (relative), where the tanh still has a slope
@@ -52,6 +52,9 @@ class CarliniWagner(GradientAttack):
 
     def describe(self) -> str:
         return f"Carlini-Wagner-{self.steps}, {self.searches} constants"
+
+    def cost(self, classes: int) -> Cost:
+        return Cost(estimates=self.searches * (self.steps + 1))
 
     def run(
         self,

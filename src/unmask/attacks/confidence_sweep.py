@@ -12,7 +12,7 @@ from ..judge import fooled
 from ..objectives import Confident, margin
 from ..randomness import Streams
 from ..threat import ThreatModel
-from .base import Attack, GradientAttack, Images, Labels
+from .base import Attack, Cost, GradientAttack, Images, Labels
 from .batch import Batch, Incumbent
 from .carlini_wagner import CarliniWagner
 from .pgd import PGD
@@ -31,12 +31,16 @@ class ConfidenceSweep(Attack):
       margin up to kappa.
     - `confidences`: the kappas, in units of the logits.
 
-    **Cost**: at most `len(confidences)` runs of `inner`, and as many estimates more.
+    **Cost**: at most `len(confidences)` runs of `inner`, and as many forwards more.
     **Source**: Carlini & Wagner 2017, arXiv:1705.07263, and their kappa of arXiv:1608.04644, section 5.
     """
 
     inner: GradientAttack = PGD(steps=40)
     confidences: Sequence[float] = (0.0, 2.0, 5.0, 10.0, 20.0, 40.0)
+
+    def cost(self, classes: int) -> Cost | None:
+        each, times = self.inner.cost(classes), len(self.confidences)
+        return each and Cost(forwards=times * (each.forwards + 1), estimates=times * each.estimates)
 
     def run(
         self,

@@ -14,7 +14,7 @@ from ..objectives import Objective, Targeted, Towards, margin
 from ..randomness import Streams
 from ..threat import NormBall, ThreatModel, norm_ball
 from ..types import per_example
-from .base import GradientAttack, Images, Labels
+from .base import Cost, GradientAttack, Images, Labels
 from .batch import Batch, Incumbent
 from .hyperplane import to_hyperplane
 
@@ -53,6 +53,13 @@ class FAB(GradientAttack):
     def describe(self) -> str:
         aims = "all classes" if self.targets is None else f"{self.targets} classes"
         return f"FAB{'-T' * self.one_by_one}-{self.steps}, {aims}"
+
+    def cost(self, classes: int) -> Cost:
+        aims = min(self.targets or classes - 1, classes - 1)
+        alone = aims if self.one_by_one else 1  # approaches, each with a forward a step and 5 to end with
+        return Cost(
+            forwards=1 + self.restarts * alone * (self.steps + 5), estimates=self.restarts * aims * self.steps
+        )
 
     def run(
         self,

@@ -15,7 +15,7 @@ from ..judge import fooled
 from ..objectives import margin
 from ..randomness import Streams
 from ..threat import ThreatModel, norm_ball
-from .base import Attack, Images, Labels
+from .base import Attack, Cost, Images, Labels
 from .batch import Batch, Incumbent
 
 
@@ -46,6 +46,9 @@ class FeatureMatching(Attack):
     steps: int = 100
     rel_step_size: float = 0.1
     early_stop: bool = True
+
+    def cost(self, classes: int) -> Cost:
+        return Cost(forwards=3 + self.steps + len(self.guides), estimates=self.steps + 1)
 
     def run(
         self,

@@ -9,7 +9,7 @@ import torch
 from ..classifier import Classifier
 from ..randomness import Streams
 from ..threat import NormBall, ThreatModel, norm_ball
-from .base import GradientAttack, Images, Labels
+from .base import Cost, GradientAttack, Images, Labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,9 @@ class FGSM(GradientAttack):
     rel_step_size: float = 1.0
     random_start: bool = False
     edge_start: bool = False
+
+    def cost(self, classes: int) -> Cost:
+        return Cost(estimates=1)
 
     def run(
         self,

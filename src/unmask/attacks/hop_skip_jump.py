@@ -16,7 +16,7 @@ from ..objectives import margin
 from ..randomness import Streams
 from ..threat import L1, L2, NormBall, ThreatModel
 from ..types import per_example
-from .base import Attack, Images, Labels, Setting
+from .base import Attack, Cost, Images, Labels, Setting
 from .batch import Batch, Incumbent
 
 _TRIES = 50  # random images tried as a first adversarial point
@@ -53,6 +53,9 @@ class HopSkipJump(Attack):
     def fit(self, setting: Setting) -> Attack | None:
         """None for a random network: a bisection needs one boundary."""
         return None if setting.random else self
+
+    def cost(self, classes: int) -> Cost:
+        return Cost(forwards=self.queries)
 
     def run(
         self,

@@ -17,7 +17,7 @@ from ..objectives import Objective, Targeted, margin
 from ..randomness import Streams
 from ..threat import NormBall, ThreatModel, norm_ball
 from ..types import Outputs, per_example
-from .base import Attack, Images, Labels, Setting
+from .base import Attack, Cost, Images, Labels, Setting
 from .batch import Batch, Incumbent
 
 
@@ -101,6 +101,10 @@ class JointPGD(Attack):
     def __post_init__(self) -> None:
         if self.rule not in ("selective", "orthogonal"):
             raise UnusableInput(f"the rule is {self.rule!r}; choose selective or orthogonal")
+
+    def cost(self, classes: int) -> Cost:
+        runs = (2 if self.rule == "orthogonal" else 1) * (min(self.targets, classes - 1) or 1)
+        return Cost(forwards=bool(self.targets), estimates=runs * (self.steps + 1))
 
     def run(
         self,

@@ -13,7 +13,7 @@ from ..errors import UnusableInput
 from ..judge import fooled
 from ..randomness import Streams
 from ..threat import ThreatModel, norm_ball
-from .base import GradientAttack, Images, Labels
+from .base import Cost, GradientAttack, Images, Labels
 from .batch import Batch, Incumbent
 
 
@@ -54,6 +54,9 @@ class MomentumPGD(GradientAttack):
     def __post_init__(self) -> None:
         if self.max_draws < 1:
             raise UnusableInput(f"`MomentumPGD` has max_draws={self.max_draws}; give at least 1")
+
+    def cost(self, classes: int) -> Cost:
+        return Cost(estimates=self.steps * self.max_draws)
 
     def run(
         self,

@@ -10,7 +10,7 @@ from ..classifier import Classifier
 from ..judge import fooled
 from ..randomness import Streams
 from ..threat import NormBall, ThreatModel, norm_ball
-from .base import GradientAttack, Images, Labels
+from .base import Cost, GradientAttack, Images, Labels
 from .batch import Batch, Incumbent, overwrite
 
 
@@ -42,6 +42,9 @@ class PGD(GradientAttack):
 
     def describe(self) -> str:
         return f"PGD-{self.steps}" + (f", {self.restarts} restarts" if self.restarts > 1 else "")
+
+    def cost(self, classes: int) -> Cost:
+        return Cost(estimates=self.restarts * (self.steps + (not self.last)))
 
     def run(
         self,

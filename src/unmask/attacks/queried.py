@@ -14,7 +14,7 @@ from ..errors import Unsupported, UnusableInput
 from ..randomness import Streams
 from ..threat import ThreatModel
 from ..types import Outputs
-from .base import Attack, Images, Labels
+from .base import Attack, Cost, Images, Labels
 
 
 def _closed(x: Tensor) -> Tensor:
@@ -76,6 +76,9 @@ class Queried(Attack):
 
     def describe(self) -> str:
         return f"{self.inner.describe()}, told {self.answers}"
+
+    def cost(self, classes: int) -> Cost | None:
+        return self.inner.cost(classes)
 
     def run(
         self,

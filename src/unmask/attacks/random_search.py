@@ -16,7 +16,7 @@ from ..objectives import Objective, margin
 from ..randomness import Streams
 from ..threat import ThreatModel
 from ..types import per_example
-from .base import Attack, Images, Labels, Setting, beside
+from .base import Attack, Cost, Images, Labels, Setting, beside
 from .batch import Batch, Incumbent
 
 _RANDOM_DRAWS = 4  # ours: forwards averaged into one score of a random network
@@ -84,6 +84,9 @@ class RandomSearch(Attack):
     @abstractmethod
     def share(self, query: int, rounds: int) -> float:
         """How much a query changes, as a share in (0, 1], when it comes after `query` of `rounds`."""
+
+    def cost(self, classes: int) -> Cost:
+        return Cost(forwards=self.queries)
 
     def run(
         self,

@@ -14,7 +14,7 @@ from ..judge import fooled
 from ..objectives import margin
 from ..randomness import Streams
 from ..threat import Linf, ThreatModel
-from .base import Attack, Images, Labels, Setting
+from .base import Attack, Cost, Images, Labels, Setting
 from .batch import Batch, Incumbent
 
 _HALVINGS = 10  # of the radius, after each better direction
@@ -45,6 +45,9 @@ class RayS(Attack):
     def fit(self, setting: Setting) -> Attack | None:
         """None for a random network: a bisection along a ray needs one boundary."""
         return None if setting.random else self
+
+    def cost(self, classes: int) -> Cost:
+        return Cost(forwards=self.queries)
 
     def run(
         self,

@@ -13,7 +13,7 @@ from ..judge import fooled
 from ..randomness import Streams
 from ..threat import FewPixels, ThreatModel
 from ..types import per_example
-from .base import GradientAttack, Images, Labels
+from .base import Cost, GradientAttack, Images, Labels
 from .batch import Batch, Incumbent, overwrite
 
 _MEMORY = 0.75  # of the scores, from step to step. Ours
@@ -49,6 +49,9 @@ class SparsePGD(GradientAttack):
 
     def describe(self) -> str:
         return f"sparse PGD-{self.steps}" + (f", {self.restarts} restarts" if self.restarts > 1 else "")
+
+    def cost(self, classes: int) -> Cost:
+        return Cost(estimates=self.restarts * (self.steps + 1))
 
     def run(
         self,

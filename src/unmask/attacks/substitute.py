@@ -14,7 +14,7 @@ from ..judge import fooled
 from ..objectives import margin
 from ..randomness import Streams
 from ..threat import ThreatModel
-from .base import Attack, Images, Labels, Setting
+from .base import Attack, Cost, Images, Labels, Setting
 from .batch import Batch, Incumbent
 from .pgd import PGD
 
@@ -55,6 +55,9 @@ class Substitute(Attack):
 
     def fit(self, setting: Setting) -> Attack | None:
         return replace(self, early_stop=not setting.random)
+
+    def cost(self, classes: int) -> Cost:
+        return Cost(forwards=1 + self.samples + self.rounds)
 
     def run(
         self,

@@ -13,7 +13,7 @@ from ..objectives import TargetedDLR, TargetedObjective
 from ..randomness import Streams
 from ..threat import ThreatModel, norm_ball
 from .apgd import APGD
-from .base import Attack, GradientAttack, Images, Labels, Setting
+from .base import Attack, Cost, GradientAttack, Images, Labels, Setting
 from .batch import Batch, Incumbent
 
 
@@ -47,6 +47,9 @@ class TargetedAPGD(GradientAttack):
         """As every gradient attack; at no more classes than there are."""
         fewer = replace(self, targets=min(self.targets, max(setting.classes - 1, 1)))
         return GradientAttack.fit(fewer, setting)
+
+    def cost(self, classes: int) -> Cost:
+        return Cost(forwards=1, estimates=min(self.targets, classes - 1) * (self.steps + 3))
 
     def run(
         self,

@@ -11,7 +11,7 @@ from ..errors import Unsupported
 from ..randomness import Streams
 from ..threat import ThreatModel
 from .apgd import APGD
-from .base import Attack, Images, Labels
+from .base import Attack, Cost, Images, Labels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,9 @@ class Transfer(Attack):
 
     def describe(self) -> str:
         return f"{self.inner.describe()} on the surrogate, transferred"
+
+    def cost(self, classes: int) -> Cost | None:
+        return self.inner.cost(classes)
 
     def run(
         self,

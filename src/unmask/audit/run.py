@@ -33,11 +33,13 @@ from .entrants import source_folder, write_entrants
 from .evidence import final_draws, write_report
 from .findings import GradientState, confirmed, describe, harmless, unlocated
 from .inference import released
+from .optional import tried
 from .prepare import look_over, looked_over, split_off, trace
 from .race import Race, credited, run_race
 from .records import Fact, MaskingFinding, Report
 from .reopening import control
 from .report_builder import Outcome
+from .runtime import forecast
 from .runtime.progress import Progress, Silent
 from .standing import Standing
 from .steps import Step
@@ -93,6 +95,7 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
     facts, size = subject.processes.first(partial(look_over, subject, held))
     subject = looked_over(subject, facts, size, held)
     del held  # with its copy of every tensor
+    tried(subject, "the forecast", partial(forecast.say, subject, facts), None)
     progress.stage("trace")
     analysis, state, learned = trace(subject, facts)
     if analysis.warning:
