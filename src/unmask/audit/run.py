@@ -89,7 +89,6 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
     """The plan, step by step. `folder`: of the target's source."""
     began = time.perf_counter()
     progress = subject.progress
-
     progress.stage("preflight")
     held = State(subject.classifier.network)  # before anybody asks it
     facts, size = subject.processes.first(partial(look_over, subject, held))
