@@ -70,7 +70,7 @@ def cases() -> list[Case]:
         Case("kornia", "kornia", others.kornia_equalise, by_hand.filtered),
         Case("torchdiffeq", "torchdiffeq", others.torchdiffeq_rk4, by_hand.own),
         Case("torchdiffeq", "torchdiffeq", others.torchdiffeq_dopri5, by_hand.own),
-        Case("opacus", "opacus", others.opacus_private, by_hand.private),
+        Case("opacus", "opacus", others.opacus_private, by_hand.private, MASKED),
         Case("keras", "keras", others.keras_cnn, by_hand.own),
         Case("torch", "torch", others.exported, by_hand.eager),
         Case("torch", "torch", others.scripted, by_hand.eager),

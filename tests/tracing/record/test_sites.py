@@ -41,6 +41,16 @@ class Hard(nn.Module):
     def forward(self, x):
         return torch.sign(x - 0.5)
 
+class Watched(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+        inner.register_full_backward_hook(self.refuse)
+    def forward(self, x):
+        return self.inner(x.flatten(1))
+    def refuse(self, module, grad_input, grad_output):
+        raise ValueError("no activations")
+
 def ready():
     torch.manual_seed(0)
     return Built()
@@ -49,7 +59,7 @@ def ready():
 USER = """
 import torch
 from torch import nn
-from somelib import Built, Coarse, coarse, ready, twice
+from somelib import Built, Coarse, Watched, coarse, ready, twice
 
 class Called(nn.Module):
     def __init__(self, how):
@@ -68,6 +78,7 @@ def whole():
     torch.manual_seed(0)
     return Built()  # built by the library
 def made(): return ready()  # made by the library
+def hooked(): return Watched(nn.Linear(16, 4))  # hooked by the library
 """
 
 
@@ -106,6 +117,11 @@ def found(spec):
         ("layered", "# built in a row", {"return torch.round(x * 4) / 4"}),
         ("whole", "# built by the library", {"return torch.sign(x - 0.5)"}),
         ("made", "# made by the library", {"return torch.sign(x - 0.5)"}),
+        (
+            "hooked",
+            "# hooked by the library",
+            {"def refuse(self, module, grad_input, grad_output):", "return self.inner(x.flatten(1))"},
+        ),
     ],
 )
 def test_the_users_line_and_the_librarys_operation(user, name, code, inside):

@@ -36,7 +36,7 @@ from .operations import (
 )
 from .operations import written as may_write
 from .shadows import Shadows
-from .sites import Site, module_names, site, site_of_hook, stack
+from .sites import Site, hooked_at, module_names, site, stack
 from .values import Record, Trace, Value, constant, edge_of, held, memory_of, value_of, weight_of
 
 # Of which operations the tensors are kept that they were given and gave; of the others, digests.
@@ -194,9 +194,8 @@ class Recorder(Interceptor):
             self._lent |= {memory_of(tensor) for tensor in made}
         base = group_of(name, where)
         ordinal = self._ordinals[base] = self._ordinals.get(base, -1) + 1
-        hook = site_of_hook(func.hooked) if hasattr(func, "hooked") else None  # type: ignore[attr-defined]
-        if hook is not None:
-            where = replace(where, file=hook[0], line=hook[1])
+        if hasattr(func, "hooked"):
+            where = hooked_at(where, func.hooked)  # type: ignore[attr-defined]
         found = Record(
             index,
             kind,

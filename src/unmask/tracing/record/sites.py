@@ -8,7 +8,7 @@ import linecache
 import os
 import sys
 import sysconfig
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
@@ -172,6 +172,16 @@ def site_of_hook(module: nn.Module) -> tuple[str, int] | None:
         if code is not None and is_user_file(code.co_filename):
             return code.co_filename, code.co_firstlineno
     return None
+
+
+def hooked_at(where: Site, module: nn.Module) -> Site:
+    """The place to show for a module with backward hooks: the user's hook, else the module, a library's hook inside."""
+    hook = site_of_hook(module)
+    if hook is None:
+        return where
+    if is_library(hook[0]) and where.file and not is_library(where.file):
+        return replace(where, inside=hook)
+    return replace(where, file=hook[0], line=hook[1])
 
 
 def module_names(network: Any) -> dict[int, str]:
