@@ -44,9 +44,9 @@ test-libraries:
 	$(LIBRARIES)/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/libraries/requirements.txt
 	KERAS_BACKEND=torch $(LIBRARIES)/pytest -m libraries tests/libraries
 
-# Whether the tests notice what is changed in one file: make mutate MODULE=src/unmask/judge.py
+# Whether the tests notice what is changed in one file: make mutate MODULE=src/unmask/judge.py; SAMPLE=60 for so many changes.
 mutate: $(STAMP)
-	$(BIN)/python .ci/mutate.py $(MODULE) $(if $(TESTS),--tests $(TESTS))
+	$(BIN)/python .ci/mutate.py $(MODULE) $(if $(TESTS),--tests $(TESTS)) $(if $(SAMPLE),--sample $(SAMPLE))
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

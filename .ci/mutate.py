@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -49,6 +50,7 @@ def main() -> int:
     parser.add_argument(
         "--tests", nargs="*", help="test files or folders, instead of those that mirror the module"
     )
+    parser.add_argument("--sample", type=int, help="so many mutants of the file, the same ones in every run")
     parser.add_argument("--children", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=None, help="stop then, and say what is not checked")
     options = parser.parse_args()
@@ -75,28 +77,50 @@ process_isolation = "forkserver"
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
         mutmut = [sys.executable, "-m", "mutmut"]
         log = place / "mutmut.log"
-        with log.open("w") as out:
-            run = subprocess.Popen(
-                [*mutmut, "run", "--max-children", str(options.children)],
-                cwd=place, env=environment, stdout=out, stderr=out, start_new_session=True,
-            )  # fmt: skip
-        try:
-            run.wait(options.minutes and 60 * options.minutes)
-        except subprocess.TimeoutExpired:
-            os.killpg(run.pid, signal.SIGKILL)
-            run.wait()
-        listed = subprocess.run(
-            [*mutmut, "results", "--all", "true"], cwd=place, env=environment, capture_output=True, text=True
-        )
-        outcomes = [line.strip().rsplit(": ", 1) for line in listed.stdout.splitlines() if ": " in line]
-        if not outcomes:
-            print(log.read_text()[-3000:], listed.stdout, listed.stderr, sep="\n")
+
+        def run(names: list[str], minutes: float | None = None) -> None:
+            """Runs those mutants, or all of them, until it is done or the minutes are over."""
+            command = [*mutmut, "run", "--max-children", str(options.children), *names]
+            with log.open("a") as out:
+                process = subprocess.Popen(
+                    command, cwd=place, env=environment, stdout=out, stderr=out, start_new_session=True
+                )
+            try:
+                process.wait(minutes and 60 * minutes)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+        def outcomes() -> list[tuple[str, str]]:
+            """Every mutant's name and what became of it."""
+            listed = subprocess.run(
+                [*mutmut, "results", "--all", "true"],
+                cwd=place,
+                env=environment,
+                capture_output=True,
+                text=True,
+            )
+            parts = [line.strip().rsplit(": ", 1) for line in listed.stdout.splitlines() if ": " in line]
+            return [(name, how) for name, how in parts]
+
+        chosen: list[str] = []
+        if options.sample:
+            run(["of no such name"])  # makes the mutants and times the tests, and has nothing to run
+            names = sorted(name for name, _ in outcomes())
+            chosen = random.Random(0).sample(names, min(options.sample, len(names)))
+        if chosen or not options.sample:
+            run(chosen, options.minutes)
+        found = outcomes()
+        if all(how == "not checked" for _, how in found):
+            print(log.read_text()[-3000:])
             return 1
-        print(f"{options.module} against {' '.join(tests)}: {dict(Counter(how for _, how in outcomes))}")
-        untested = Counter(name.split("__mutmut_")[0] for name, how in outcomes if how == "no tests")
+        if chosen:
+            found = [(name, how) for name, how in found if name in chosen]
+        print(f"{options.module} against {' '.join(tests)}: {dict(Counter(how for _, how in found))}")
+        untested = Counter(name.split("__mutmut_")[0] for name, how in found if how == "no tests")
         for name, number in untested.items():
             print(f"no tests: {name} ({number})")
-        for name, how in outcomes:
+        for name, how in found:
             if how not in ("killed", "timeout", "not checked", "no tests"):
                 shown = subprocess.run(
                     [*mutmut, "show", name], cwd=place, env=environment, capture_output=True, text=True
