@@ -12,7 +12,7 @@ demo: $(STAMP)
 # What a person runs while writing: the arithmetic, the attacks' paths, the rules of what is named and decided. No
 # audit, no training, no bound; `make test` is the whole.
 QUICK := $(filter-out tests/test_top_level.py tests/test_testing.py, $(wildcard tests/test_*.py)) tests/attacks/test_[afhmrs]*.py tests/attacks/test_carlini_wagner.py tests/tracing/detect \
-	tests/claim tests/report tests/audit/test_standing.py tests/audit/test_findings.py tests/audit/test_evidence.py \
+	tests/classifier tests/claim tests/report tests/audit/test_standing.py tests/audit/test_findings.py tests/audit/test_evidence.py \
 	tests/audit/test_verdict.py tests/audit/test_records.py
 
 quick: $(STAMP)
@@ -20,7 +20,7 @@ quick: $(STAMP)
 
 test: lint
 	$(BIN)/pytest -n 2 --doctest-modules
-	UNMASK_SHAPES=1 $(BIN)/pytest -n 2 -q tests/test_*.py tests/attacks
+	UNMASK_SHAPES=1 $(BIN)/pytest -n 2 -q tests/test_*.py tests/classifier tests/attacks
 
 test-slow: $(STAMP)
 	$(BIN)/pytest -n 2 -m slow

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from tests.audit.small_audit import small_audit, write_target
-from tests.test_averaging import probabilities, sure_or_doubtful
+from tests.classifier.test_averaging import probabilities, sure_or_doubtful
 
 from unmask.audit.context import subject_of
 from unmask.audit.deployed import deployed

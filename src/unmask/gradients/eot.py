@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ..averaging import addend, logits_of_mean
 from ..classifier import Classifier
+from ..classifier.averaging import addend, logits_of_mean
 from ..errors import UnusableInput
 from ..objectives import Objective
 from ..randomness import Streams

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.utils.weak import TensorWeakRef
 
-from ...checkpointing import differentiable_checkpoints
 from ...classifier import Classifier, lent, seeded
+from ...classifier.checkpointing import differentiable_checkpoints
 from ...types import Outputs
 from .compare import equal
 from .draws import generator_states, watching_draws

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..errors import GradientFailed, UnmaskError
+from ..foreign import failure, user_line
+from ..randomness import Streams
+from ..state import State
+from ..threat import ThreatModel
+from ..types import Average, Outputs, SelfCertificate
 from .averaging import LEAST, addend, check_average, logits_of_mean
-from .checkpointing import differentiable_checkpoints
-from .errors import GradientFailed, ModelFailed, UnmaskError
-from .foreign import failure, user_line, wants_to_stop
-from .randomness import Streams
-from .state import State
-from .state.process import back_afterwards
-from .state.settings import modes
-from .threat import ThreatModel
-from .types import Average, Outputs, SelfCertificate
+from .call import Network, called, refuse_to_stop
+from .meter import Meter
+from .seeding import seeded
 
 Images = Float[Tensor, "batch *dims"]
-Network = Callable[[Tensor], "Tensor | Outputs"]
 
 # Stands for an infinitely unlikely class, the user's own log of an exact zero. Ours, far below any logit.
 IMPOSSIBLE = -1e4
@@ -46,41 +40,6 @@ class Certify(Protocol):
     ) -> SelfCertificate:
         """**Raises** `Unsupported` for a threat model that it says nothing about."""
         ...
-
-
-@dataclass
-class Meter:
-    """Passes spent, counted in examples. Judging is counted apart from attacking."""
-
-    forwards: int = 0
-    backwards: int = 0
-    judge_forwards: int = 0
-
-    def snapshot(self) -> Meter:
-        return replace(self)
-
-    def since(self, earlier: Meter) -> Meter:
-        return Meter(
-            self.forwards - earlier.forwards,
-            self.backwards - earlier.backwards,
-            self.judge_forwards - earlier.judge_forwards,
-        )
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seeds torch, NumPy and Python for third-party code, and puts all three back as they were."""
-    devices = [device] if device.type == "cuda" else []
-    python, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy_state)
 
 
 class Classifier:
@@ -242,7 +201,7 @@ class Classifier:
         except BaseException as error:
             if "derivative for" in str(error) and "is not implemented" in str(error):
                 return torch.zeros_like(x)  # `x // step` records a graph that autograd then refuses to walk
-            _refuse_to_stop(error)
+            refuse_to_stop(error)
             if isinstance(error, RuntimeError) and not user_line(error):
                 raise  # autograd's own, about this graph
             raise GradientFailed(
@@ -275,45 +234,4 @@ class Classifier:
 
     def _checked(self, x: Tensor) -> Outputs:
         self.put_back()
-        try:
-            with back_afterwards(modes()), differentiable_checkpoints():
-                outputs = self.network(lent(x))
-        except (UnmaskError, torch.OutOfMemoryError):
-            raise
-        except BaseException as error:
-            _refuse_to_stop(error)
-            raise ModelFailed(
-                f"the network raised {failure(error)} (input of shape {list(x.shape)}); "
-                "run it once on such an input yourself to see the whole traceback"
-            ) from error
-        read = Outputs.of(outputs)
-        if read is None:
-            raise ModelFailed(
-                f"the network returned a {type(outputs).__name__}; return a tensor of logits [batch, classes], "
-                "something that has one as `logits`, or unmask.Outputs(logits, detector_score)"
-            )
-        score = read.detector_score
-        if score is not None and score.shape != (len(x),):
-            raise ModelFailed(
-                f"the network returned detector scores of shape {list(score.shape)} for {len(x)} images; return one "
-                f"for each, [{len(x)}]"
-            )
-        return Outputs(read.logits.clone(), None if score is None else score.clone())
-
-
-def lent(x: Tensor) -> Tensor:
-    """A copy for the network to do with as it likes; under autograd no leaf, but one that gets its `.grad`."""
-    x = x.clone()
-    if x.requires_grad and not x.is_leaf:
-        x.retain_grad()  # for defences that take a gradient step of their own and read `x.grad`
-    return x
-
-
-def _refuse_to_stop(error: BaseException) -> None:
-    """Raises what is not the network's failure again: a person's wish to stop, and want of memory."""
-    if wants_to_stop(error):
-        raise error
-    if isinstance(error, torch.OutOfMemoryError):
-        raise error
-    if "out of memory" in str(error) or "can't allocate memory" in str(error):
-        raise torch.OutOfMemoryError(str(error)) from error
+        return called(self.network, x)

@@ -7,8 +7,8 @@ from typing import get_args
 from jaxtyping import Float
 from torch import Tensor
 
-from .errors import UnmaskError
-from .types import Average
+from ..errors import UnmaskError
+from ..types import Average
 
 Logits = Float[Tensor, "batch classes"]
 
