@@ -12,6 +12,7 @@ from typing import Any
 
 from ..cli import options as opt
 from ..errors import UnusableInput
+from .bound_table import show
 from .pipes import readers_may_leave
 
 # Maxima and points per maximum. The last is the paper's; the others are ours.
@@ -24,7 +25,6 @@ CERTIFICATES = {
 }
 TARGETS = ("runner-up", "random", "least-likely")
 EXAMPLES = 20
-STYLES = {"refuted": "bold red", "unreliable": "bold yellow", "unrefuted": ""}
 
 
 def add_parser(commands: Any) -> None:
@@ -202,49 +202,6 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def show(record: dict[str, Any], *, quiet: bool = False) -> None:
-    """A row per example, and the totals."""
-    from rich.table import Table
-    from rich.text import Text
-
-    from ..report import words
-    from .terminal import console, show_table
-
-    out = console(sys.stdout)
-    if not quiet:
-        table = Table(box=None, padding=(0, 2, 0, 0))
-        for name in ("example", "label", "target", "certified", "CLEVER", "attack"):
-            table.add_column(name, justify="right")
-        table.add_column("mark")
-        table.add_column("because", overflow="fold")
-        for row in record["examples"]:
-            score = _radius(row["clever"]) + ("+" if row["capped"] else "")
-            numbers = (str(row["index"]), str(row["label"]), str(row["target"]))
-            mark = Text(row["mark"], style=STYLES[row["mark"]])
-            radii = (_radius(row["certified"]), score, _radius(row["attack"]))
-            table.add_row(*numbers, *radii, mark, row["reason"])
-        show_table(table, out)
-        out.print()
-    middle, counts, total = record["medians"], record["counts"], len(record["examples"])
-    norm = words.NORMS[record["threat"]["norm"]]
-    if record["threat"]["radii"] is not None:
-        norm += " in units of the radii, of which the largest counts as itself"
-    out.print(
-        f"Medians ({norm}): certified {_radius(middle['certified'])}, CLEVER {_radius(middle['clever'])}, attack "
-        f"{_radius(middle['attack'])}"
-    )
-    inside = sum(row["mark"] == "refuted" for row in record["examples"])
-    below = sum((row["clever"] or 0) < (row["certified"] or 0) for row in record["examples"])
-    out.print(
-        f"CLEVER on {total} examples: {', '.join(f'{counts[mark]} {mark}' for mark in STYLES)}. It is an estimate, no "
-        f"bound: {inside} scores lie above the nearest adversarial example, {below} below what is proved."
-    )
-    if record["uncertified"]:
-        out.print(f"No certificate: {record['uncertified']}")
-    if record["masking"]:
-        out.print(Text(f"The gradient is {record['masking']}", style="red"))
-
-
 def _targets(classifier: Any, x: Any, y: Any, how: str, streams: Any) -> Any:
     """The class to reach `[batch]`: the likeliest or least likely other than the predicted one, or a random one."""
     import torch
@@ -262,7 +219,3 @@ def _targets(classifier: Any, x: Any, y: Any, how: str, streams: Any) -> Any:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _radius(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
