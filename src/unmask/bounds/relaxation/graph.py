@@ -15,8 +15,9 @@ from torch.fx.node import map_aggregate, map_arg
 
 from ...errors import Unsupported
 from ...foreign import failure, wants_to_stop
+from .factories import Symbol, rearrangement
 from .operations import Operation
-from .translate import FACTORIES, REARRANGEMENTS, RESHAPES, Symbol, of_module, rearrangement
+from .translate import FACTORIES, REARRANGEMENTS, RESHAPES, of_module
 from .trial import answer, trace
 
 _FACTS = frozenset({"size", "dim", "numel", "getattr"})
