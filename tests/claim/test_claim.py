@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from unmask.claim.checklist import check
-from unmask.claim.claim import SECTIONS, Claim, parse_claim, parse_number, read_claim, schema, to_toml
+from unmask.claim.claim import Claim, parse_claim, read_claim
+from unmask.claim.numbers import parse_number
+from unmask.claim.record import SECTIONS
 from unmask.claim.stated import check_checkpoint, check_clean
+from unmask.claim.toml import schema, to_toml
 from unmask.data import Data
 from unmask.errors import UnusableInput
 from unmask.types import Outputs

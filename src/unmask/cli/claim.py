@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..claim.checklist import Item, check
-from ..claim.claim import REQUIRED, SECTIONS, Claim, parse_claim, read_claim, to_toml, toml_value
+from ..claim.claim import parse_claim, read_claim
+from ..claim.record import REQUIRED, SECTIONS, Claim
+from ..claim.toml import to_toml, toml_value
 from ..errors import UnusableInput
 from .pipes import readers_may_leave
 

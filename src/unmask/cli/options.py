@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..claim.claim import Claim, parse_claim, parse_number, read_claim
+from ..claim.claim import Claim, parse_claim, read_claim
+from ..claim.numbers import parse_number
 from ..errors import UnusableInput
 
 COMMAND = "command.json"
