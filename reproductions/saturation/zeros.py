@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unmask.classifier import Classifier
 from unmask.objectives import cross_entropy
-from unmask.tracing.record.recorder import record
+from unmask.tracing.record.passes import record
 from unmask.types import Outputs
 
 NOWHERE = "nowhere"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .threat import Linf as Linf
     from .threat import Patch as Patch
     from .threat import ThreatModel as ThreatModel
-    from .tracing.record.raising import Raising as Raising
+    from .tracing.intercept.raising import Raising as Raising
     from .types import Outputs as Outputs
 
 __version__ = "0.1.0"
@@ -42,7 +42,7 @@ _ROOMS = {
     "load": "data",
     "verify": "audit.verify",
     "Outputs": "types",
-    "Raising": "tracing.record.raising",
+    "Raising": "tracing.intercept.raising",
     "UnmaskError": "errors",
     "assert_claim": "testing",
 }

@@ -22,8 +22,8 @@ from .gradients.repaired import Repaired
 from .gradients.widened import narrow
 from .objectives import Objective, Undetected, cross_entropy, margin
 from .threat import ThreatModel
-from .tracing.repair.learned import Learned
 from .tracing.repair.propose import propose
+from .tracing.repair.regions.learned import Learned
 from .tracing.suspect import Analysis, Asks, Group
 
 # A gradient that is lost or lies, and one that is there and dies.

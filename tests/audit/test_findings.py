@@ -5,7 +5,7 @@ import torch
 from tests.tracing.named import BY_NAME
 
 from unmask.audit.findings import GradientState, confirmed
-from unmask.tracing.record.sites import Site
+from unmask.tracing.intercept.sites import Site
 from unmask.tracing.suspect import Analysis, Suspect
 from unmask.tracing.symptoms.random import STEADY
 from unmask.tracing.symptoms.thresholds import GAP, MISLED

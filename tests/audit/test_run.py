@@ -24,7 +24,7 @@ from unmask.errors import UnusableInput
 from unmask.judge import judge
 from unmask.randomness import Streams
 from unmask.threat import Linf, threat_model
-from unmask.tracing.record.construction import construction_sites
+from unmask.tracing.intercept.construction import construction_sites
 
 CASES = {case.name: case for case in (*BROKEN, *HONEST)}
 # A few of every kind run in every test run; the whole zoo is slow.

@@ -10,7 +10,7 @@ from tests.tracing.test_analyse import suspects
 
 from unmask.classifier import Classifier
 from unmask.tracing.record.compare import decided_otherwise
-from unmask.tracing.record.recorder import record
+from unmask.tracing.record.passes import record
 from unmask.tracing.repair.propose import propose
 from unmask.tracing.repair.rewrite import Rewritten
 

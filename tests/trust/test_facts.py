@@ -17,7 +17,7 @@ from unmask.claim.claim import claim_about
 from unmask.data import load
 from unmask.report import html, words
 from unmask.threat import Linf
-from unmask.tracing.record.sites import Site
+from unmask.tracing.intercept.sites import Site
 from unmask.tracing.suspect import Suspect
 
 

@@ -13,9 +13,9 @@ from ..classifier import Meter
 from ..objectives import cross_entropy
 from ..remedies import LOST
 from ..tracing.analyse import analyse
+from ..tracing.intercept.sites import Site
 from ..tracing.record.keeping import nothing
-from ..tracing.record.recorder import record
-from ..tracing.record.sites import Site
+from ..tracing.record.passes import record
 from ..tracing.suspect import Analysis, title
 from ..tracing.symptoms.thresholds import GAP
 from .context import Subject

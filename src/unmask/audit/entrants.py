@@ -14,8 +14,8 @@ from ..gradients import GradientEstimator
 from ..objectives import Objective
 from ..remedies import Candidate
 from ..target.target import Target
-from ..tracing.record.operations import EXITS
-from ..tracing.record.sites import Site
+from ..tracing.intercept.operations import EXITS
+from ..tracing.intercept.sites import Site
 from ..tracing.record.values import Record
 from ..tracing.repair.rules import Bridge, Group, Measure, Rewrite, Rule
 from ..tracing.suspect import Analysis

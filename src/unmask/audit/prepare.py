@@ -17,7 +17,7 @@ from ..diagnostics.pristine import Pristine
 from ..errors import UnusableInput
 from ..state import State
 from ..tracing.analyse import analyse
-from ..tracing.repair.learned import Learned, learn_stand_in
+from ..tracing.repair.regions.learned import Learned, learn_stand_in
 from ..tracing.suspect import Analysis
 from ..types import Average
 from .context import Subject

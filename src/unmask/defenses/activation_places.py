@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..classifier import Network
-from ..tracing.record.operations import NEW_LIKE, SHAPED_LIKE, tensors_in
+from ..tracing.intercept.operations import NEW_LIKE, SHAPED_LIKE, tensors_in
 
 # Element-wise, and affine where their other operands are constants.
 PRODUCTS = frozenset("mul rmul imul multiply div truediv itruediv divide true_divide".split())

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..classifier import Network
 from ..errors import UnusableInput
-from ..tracing.record.operations import tensors_in
+from ..tracing.intercept.operations import tensors_in
 from .activation_places import CURVED, Place, activations_of, place_of, plain_name, put_back, randomness
 
 

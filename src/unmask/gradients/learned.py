@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..classifier import seeded
 from ..errors import Unsupported
 from ..randomness import Streams
-from ..tracing.repair.regression import regress
+from ..tracing.repair.regions.regression import regress
 
 Images = Float[Tensor, "batch channels height width"]
 Transform = Callable[[Tensor], Tensor]

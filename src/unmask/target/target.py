@@ -11,8 +11,8 @@ from torch import nn
 from ..classifier import Classifier
 from ..errors import UnusableInput
 from ..state.process import kept
-from ..tracing.record.construction import construction_sites
-from ..tracing.record.sites import at_home_in
+from ..tracing.intercept.construction import construction_sites
+from ..tracing.intercept.sites import at_home_in
 from .load import build, checkpoint_hash
 from .source_files import files_behind
 

@@ -34,7 +34,7 @@ from .record.freeze import logits_with
 from .record.keeping import Recording, forget, let_go, nothing, of, sparing
 from .record.recorder import everything
 from .record.values import Key, Trace
-from .repair.bridges import leading
+from .repair.regions.bridges import leading
 from .squashing import last_soft_max
 from .suspect import Analysis
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .record.operations import EXITS
+from .intercept.operations import EXITS
 from .record.values import Key, Record
-from .repair.bridges import REGION
-from .repair.crossings import BEYOND, LOOKED_AT, arrivals, exit_crossing
-from .repair.likeness import dependents
+from .repair.regions.bridges import REGION
+from .repair.regions.crossings import BEYOND, LOOKED_AT, arrivals, exit_crossing
+from .repair.regions.likeness import dependents
 from .repair.rules import Group
 from .suspect import Analysis, Asks
 

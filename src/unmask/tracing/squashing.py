@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..classifier import LEAST, Classifier
-from .record.recorder import record
-from .record.sites import Site
+from .intercept.sites import Site
+from .record.passes import record
 from .record.values import Record, Trace
 from .suspect import base_name
 

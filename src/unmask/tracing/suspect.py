@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
-from .record.sites import Site
+from .intercept.sites import Site
 from .record.values import Record, Trace
 
 Group = tuple[str, str, int]

@@ -14,7 +14,7 @@ from unmask.tracing.detect.misleading import misleading
 from unmask.tracing.detect.runs import Runs, slopes
 from unmask.tracing.detect.slopes import wraps
 from unmask.tracing.record.compare import SCALES
-from unmask.tracing.record.recorder import record
+from unmask.tracing.record.passes import record
 
 N = 20
 

@@ -9,10 +9,10 @@ from tests.tracing.test_analyse import images, suspects
 from torch import nn
 
 from unmask.classifier import Classifier, seeded
-from unmask.tracing.record.draws import generator_states
+from unmask.tracing.intercept.draws import generator_states
 from unmask.tracing.record.fidelity import checked, plain_pass
 from unmask.tracing.record.keeping import Recording
-from unmask.tracing.record.recorder import record
+from unmask.tracing.record.passes import record
 from unmask.tracing.squashing import soft_max_at_the_end
 
 BUILDERS = {

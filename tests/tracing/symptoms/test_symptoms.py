@@ -7,8 +7,8 @@ import pytest
 from tests.tracing.named import BY_NAME
 
 import unmask
-from unmask.tracing.record.operations import SATURATING
-from unmask.tracing.record.sites import Site
+from unmask.tracing.intercept.operations import SATURATING
+from unmask.tracing.intercept.sites import Site
 from unmask.tracing.repair.stand_ins import CURVES
 from unmask.tracing.suspect import Measurements, Suspect
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...classifier import Classifier, seeded
 from ...errors import UnusableInput, first_line
-from ...tracing.repair.regression import regress
+from ...tracing.repair.regions.regression import regress
 from ..base import Defense, Transformed, mode_of, undefended
 from .base import Images
 

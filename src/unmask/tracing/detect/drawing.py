@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ...classifier import Classifier, seeded
-from ..record.recorder import run_network
-from ..record.sites import Site, is_user_file
+from ..intercept.sites import Site, is_user_file
+from ..record.passes import run_network
 
 # A line about to run in a frame, or a frame's return: the frame's number, file, line, and what its variables hold.
 Moment = tuple[int, str, int, dict[str, Any]]

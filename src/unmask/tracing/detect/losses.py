@@ -14,10 +14,10 @@ from dataclasses import replace
 import torch
 
 from ...classifier import Classifier
+from ..intercept.operations import COPIES, CUTS, EXITS, GRADIENTS, SATURATING, UNSET
 from ..record.compare import EXCHANGED, SCALES, Twins, changed, decided_otherwise, twins_of, unaccounted
 from ..record.freeze import share_through
 from ..record.keeping import Recording
-from ..record.operations import COPIES, CUTS, EXITS, GRADIENTS, SATURATING, UNSET
 from ..record.values import Key, Record, Trace
 from ..suspect import Group, Suspect, Symptom, base_name, title
 from ..symptoms.dying import SATURATED

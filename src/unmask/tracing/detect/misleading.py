@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from ..intercept.operations import SATURATING
 from ..record.compare import SCALES
-from ..record.operations import SATURATING
 from ..record.values import Record
 from ..suspect import Group, Suspect, base_name, title
 from ..symptoms.dying import SATURATED

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...classifier import Classifier
+from ..intercept.operations import EXITS, UNSET
+from ..intercept.sites import Frame, Site
 from ..record.compare import equal, inputs_differ
 from ..record.freeze import logits_with
 from ..record.keeping import Recording
-from ..record.operations import EXITS, UNSET
-from ..record.sites import Frame, Site
 from ..record.values import Record, Trace
 from ..suspect import Origin, Suspect
 from ..symptoms.random import RANDOM

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ...objectives import Labels
-from ..record.operations import SATURATING
+from ..intercept.operations import SATURATING
 from ..record.values import Key, Trace
 from ..suspect import Origin, Suspect, base_name
 from .slopes import agreement, blocked, elementwise, examined, wraps

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..intercept.operations import EXITS
 from ..record.compare import Twins, changed, equal, moves
-from ..record.operations import EXITS
 from ..record.values import Record, Trace
 from ..suspect import Group
 from .slopes import zero_everywhere

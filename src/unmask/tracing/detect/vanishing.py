@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 
 from ...objectives import cross_entropy, margin
+from ..intercept.sites import Site
 from ..record.compare import equal, twins_of
-from ..record.sites import Site
 from ..record.values import Record, Trace, digest
 from ..suspect import Group, Suspect, Symptom, title
 from ..symptoms.dying import VANISHED

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from .operations import UNSET
+from ..intercept.operations import UNSET
 from .values import Key, Record, Trace, Value
 
 # Fractions of epsilon at which the network is moved. Ours: an attack's steps are between a sixteenth and a quarter.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...classifier import Classifier, seeded
 from ...errors import ModelFailed
-from .draws import generator_states
+from ..intercept.draws import generator_states
 from .keeping import Recording
 from .recorder import Keep
 from .values import Trace, constant, memory_of

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ...classifier import Classifier, seeded
 from ...types import Outputs
-from .intercept import Interceptor
-from .operations import WRITES, tensors_in
-from .recorder import group_of, run_network
-from .sites import module_names, site, stack
+from ..intercept.interceptor import Interceptor
+from ..intercept.operations import WRITES, tensors_in
+from ..intercept.sites import group_of, module_names, site, stack
+from .passes import run_network
 from .values import Key, Record, Trace
 
 

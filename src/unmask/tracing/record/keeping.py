@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...classifier import Classifier
-from .recorder import Keep, record
+from .passes import record
+from .recorder import Keep
 from .values import Key, Record, Trace
 
 

@@ -13,10 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .as_written import as_written
+from ..intercept.as_written import as_written
+from ..intercept.draws import random_state_for, set_random_state
+from ..intercept.operations import (
+    APPLIED,
+    CUTS,
+    EXITS,
+    GRADIENTS,
+    NEW_LIKE,
+    REPLACING,
+    lenders,
+    tensors_in,
+    written,
+)
+from .backward import Root
 from .compare import alike
-from .draws import random_state_for, set_random_state
-from .operations import APPLIED, CUTS, EXITS, GRADIENTS, NEW_LIKE, REPLACING, lenders, tensors_in, written
 
 
 def _has_graph(tensor: Tensor) -> bool:
@@ -66,7 +77,7 @@ class Shadows:
         if not self._uncut:
             return tensor
         with torch.enable_grad():
-            shadow = _Root.apply(tensor.detach().clone(), torch.zeros((), requires_grad=True))
+            shadow = Root.apply(tensor.detach().clone(), torch.zeros((), requires_grad=True))
         self._of[id(tensor)] = tensor, shadow
         return shadow
 
@@ -227,19 +238,6 @@ class Shadows:
                 self._of[id(tensor)] = tensor, shadow
             else:
                 self._of.pop(id(tensor), None)
-
-
-class _Root(torch.autograd.Function):
-    """Puts a tensor without a graph into one, in place and without a change of its values."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor) -> Tensor:
-        ctx.mark_dirty(x)
-        return x
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:  # type: ignore[override]
-        return None, None
 
 
 def _asked_for(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from .sites import Frame, Site
+from ..intercept.sites import Frame, Site
 
 # Name, file or module, line, and how often that was there before: under this an operation is found in another run.
 Key = tuple[str, str, int, int]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..record.operations import SATURATING
+from ..intercept.operations import SATURATING
 from ..suspect import Analysis, Asks, Suspect
-from .bridges import regions_across, way_round
-from .crossings import trips_across
-from .learned import Learned
-from .likeness import best_end, dependents, main_input, source_of
+from .regions.bridges import regions_across, way_round
+from .regions.crossings import trips_across
+from .regions.learned import Learned
+from .regions.likeness import best_end, dependents, main_input, source_of
 from .rules import (
     Bridge,
     Gain,

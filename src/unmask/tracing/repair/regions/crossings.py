@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..record.compare import equal, twins_of, unaccounted
-from ..record.operations import COPIES, CUTS, EXITS, WRITES
-from ..record.values import Record, Trace
-from ..suspect import Analysis
+from ...intercept.operations import COPIES, CUTS, EXITS, WRITES
+from ...record.compare import equal, twins_of, unaccounted
+from ...record.values import Record, Trace
+from ...suspect import Analysis
+from ..rules import INPUT, Bridge, Group
 from .likeness import ALIKE, best_end, dependents, likeness, main_input
-from .rules import INPUT, Bridge, Group
 
 # Most operations among which the two ends of a trip are looked for. Ours.
 LOOKED_AT = 300

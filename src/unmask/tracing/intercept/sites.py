@@ -189,3 +189,10 @@ def module_names(network: Any) -> dict[int, str]:
     if not isinstance(network, nn.Module):
         return {}
     return {id(module): name or type(module).__name__ for name, module in network.named_modules()}
+
+
+def group_of(name: str, where: Site) -> tuple[str, str, int]:
+    """What an operation is called when it has to be found again in another pass."""
+    place = where.file or where.module
+    # Of a library's operations under one call of the user's, each is one of its own.
+    return name, place if where.inside is None else "{} in {}:{}".format(place, *where.inside), where.line

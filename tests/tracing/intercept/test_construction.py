@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from unmask.tracing.record import construction
-from unmask.tracing.record.construction import construction_sites, site_of
+from unmask.tracing.intercept import construction
+from unmask.tracing.intercept.construction import construction_sites, site_of
 
 
 def line() -> int:

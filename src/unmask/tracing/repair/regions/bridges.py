@@ -7,10 +7,10 @@ from collections.abc import Iterable
 import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from ..record.values import Record, Trace
-from ..suspect import FROM_INPUT, Analysis, Asks, Suspect
+from ...record.values import Record, Trace
+from ...suspect import FROM_INPUT, Analysis, Asks, Suspect
+from ..rules import INPUT, Bridge
 from .likeness import best_end, dependents, main_input, source_of
-from .rules import INPUT, Bridge
 
 # How many operations after a suspect a region may end at. Ours.
 REGION = 60

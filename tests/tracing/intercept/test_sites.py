@@ -12,7 +12,7 @@ from unmask.report.html import place
 from unmask.target.target import load_target
 from unmask.threat import Linf
 from unmask.tracing.analyse import analyse
-from unmask.tracing.record import sites
+from unmask.tracing.intercept import sites
 
 LIBRARY = """
 import torch

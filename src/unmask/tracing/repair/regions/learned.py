@@ -13,16 +13,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ...classifier import Classifier, seeded
-from ...randomness import Streams
-from ...threat import ThreatModel
-from ..record.recorder import record
-from ..record.values import Trace
-from ..suspect import Analysis, Asks
+from ....classifier import Classifier, seeded
+from ....randomness import Streams
+from ....threat import ThreatModel
+from ...record.passes import record
+from ...record.values import Trace
+from ...suspect import Analysis, Asks
+from ..rules import Bridge
 from .crossings import Crossing, exit_crossing
 from .likeness import ALIKE, dependents
 from .regression import BentMap, bend, linear_regression
-from .rules import Bridge
 
 # Points to learn from, as a multiple of the number of elements that leave, and its bounds. Ours: a linear map is found
 # exactly from as many points as it has inputs.

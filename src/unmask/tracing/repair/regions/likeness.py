@@ -7,10 +7,10 @@ import itertools
 import torch
 from torch import Tensor
 
-from ..record.compare import equal
-from ..record.values import Record, Value
-from ..suspect import Analysis
-from .rules import INPUT, Group, fitted
+from ...record.compare import equal
+from ...record.values import Record, Value
+from ...suspect import Analysis
+from ..rules import INPUT, Group, fitted
 
 # Least correlation between what goes into a region and what comes out for the identity to stand in for it. Ours.
 ALIKE = 0.3

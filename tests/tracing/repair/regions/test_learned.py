@@ -11,8 +11,8 @@ from torch import nn
 from unmask.classifier import Classifier, seeded
 from unmask.threat import Linf
 from unmask.tracing.analyse import analyse
-from unmask.tracing.repair.learned import learn_stand_in
 from unmask.tracing.repair.propose import propose
+from unmask.tracing.repair.regions.learned import learn_stand_in
 from unmask.tracing.repair.rewrite import Rewritten
 
 MATRIX = np.random.default_rng(0).standard_normal((16, 6)).astype(np.float32)

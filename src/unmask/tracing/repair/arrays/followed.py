@@ -7,73 +7,15 @@ places. What NumPy does in C on somebody's behalf (an image library, a filter) e
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..record.sites import is_user_file
-from .substitute import Substitute
+from .alike import ALIKE, REDUCED
 
-# Width of a softened comparison, as a share of the spread of its two sides. Ours, as in `propose`.
-WIDTH = 0.25
-
-
-def _step(a: Tensor, b: Any) -> Tensor:
-    """How much larger, on the scale of the spread: what a comparison is a step of."""
-    gap = a - b
-    return gap / (WIDTH * gap.detach().std().clamp_min(1e-6) if gap.numel() > 1 else 1.0)
-
-
-def _first(a: Tensor, *_: Any) -> Tensor:
-    return a
-
-
-# Of NumPy's universal functions, by name: what the trail becomes.
-ALIKE: dict[str, Callable[..., Tensor]] = {
-    **{
-        n: getattr(torch, n)
-        for n in "add subtract multiply maximum minimum exp log log2 log10 log1p expm1".split()
-    },
-    **{n: getattr(torch, n) for n in "sqrt square sin cos tan tanh arctan matmul fmax fmin clip".split()},
-    "true_divide": torch.div,
-    "divide": torch.div,
-    "power": torch.pow,
-    "float_power": torch.pow,
-    "negative": torch.neg,
-    "absolute": torch.abs,
-    "fabs": torch.abs,
-    "reciprocal": torch.reciprocal,
-    **dict.fromkeys("rint floor ceil trunc round around fix positive nan_to_num conjugate".split(), _first),
-    "floor_divide": torch.div,
-    **dict.fromkeys(("greater", "greater_equal"), lambda a, b: torch.sigmoid(_step(a, b))),
-    **dict.fromkeys(("less", "less_equal"), lambda a, b: torch.sigmoid(-_step(a, b))),
-    "sign": lambda a: torch.tanh(_step(a, 0)),
-    **dict.fromkeys(("logical_not", "invert"), lambda a: 1 - a),
-    **dict.fromkeys(("logical_and", "bitwise_and"), lambda a, b: a * b),
-    **dict.fromkeys(("logical_or", "bitwise_or"), lambda a, b: a + b - a * b),
-    "where": lambda c, a, b: c * a + (1 - c) * b,
-    "dot": torch.matmul,
-}
-# Sums and the like, of the function and the method alike.
-REDUCED: dict[str, Callable[..., Tensor]] = {
-    "sum": torch.sum,
-    "add": torch.sum,
-    "mean": torch.mean,
-    "max": torch.amax,
-    "amax": torch.amax,
-    "maximum": torch.amax,
-    "min": torch.amin,
-    "amin": torch.amin,
-    "minimum": torch.amin,
-    "median": lambda a, dim: a.mean(dim),
-    "std": lambda a, dim: torch.std(a, dim, correction=0),
-    "var": lambda a, dim: torch.var(a, dim, correction=0),
-}
 # They only move numbers about.
 MOVING = frozenset(
     """reshape transpose swapaxes squeeze ravel flatten copy repeat take moveaxis rollaxis expand_dims stack concatenate
@@ -105,7 +47,7 @@ class Followed(np.ndarray):
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         name = func.__name__
         if name in MOVING:
-            return _moved(func, args, kwargs)
+            return moved(func, args, kwargs)
         made = func(*bare(args), **bare(kwargs))
         trail = None
         if name in REDUCED:
@@ -130,7 +72,7 @@ class Followed(np.ndarray):
             return
         places = np.arange(self.size).reshape(self.shape)[bare(index)]
         trail = self.trail.flatten().clone()
-        new = _trail(value)
+        new = trail_of(value)
         new = torch.as_tensor(bare(value)).to(trail) if new is None else new.to(trail)
         trail[torch.from_numpy(np.array(places).reshape(-1))] = new.broadcast_to(np.shape(places)).flatten()
         self.trail = trail.reshape(self.shape)
@@ -155,7 +97,7 @@ class Followed(np.ndarray):
 
 def _by_method(name: str) -> Callable[..., Any]:
     def method(self: Followed, *args: Any, **kwargs: Any) -> Any:
-        return _moved(getattr(np.ndarray, name), (self, *args), kwargs)
+        return moved(getattr(np.ndarray, name), (self, *args), kwargs)
 
     return method
 
@@ -178,7 +120,7 @@ def follow(made: Any, trail: Tensor | None) -> Any:
     """The array, with a trail where there is one of its shape."""
     if trail is None or not isinstance(made, np.ndarray | np.generic):
         return made
-    trail = _fitting(trail, np.shape(made))
+    trail = fitting(trail, np.shape(made))
     if trail is None:
         return made
     followed = np.asanyarray(made).view(Followed)
@@ -194,7 +136,7 @@ def blank(made: np.ndarray) -> np.ndarray:
 def _written(out: Any, made: Any, trail: Tensor | None) -> Any:
     if not isinstance(out, Followed):
         return made
-    out.trail = _fitting(trail, np.shape(out))
+    out.trail = fitting(trail, np.shape(out))
     return out
 
 
@@ -207,76 +149,20 @@ def bare(item: Any) -> Any:
     return {k: bare(v) for k, v in item.items()} if isinstance(item, dict) else item
 
 
-def arrived(made: Tensor, source: Any) -> Tensor:
-    """What torch made of an array, joined to the array's trail; as it was, without one."""
-    if isinstance(source, tuple | list) and any(_trail(item) is not None for item in source):
-        source = _moved(np.stack, (list(source),), {})
-    trail = _fitting(_trail(source), made.shape)
-    if trail is None or not trail.requires_grad or not made.is_floating_point():
-        return made
-    with torch.enable_grad():
-        return Substitute.apply(made.detach(), trail.to(made.device))
-
-
-@contextmanager
-def following() -> Iterator[None]:
-    """Lets trails survive NumPy's conversions."""
-    originals = {name: getattr(np, name) for name in ("array", "asarray", "ascontiguousarray", "asanyarray")}
-
-    # To be written into, image by image; a library's own are its own affair.
-    fresh = {
-        name: getattr(np, name)
-        for name in ("zeros", "empty", "zeros_like", "empty_like", "ones", "ones_like")
-    }
-
-    def blanks(original: Callable[..., Any]) -> Callable[..., Any]:
-        def make(*args: Any, **kwargs: Any) -> Any:
-            made = original(*bare(args), **kwargs)
-            return blank(made) if is_user_file(sys._getframe(1).f_code.co_filename) else made
-
-        return make
-
-    def kept(original: Callable[..., Any]) -> Callable[..., Any]:
-        def convert(source: Any = None, *args: Any, **kwargs: Any) -> Any:
-            if isinstance(source, Tensor):
-                source = source.__array__()  # as NumPy itself asks, and with its trail
-            if isinstance(source, tuple | list) and any(_trail(item) is not None for item in source):
-                return follow(
-                    original(bare(source), *args, **kwargs), _trail(_moved(np.stack, (list(source),), {}))
-                )
-            trail = _trail(source)
-            return (
-                original(source, *args, **kwargs)
-                if trail is None
-                else follow(original(bare(source), *args, **kwargs), trail)
-            )
-
-        return convert
-
-    for name, original in originals.items():
-        setattr(np, name, kept(original))
-    for name, original in fresh.items():
-        setattr(np, name, blanks(original))
-    originals |= fresh
-    try:
-        yield
-    finally:
-        for name, original in originals.items():
-            setattr(np, name, original)
-
-
-def _trail(item: Any) -> Tensor | None:
+def trail_of(item: Any) -> Tensor | None:
+    """The trail of an array, where it has one."""
     return item.trail if isinstance(item, Followed) else None
 
 
-def _fitting(trail: Tensor | None, shape: Any) -> Tensor | None:
+def fitting(trail: Tensor | None, shape: Any) -> Tensor | None:
+    """The trail in that shape, or None where it has another number of elements."""
     if trail is None or trail.numel() != int(np.prod(shape)):
         return None
     return trail if tuple(trail.shape) == tuple(shape) else trail.reshape(tuple(shape))
 
 
 def _as_trail(item: Any, like: Tensor) -> Any:
-    trail = _trail(item)
+    trail = trail_of(item)
     if trail is not None:
         return trail
     if isinstance(item, np.ndarray | np.generic | list | tuple):
@@ -286,7 +172,7 @@ def _as_trail(item: Any, like: Tensor) -> Any:
 
 def _attempt(function: Callable[..., Tensor] | None, inputs: Any) -> Tensor | None:
     """The trail of a result, or None where torch cannot make it in this way."""
-    like = next((t for i in inputs if (t := _trail(i)) is not None), None)
+    like = next((t for i in inputs if (t := trail_of(i)) is not None), None)
     if function is None or like is None:
         return None
     given = [_as_trail(i, like) for i in inputs]
@@ -304,7 +190,7 @@ def _attempt(function: Callable[..., Tensor] | None, inputs: Any) -> Tensor | No
 
 
 def _reduced(name: str, item: Any, axis: Any, keepdims: bool) -> Tensor | None:
-    function, trail = REDUCED.get(name), _trail(item)
+    function, trail = REDUCED.get(name), trail_of(item)
     if function is None or trail is None:
         return None
     axis = tuple(range(trail.ndim)) if axis is None else axis
@@ -316,7 +202,7 @@ def _reduced(name: str, item: Any, axis: Any, keepdims: bool) -> Tensor | None:
     return made
 
 
-def _moved(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def moved(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Moves the numbers, and their places beside them: place 0 is none, for what the move itself brings in."""
     pool: list[Tensor] = []
     size = 1

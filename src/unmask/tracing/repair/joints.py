@@ -1,0 +1,50 @@
+"""The user's own numbers, joined to what autograd is to see behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from .stand_ins import Made, Shadow
+from .substitute import Substitute
+
+
+class Joints:
+    """Joins values to their stand-ins; those of integers and booleans travel beside them, as a `Shadow`."""
+
+    def __init__(self) -> None:
+        self._shadows: dict[int, tuple[Tensor, Shadow]] = {}
+
+    def shadow_of(self, item: Any) -> Shadow | None:
+        """What travels beside an integer or boolean tensor."""
+        found = self._shadows.get(id(item)) if isinstance(item, Tensor) else None
+        return None if found is None else found[1]
+
+    def shadowed(self, tensors: Iterable[Tensor]) -> bool:
+        """Whether anything travels beside one of the tensors."""
+        return bool(self._shadows) and any(id(t) in self._shadows for t in tensors)
+
+    def lay(self, tensor: Tensor, stand_in: Tensor | Shadow) -> None:
+        """Lets a stand-in travel beside a tensor from now on."""
+        self._shadows[id(tensor)] = tensor, stand_in if isinstance(stand_in, Shadow) else Shadow(stand_in)
+
+    def joined(self, made: Any, stand_in: Made) -> Any:
+        """What an operation returned, each tensor of it joined to its stand-in."""
+        if stand_in is None:
+            return made
+        if not isinstance(made, tuple | list):
+            return made if isinstance(stand_in, list) else self._joined_one(made, stand_in)
+        # Values and indices: the values keep their gradient.
+        alone = [None if m.is_floating_point() and m.requires_grad else stand_in for m in made]
+        each = stand_in if isinstance(stand_in, list) else alone
+        items = [self.joined(m, s) for m, s in zip(made, each, strict=True)]
+        return made if all(a is b for a, b in zip(items, made, strict=True)) else type(made)(items)
+
+    def _joined_one(self, made: Tensor, stand_in: Tensor | Shadow) -> Tensor:
+        if not made.is_floating_point():
+            self.lay(made, stand_in)
+            return made
+        stand_in = stand_in.value if isinstance(stand_in, Shadow) else stand_in
+        return Substitute.apply(made, stand_in) if stand_in.numel() == made.numel() else made
