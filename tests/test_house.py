@@ -23,7 +23,6 @@ LONG = {
     "threat/lp.py": "three norms side by side, so that a change to one is seen beside the others",
 }
 TOO_LONG = {  # files, to be mended
-    "audit/standing.py",
     "diagnostics/preflight.py",
     "training/loop.py",
 }
@@ -33,7 +32,7 @@ FLAT = {  # lists of one file a thing, as long as there are things
     "diagnostics": "one file a control",
     "training": "one file a recipe",
 }
-TOO_FULL = {"audit"}  # rooms, to be mended
+TOO_FULL: set[str] = set()  # rooms, to be mended
 
 
 def files() -> list[Path]:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tests.fixtures.digits_networks import trained
 
-from unmask.audit import certificates
-from unmask.audit.certificates import certified_share
+from unmask.audit.optional import certificates
+from unmask.audit.optional.certificates import certified_share
 from unmask.audit.runtime.progress import Silent
 from unmask.bounds import certify, proving
 from unmask.bounds.relaxation.size import hidden_elements

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from unmask.audit.consistency import consistency
-from unmask.audit.controls import Examined
-from unmask.audit.reopening import Controlled
+from unmask.audit.controls.consistency import consistency
+from unmask.audit.controls.reopening import Controlled
+from unmask.audit.controls.run import Examined
 from unmask.diagnostics import Reading, Tried
 from unmask.judge import Judgement
 from unmask.threat import Linf

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unmask.audit.controls import Examined, as_control
+from unmask.audit.controls.run import Examined, as_control
 from unmask.audit.verdict import undecided, verdict
 from unmask.diagnostics import Reading
 

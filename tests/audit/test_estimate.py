@@ -8,7 +8,7 @@ from reproductions.clever.counterexamples import Staircase
 from torch import nn
 
 from unmask.audit.context import subject_of
-from unmask.audit.estimate import estimated
+from unmask.audit.optional.estimate import estimated
 from unmask.audit.records import CleverRecord, MaskingFinding
 from unmask.claim.claim import claim_about
 from unmask.data import Data

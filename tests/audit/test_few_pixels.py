@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from unmask.audit.controls.suites import LEFT_OUT
 from unmask.audit.evidence_checks import lengths
-from unmask.audit.suites import LEFT_OUT
 from unmask.cli.main import main
 from unmask.threat import BALLS, NORMS, threat_model
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from unmask.audit.certificates import certified_share
 from unmask.audit.context import subject_of
+from unmask.audit.optional.certificates import certified_share
 from unmask.audit.run import audit
 from unmask.claim.claim import claim_about
 from unmask.data import load

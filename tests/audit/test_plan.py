@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from unmask.attacks import APGD, Attack, BoundaryWalk, RayS, Setting, Square, TargetedAPGD
-from unmask.audit import attack_runner
-from unmask.audit.plan import BUDGETS, STANDARD, Budget, Stage
+from unmask.audit.campaign import attack_runner
+from unmask.audit.campaign.plan import BUDGETS, STANDARD, Budget, Stage
+from unmask.audit.campaign.steps import step_of
 from unmask.audit.run import audit
-from unmask.audit.steps import step_of
 from unmask.bounds import BranchAndBound
 from unmask.claim.claim import claim_about
 from unmask.data import Data

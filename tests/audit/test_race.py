@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from unmask.audit import race as racing
-from unmask.audit.race import FEWEST, LUCK, PATIENCE, Race, affordable, run_race
+from unmask.audit.campaign import race as racing
+from unmask.audit.campaign.race import FEWEST, LUCK, PATIENCE, Race, affordable, run_race
 
 
 def race(*rates):

@@ -206,8 +206,8 @@ def test_a_journal_of_other_settings_is_refused(tmp_path):
 
 
 def test_standing_keeps_the_worst_and_ranks_by_margin():
+    from unmask.audit.campaign.standing import Standing
     from unmask.audit.runtime.progress import Silent
-    from unmask.audit.standing import Standing
 
     network = CASES["honest_plain"].build()
     classifier = Classifier(network, deterministic=True)

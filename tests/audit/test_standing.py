@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-import unmask.audit.standing as module
+import unmask.audit.campaign.standing as module
 from unmask.attacks import Attack
+from unmask.audit.campaign.standing import Standing
 from unmask.audit.runtime.progress import Silent
-from unmask.audit.standing import Standing
 from unmask.classifier import Classifier
 from unmask.judge import Judgement
 from unmask.threat import Linf

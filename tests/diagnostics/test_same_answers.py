@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from unmask.audit.controls import examine
+from unmask.audit.controls.run import examine
 from unmask.classifier import Classifier
 from unmask.diagnostics import Reading, SameAnswers
 from unmask.diagnostics.answers import Recorded

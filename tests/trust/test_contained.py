@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from unmask.attacks import Attack
-from unmask.audit.own_attack import OwnAttack
+from unmask.audit.campaign.own_attack import OwnAttack
 from unmask.audit.run import audit
-from unmask.audit.state import State
+from unmask.audit.runtime.snapshot import State
 from unmask.claim.claim import claim_about
 from unmask.classifier import Classifier
 from unmask.cli.main import main

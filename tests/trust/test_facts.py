@@ -10,8 +10,8 @@ from tests.tracing.named import BY_NAME
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from unmask.audit.campaign.race import credited
 from unmask.audit.findings import GradientState, confirmed, harmless, unlocated
-from unmask.audit.race import credited
 from unmask.audit.run import audit
 from unmask.claim.claim import claim_about
 from unmask.data import load

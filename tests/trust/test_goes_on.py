@@ -71,7 +71,7 @@ def test_shared_tensors_stay_shared():
         network, data = made()
         twice = nn.ModuleDict({"a": network[1], "b": nn.Linear(64, 10)})
         twice["b"].weight = network[1].weight
-    from unmask.audit.inference import released
+    from unmask.audit.runtime.inference import released
 
     released(twice, data)
     assert twice["a"].weight is twice["b"].weight

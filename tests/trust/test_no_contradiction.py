@@ -7,12 +7,12 @@ import torch
 from tests.fixtures.digits_networks import trained
 from torch import nn
 
-from unmask.audit.attack_runner import Campaign
-from unmask.audit.consistency import NAME
-from unmask.audit.plan import BUDGETS
-from unmask.audit.race import Race
+from unmask.audit.campaign.attack_runner import Campaign
+from unmask.audit.campaign.plan import BUDGETS
+from unmask.audit.campaign.race import Race
+from unmask.audit.campaign.standing import Standing
+from unmask.audit.controls.consistency import NAME
 from unmask.audit.run import audit
-from unmask.audit.standing import Standing
 from unmask.claim.claim import claim_about
 from unmask.data import load
 from unmask.errors import UnusableInput
@@ -160,7 +160,9 @@ def _exact_alone(*args, **options):
 def test_a_masking_that_no_repair_undoes_reopens_the_campaign(monkeypatch, right):
     """The exact gradient, which is zero, alone in the race: search without gradients must take its place."""
     without_repairs(monkeypatch)
-    monkeypatch.setattr("unmask.audit.attack_runner.STUBBORN", 2.0)  # nothing but the controls can ask for it
+    monkeypatch.setattr(
+        "unmask.audit.campaign.attack_runner.STUBBORN", 2.0
+    )  # nothing but the controls can ask for it
     monkeypatch.setitem(BUDGETS, "quick", replace(BUDGETS["quick"], lines=()))  # and no walk wins before
     report = audited(Flat().eval(), claim=None)
     assert the(report, "gradient against finite difference, exact").role is not None

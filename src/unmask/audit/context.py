@@ -25,9 +25,9 @@ from ..state import State
 from ..target.source_files import classes_of
 from ..target.target import Target, checkpoint_hash
 from ..threat import ThreatModel
+from .campaign.own_attack import own_name, own_source
+from .campaign.plan import Budget, budget_named
 from .evidence import hash_images, hash_labels
-from .own_attack import own_name, own_source
-from .plan import Budget, budget_named
 from .records import ThreatRecord
 from .runtime.journal import Journal
 from .runtime.processes import Processes

@@ -20,10 +20,10 @@ from ..tracing.analyse import analyse
 from ..tracing.repair.regions.learned import Learned, learn_stand_in
 from ..tracing.suspect import Analysis
 from ..types import Average
+from .campaign.detector import with_detector
 from .context import Subject
-from .detector import with_detector
 from .findings import GradientState, gradient_state
-from .optional import tried
+from .optional.optional import tried
 from .runtime.batch_size import BatchSize
 
 # Images from which a stand-in is learned where a part of the network hides its gradient and changes shapes. Ours.

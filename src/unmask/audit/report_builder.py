@@ -14,12 +14,13 @@ from .. import __version__
 from ..diagnostics import Preflight
 from ..judge import Judgement
 from ..statistics import mean_interval
-from .certificates import certified_share
+from .campaign.standing import Standing
 from .context import Subject
-from .estimate import estimated
 from .evidence import Evidence, hash_images, write_evidence
 from .findings import GradientState
-from .optional import tried
+from .optional.certificates import certified_share
+from .optional.estimate import estimated
+from .optional.optional import tried
 from .records import (
     AccuracyAtCost,
     AccuracyAtEpsilon,
@@ -34,7 +35,6 @@ from .records import (
     QueriesRecord,
     Report,
 )
-from .standing import Standing
 from .verdict import verdict_of
 
 # Images that the report shows, and points of its curve of accuracy against cost.
@@ -173,7 +173,7 @@ class Outcome:
         ]
 
     def _cost(self) -> Cost:
-        spent = self.standing.total_meter()
+        spent = self.standing.rounds.total()
         return Cost(
             forwards=spent.forwards,
             backwards=spent.backwards,
@@ -193,7 +193,7 @@ class Outcome:
             versions=versions,
             device=str(subject.device),
             seed=subject.seed,
-            batch_size=self.standing.memory.size,
+            batch_size=self.standing.rounds.memory.size,
             checkpoint_hash=subject.checkpoint_hash,
             processes=subject.processes.count,
             state=list(self.facts.state),

@@ -23,27 +23,27 @@ from ..remedies import candidates
 from ..state import State
 from ..target.target import Target
 from ..tracing.suspect import Analysis, Asks
-from .attack_runner import Campaign
-from .black_box import outside_steps, queries_spent
-from .consistency import answers_everywhere, consistency
+from .campaign.attack_runner import Campaign
+from .campaign.black_box import outside_steps, queries_spent
+from .campaign.detector import count_rejections, detector_finding
+from .campaign.entrants import source_folder, write_entrants
+from .campaign.race import Race, credited, run_race
+from .campaign.standing import Standing
+from .campaign.steps import Step
 from .context import Subject, subject_of
-from .controls import as_control
-from .detector import count_rejections, detector_finding
-from .entrants import source_folder, write_entrants
+from .controls.consistency import answers_everywhere, consistency
+from .controls.reopening import control
+from .controls.run import as_control
+from .controls.suites import left_out
 from .evidence import final_draws, write_report
 from .findings import GradientState, confirmed, describe, harmless, unlocated
-from .inference import released
-from .optional import tried
+from .optional.optional import tried
 from .prepare import look_over, looked_over, split_off, trace
-from .race import Race, credited, run_race
 from .records import Fact, MaskingFinding, Report
-from .reopening import control
 from .report_builder import Outcome
 from .runtime import forecast
+from .runtime.inference import released
 from .runtime.progress import Progress, Silent
-from .standing import Standing
-from .steps import Step
-from .suites import left_out
 
 
 @torch.inference_mode(False)
@@ -197,7 +197,7 @@ def _inside(subject: Subject, standing: Standing) -> Standing:
     if not subject.outside:
         return standing
     # Both spend, and what is spent is counted once.
-    inside = _standing(replace(subject, progress=Silent()), elsewhere=standing.elsewhere)
+    inside = _standing(replace(subject, progress=Silent()), elsewhere=standing.rounds.elsewhere)
     inside.step("clean inside", "", lambda part, _: subject.x[part], subject.everyone)
     return inside
 

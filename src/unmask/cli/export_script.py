@@ -104,7 +104,7 @@ def _callable(target: str) -> str:
 
 
 def _gradients(folder: Path) -> dict[str, Any]:
-    from ..audit.entrants import FILE
+    from ..audit.campaign.entrants import FILE
 
     try:
         return json.loads((folder / FILE).read_bytes())
@@ -113,7 +113,7 @@ def _gradients(folder: Path) -> dict[str, Any]:
 
 
 def _damaged(folder: Path) -> UnusableInput:
-    from ..audit.entrants import FILE
+    from ..audit.campaign.entrants import FILE
 
     return UnusableInput(
         f"{folder / FILE} is missing or damaged, which says what gradients the audit followed; audit again"

@@ -11,11 +11,11 @@ from tests.fixtures.catalogue import BROKEN
 from tests.report.sample import refuted
 from tests.report.script.alone import run
 
+from unmask.audit.campaign.entrants import FILE, source_folder, write_entrants
+from unmask.audit.campaign.race import Race
 from unmask.audit.context import subject_of
-from unmask.audit.entrants import FILE, source_folder, write_entrants
 from unmask.audit.evidence import Evidence, write_evidence
 from unmask.audit.prepare import look_over, looked_over, trace
-from unmask.audit.race import Race
 from unmask.claim.claim import claim_about
 from unmask.cli.main import main
 from unmask.data import load

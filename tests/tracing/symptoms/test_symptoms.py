@@ -15,7 +15,7 @@ from unmask.tracing.suspect import Measurements, Suspect
 HOUSE = Path(unmask.__file__).parent
 # Where a symptom's name as a bare string could only mean the symptom.
 WINGS = ["tracing/analyse.py", "tracing/detect", "tracing/repair", "remedies.py", "bounds/nearest.py"]
-WINGS += ["audit/findings.py", "audit/race.py", "audit/run.py", "audit/detector.py"]
+WINGS += ["audit/findings.py", "audit/campaign/race.py", "audit/run.py", "audit/campaign/detector.py"]
 
 
 def files(place):

@@ -7,8 +7,8 @@ from typing import TypeVar
 
 import torch
 
-from ..foreign import failure, wants_to_stop
-from .context import Subject
+from ...foreign import failure, wants_to_stop
+from ..context import Subject
 
 T = TypeVar("T")
 

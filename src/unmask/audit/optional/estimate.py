@@ -9,11 +9,11 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from ..bounds import Clever, mark
-from ..errors import UnmaskError, first_line
-from ..judge import Judgement
-from .context import Subject
-from .records import CleverRecord, MaskingFinding
+from ...bounds import Clever, mark
+from ...errors import UnmaskError, first_line
+from ...judge import Judgement
+from ..context import Subject
+from ..records import CleverRecord, MaskingFinding
 
 # CLEVER is dear and is no bound: a few examples, at the budget that asks for everything. Ours.
 BUDGET, EXAMPLES = "thorough", 16

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..attacks import Attack
-from ..attacks.base import Images, Labels
-from ..classifier import Classifier, Meter
-from ..judge import Judgement, judge
-from ..randomness import Streams
-from ..threat import ThreatModel
-from ..worst_case import WorstCase
-from .runtime.batch_size import BatchSize
-from .runtime.journal import Journal
-from .runtime.processes import Processes
-from .runtime.progress import Progress
+from ...attacks import Attack
+from ...attacks.base import Images, Labels
+from ...classifier import Classifier, Meter
+from ...judge import Judgement, judge
+from ...randomness import Streams
+from ...threat import ThreatModel
+from ...worst_case import WorstCase
+from ..runtime.journal import Journal
+from ..runtime.processes import Processes
+from ..runtime.progress import Progress
+from .rounds import Rounds
 
 # A random network's example counts as broken for good at this failure rate on the selection draws. Ours.
 SETTLED = 0.98
@@ -45,8 +44,7 @@ class Standing:
     - `y`: labels; under a targeted goal the classes to reach.
     - `draws`: fresh predictions per proposal while choosing; 1 if deterministic. The final score draws again.
     - `seed`, `index`: name each example's random streams, so that neither batch size nor order matters.
-    - `processes`: share the examples of every step; all of them know the whole standing.
-    - `elsewhere`: counts what an interrupted run and other processes spent; a meter of its own by default.
+    - `batch_size`, `journal`, `processes`, `elsewhere`: as of `Rounds`; all processes know the whole standing.
     """
 
     def __init__(
@@ -67,9 +65,10 @@ class Standing:
     ):
         self.classifier, self.x, self.y, self.threat = classifier, x, y, threat
         self.seed, self.index, self.draws = seed, index, draws
-        self.memory = BatchSize(batch_size, "attacks", journal, progress)
-        self.journal, self.progress, self.processes = journal, progress, processes or Processes()
-        self.memory.size = self.processes.first(lambda: self.memory.size)
+        self.rounds = Rounds(
+            classifier.meter, batch_size, journal, progress, processes or Processes(), elsewhere
+        )
+        self.progress = progress
         self.worst = WorstCase(x)  # by failure rate; -inf until the clean images have been judged
         self.seen = torch.zeros(len(x), device=x.device)  # draws behind each rate
         self.mute = torch.zeros(
@@ -77,7 +76,6 @@ class Standing:
         )  # no finite logits at a point of theirs
         self.spent: list[Spent] = []
         self.track: list[tuple[int, int, float]] = []
-        self.elsewhere = Meter() if elsewhere is None else elsewhere
 
     # --- what is known ---------------------------------------------------------------------------------------------
 
@@ -125,30 +123,18 @@ class Standing:
     ) -> Judgement:
         """Judges a point of every example on fresh draws; chooses nothing. `goal` may be another than the attacks'."""
         y, threat = goal or (self.y, self.threat)
-        streams, before = self.streams(tag), self.classifier.meter.snapshot()
+        streams = self.streams(tag)
 
-        def share() -> tuple[list[dict[str, Tensor]], Meter]:
-            everyone = torch.arange(len(self.x), device=self.x.device)
-            parts = [part for part in self.processes.share(everyone).split(self.memory.size) if len(part)]
-            seen = [
+        def seen(part: Tensor) -> dict[str, Tensor]:
+            mine = streams[part]
+            return vars(
                 judge(
-                    self.classifier,
-                    x_adv[part],
-                    self.x[part],
-                    y[part],
-                    threat,
-                    draws=draws,
-                    generator=streams[part],
+                    self.classifier, x_adv[part], self.x[part], y[part], threat, draws=draws, generator=mine
                 )
-                for part in parts
-            ]
-            return [{k: t.cpu() for k, t in vars(s).items()} for s in seen], self.classifier.meter.since(
-                before
             )
 
-        found = self.processes.attempt(share)
-        self._spend([meter for _, meter in found])
-        return Judgement(**_joined([s for seen, _ in found for s in seen], self.x.device))
+        everyone = torch.arange(len(self.x), device=self.x.device)
+        return Judgement(**self.rounds.over(everyone, seen))
 
     # --- doing something -------------------------------------------------------------------------------------------
 
@@ -172,75 +158,24 @@ class Standing:
         before, total, seconds, done, number = self.robust_accuracy, Meter(), 0.0, 0, 0
         broken_before = self.broken
         while done < len(chosen):
-            part = chosen[done : done + self.memory.size * self.processes.count]
-            found, spent, took = self._round(f"{name}/{number}", name, part, propose)
+            part = chosen[done : done + self.rounds.size]
+            found, spent, took = self.rounds.run(
+                f"{name}/{number}", part, lambda mine: self._propose(name, mine, propose)
+            )
             part = found["part"]
             self._keep(**found)
             rates[done : done + len(part)] = found["rate"]
             margins[done : done + len(part)] = found["margin"]
-            self._add(total, spent)
+            total.add(spent)
             seconds, done, number = seconds + took, done + len(part), number + 1
             self.progress.update(self.robust_accuracy, done, len(chosen))
-            spent_so_far = self.total_meter()
+            spent_so_far = self.rounds.total()
             self.track.append((spent_so_far.forwards, spent_so_far.backwards, self.robust_accuracy))
         if recipe:
             alone = 1 - float(rates.mean()) if len(chosen) else before
             newly = self.broken - broken_before
             self.spent.append(Spent(recipe, alone, newly, total, seconds))
         return rates, margins
-
-    def _round(
-        self, key: str, name: str, part: Tensor, propose: Callable[[Tensor, Streams], Images]
-    ) -> tuple[dict[str, Tensor], Meter, float]:
-        """One batch of every process, or of the journal: tensors by name, passes, seconds."""
-        device = self.x.device
-        entry = self.processes.first(lambda: self.journal.get(key) if self.journal else None)
-        if entry is not None:
-            spent = Meter(**entry.record["meter"])
-            self.replay(spent)
-            return {k: t.to(device) for k, t in entry.tensors.items()}, spent, entry.record["seconds"]
-        began, before = time.perf_counter(), self.classifier.meter.snapshot()
-
-        def shared(size: int) -> tuple[Tensor, list[dict[str, Tensor]]]:
-            some = part[: size * self.processes.count]
-            mine = self.processes.share(some)
-            return some, self.processes.attempt(
-                lambda: self._propose(name, mine, propose) if len(mine) else {}
-            )
-
-        largest_share = math.ceil(len(part) / self.processes.count)
-        part, found = self.memory.fitting(shared, largest_share, self.classifier.meter)
-        meters = self.processes.gather(self.classifier.meter.since(before))
-        self._spend(meters)
-        spent, took = Meter(), time.perf_counter() - began
-        for meter in meters:
-            self._add(spent, meter)
-        tensors = {"part": part, **_joined([f for f in found if f], device)}
-        if self.journal:
-            self.journal.put(key, {"meter": vars(spent), "seconds": took}, tensors)
-        return tensors, spent, took
-
-    def total_meter(self) -> Meter:
-        """Everything spent, including what an interrupted run had spent before."""
-        total = self.classifier.meter.snapshot()
-        self._add(total, self.elsewhere)
-        return total
-
-    def replay(self, spent: Meter) -> None:
-        """Counts what an interrupted run had spent before."""
-        self._add(self.elsewhere, spent)
-
-    def _spend(self, meters: list[Meter]) -> None:
-        """Counts what the other processes spent."""
-        for rank, meter in enumerate(meters):
-            if rank != self.processes.rank:
-                self._add(self.elsewhere, meter)
-
-    @staticmethod
-    def _add(total: Meter, more: Meter) -> None:
-        total.forwards += more.forwards
-        total.backwards += more.backwards
-        total.judge_forwards += more.judge_forwards
 
     def _propose(
         self, name: str, part: Tensor, propose: Callable[[Tensor, Streams], Images]
@@ -253,7 +188,7 @@ class Standing:
         found = {"x_adv": x_adv, "rate": seen.failure_rate, "margin": seen.margin, "finite": seen.finite}
         if not self.classifier.deterministic:
             found["again"] = self._again(name, part, x_adv, seen.failure_rate)
-        return {k: t.cpu() for k, t in found.items()}
+        return found
 
     def _again(self, name: str, part: Tensor, x_adv: Images, rate: Tensor) -> Tensor:
         """Failure rates `[2, len(part)]` of proposal and incumbent on the same fresh draws; NaN where none is needed.
@@ -298,8 +233,3 @@ class Standing:
         self.worst.value[part] = kept
         worse = self.worst.offer(part, x_adv, rate, margin)
         self.seen[part] = torch.where(worse, draws, seen)
-
-
-def _joined(parts: list[dict[str, Tensor]], device: torch.device) -> dict[str, Tensor]:
-    """Tensors of several parts of the examples, one behind the other; `again` counts examples in its second axis."""
-    return {k: torch.cat([p[k] for p in parts], int(k == "again")).to(device) for k in parts[0]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..attacks import (
+from ...attacks import (
     Attack,
     HopSkipJump,
     JointPGD,
@@ -16,9 +16,9 @@ from ..attacks import (
     ascent,
     search,
 )
-from ..gradients import EOT, FiniteDifference, GradientEstimator
-from ..objectives import Confident, Objective, Undetected, margin
-from ..threat import FewPixels, Linf, ThreatModel
+from ...gradients import EOT, FiniteDifference, GradientEstimator
+from ...objectives import Confident, Objective, Undetected, margin
+from ...threat import FewPixels, Linf, ThreatModel
 from .plan import Budget, Stage
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..attacks import APGD, FGSM, PGD, Attack, JointPGD, ascent, search
-from ..diagnostics import (
+from ...attacks import APGD, FGSM, PGD, Attack, JointPGD, ascent, search
+from ...diagnostics import (
     BlackBox,
     Diagnostic,
     GradientCheck,
@@ -17,10 +17,10 @@ from ..diagnostics import (
     Repeatability,
     Unbounded,
 )
-from ..gradients import EOT, GradientEstimator
-from ..objectives import Objective, Undetected
-from ..threat import L2, FewPixels, Linf, ThreatModel
-from .records import Control
+from ...gradients import EOT, GradientEstimator
+from ...objectives import Objective, Undetected
+from ...threat import L2, FewPixels, Linf, ThreatModel
+from ..records import Control
 
 SAME = "equal images, equal answers"
 REPEATABILITY = "repeatability"  # says how much the gradients of two draws differ

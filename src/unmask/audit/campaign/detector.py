@@ -8,19 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attacks import ascent
-from ..classifier import Meter
-from ..objectives import cross_entropy
-from ..remedies import LOST
-from ..tracing.analyse import analyse
-from ..tracing.intercept.sites import Site
-from ..tracing.record.keeping import nothing
-from ..tracing.record.passes import record
-from ..tracing.suspect import Analysis, title
-from ..tracing.symptoms.thresholds import GAP
-from .context import Subject
-from .findings import JOINT, end_of_statement
-from .records import MaskingFinding
+from ...attacks import ascent
+from ...classifier import Meter
+from ...objectives import cross_entropy
+from ...remedies import LOST
+from ...tracing.analyse import analyse
+from ...tracing.intercept.sites import Site
+from ...tracing.record.keeping import nothing
+from ...tracing.record.passes import record
+from ...tracing.suspect import Analysis, title
+from ...tracing.symptoms.thresholds import GAP
+from ..context import Subject
+from ..findings import JOINT, end_of_statement
+from ..records import MaskingFinding
 from .standing import Standing
 
 
@@ -88,10 +88,10 @@ def count_rejections(subject: Subject, standing: Standing) -> Rejections:
     key = "detector"
     entry = subject.journal.get(key) if subject.journal else None
     if entry is not None:
-        standing.replay(Meter(**entry.record["meter"]))
+        standing.rounds.replay(Meter(**entry.record["meter"]))
         return Rejections(**entry.record["rejections"], x_adv=entry.tensors["x_adv"])
     classifier, before = subject.classifier, subject.classifier.meter.snapshot()
-    few = subject.everyone[: min(subject.budget.control_examples, standing.memory.size)]
+    few = subject.everyone[: min(subject.budget.control_examples, standing.rounds.memory.size)]
     x, y, streams = subject.x[few], subject.y[few], subject.streams(key, few)
     attack = ascent(
         subject.threat, steps=subject.budget.naive_steps, objective=cross_entropy, early_stop=False
@@ -100,7 +100,7 @@ def count_rejections(subject: Subject, standing: Standing) -> Rejections:
     clean, seen = (classifier.predict(z, generator=streams) for z in (x, x_adv))
     wrong = (seen.logits.argmax(1) != y) & (clean.logits.argmax(1) == y)
     assert seen.detector_score is not None
-    parts = subject.everyone.split(standing.memory.size)
+    parts = subject.everyone.split(standing.rounds.memory.size)
     scores = [
         classifier.predict(subject.x[p], generator=subject.streams("clean rejections", p)).detector_score
         for p in parts

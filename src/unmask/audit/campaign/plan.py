@@ -1,6 +1,6 @@
 """The plan: what runs, in which order, on how many examples, and what must have paid before.
 
-A `Budget` is a table of `Stage`s; `audit/steps.py` fits them to a network and `audit/attack_runner.py` walks through
+A `Budget` is a table of `Stage`s; `steps.py` beside this fits them to a network and `attack_runner.py` walks through
 them. All figures are ours, from `benchmarks/cascade_cost.py`, which prints what each stage broke and what that cost.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..attacks import (
+from ...attacks import (
     APGD,
     Attack,
     BoundaryWalk,
@@ -17,10 +17,10 @@ from ..attacks import (
     Square,
     TargetedAPGD,
 )
-from ..bounds import BranchAndBound
-from ..errors import UnusableInput
-from ..objectives import Objective, Targeted, cross_entropy, margin
-from ..threat import FewPixels, ThreatModel
+from ...bounds import BranchAndBound
+from ...errors import UnusableInput
+from ...objectives import Objective, Targeted, cross_entropy, margin
+from ...threat import FewPixels, ThreatModel
 
 
 @dataclass(frozen=True, kw_only=True)

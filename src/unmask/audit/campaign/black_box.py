@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..attacks import Attack, HopSkipJump, RayS, Substitute, search
-from ..attacks.queried import Queried
-from ..objectives import Undetected, margin
-from ..threat import FewPixels, Linf
-from .context import Subject
-from .records import QueriesRecord
+from ...attacks import Attack, HopSkipJump, RayS, Substitute, search
+from ...attacks.queried import Queried
+from ...objectives import Undetected, margin
+from ...threat import FewPixels, Linf
+from ..context import Subject
+from ..records import QueriesRecord
 from .standing import Standing
 from .steps import Step
 

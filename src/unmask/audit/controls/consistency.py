@@ -9,13 +9,13 @@ import torch
 from scipy.stats import fisher_exact, norm
 from torch import Tensor
 
-from ..diagnostics import Reading
-from ..judge import Judgement
-from .context import Subject
-from .controls import Examined
-from .records import Control
+from ...diagnostics import Reading
+from ...judge import Judgement
+from ..campaign.standing import Standing
+from ..context import Subject
+from ..records import Control
 from .reopening import Controlled
-from .standing import Standing
+from .run import Examined
 
 NAME = "no part of the audit left less than the campaign"
 EXPECTED = "0: share of examples that a part of the audit broke and the campaign did not"

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..classifier import Classifier
-from ..data import Data
-from ..target.target import Target
+from ...classifier import Classifier
+from ...data import Data
+from ...target.target import Target
 
 
 def released(target: Any, data: Data) -> tuple[Any, Data]:

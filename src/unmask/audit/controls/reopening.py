@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..attacks import Attack, Square
-from ..attacks.base import Images, Labels
-from ..classifier import Classifier
-from ..diagnostics import (
+from ...attacks import Attack, Square
+from ...attacks.base import Images, Labels
+from ...classifier import Classifier
+from ...diagnostics import (
     BlackBox,
     Diagnostic,
     GradientCheck,
@@ -27,19 +27,19 @@ from ..diagnostics import (
     SameAnswers,
     breaks_more,
 )
-from ..diagnostics.early import Early
-from ..judge import judge
-from ..randomness import Streams
-from ..remedies import Candidate
-from ..threat import ThreatModel
-from ..worst_case import WorstCase
-from .attack_runner import Campaign
-from .black_box import search_for_controls
-from .context import Subject
-from .controls import Examined, run_controls
-from .records import AccuracyAtEpsilon
-from .standing import Standing
-from .steps import Step
+from ...diagnostics.early import Early
+from ...judge import judge
+from ...randomness import Streams
+from ...remedies import Candidate
+from ...threat import ThreatModel
+from ...worst_case import WorstCase
+from ..campaign.attack_runner import Campaign
+from ..campaign.black_box import search_for_controls
+from ..campaign.standing import Standing
+from ..campaign.steps import Step
+from ..context import Subject
+from ..records import AccuracyAtEpsilon
+from .run import Examined, run_controls
 from .suites import CURVE, REPEATABILITY, SAME, suite, suite_outside
 
 # Queries of the search that a planted example is given when it is looked for again. Ours.

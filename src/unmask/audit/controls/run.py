@@ -8,21 +8,21 @@ from typing import Literal
 
 import torch
 
-from ..attacks.base import Images, Labels
-from ..classifier import Classifier, Meter
-from ..diagnostics import (
+from ...attacks.base import Images, Labels
+from ...classifier import Classifier, Meter
+from ...diagnostics import (
     Diagnostic,
     Reading,
 )
-from ..errors import GradientFailed, Unsupported
-from ..foreign import failure, wants_to_stop
-from ..randomness import Streams
-from ..threat import ThreatModel
-from .context import Subject
-from .records import Control
-from .runtime.batch_size import BatchSize
-from .runtime.readings import entry_of, reading_of
-from .standing import Standing
+from ...errors import GradientFailed, Unsupported
+from ...foreign import failure, wants_to_stop
+from ...randomness import Streams
+from ...threat import ThreatModel
+from ..campaign.standing import Standing
+from ..context import Subject
+from ..records import Control
+from ..runtime.batch_size import BatchSize
+from ..runtime.readings import entry_of, reading_of
 
 RAISED = "raised"  # statistic of a control that could not be measured
 
@@ -79,7 +79,7 @@ def run_controls(
     **Arguments**
     - `tag`: names the run, its random numbers and its entries in the journal.
     """
-    memory = BatchSize(standing.memory.size, tag, subject.journal, subject.progress)
+    memory = BatchSize(standing.rounds.memory.size, tag, subject.journal, subject.progress)
     found = []
     for done, (name, check) in enumerate(checks.items(), 1):
         reading = _run(subject, standing, memory, check, f"{tag} {name}")
@@ -95,7 +95,7 @@ def _run(
 ) -> Reading | None:
     entry = subject.journal.get(key) if subject.journal else None
     if entry is not None:
-        standing.replay(Meter(**entry.record["meter"]))
+        standing.rounds.replay(Meter(**entry.record["meter"]))
         return reading_of(entry, subject.threat, subject.device)
     meter = subject.classifier.meter
     before = meter.snapshot()

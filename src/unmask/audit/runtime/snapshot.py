@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as everywhere
 
-from ..classifier import Classifier
-from ..state.process import Settings
-from ..state.settings import arithmetic, random_numbers, surroundings
-from ..types import plain
+from ...classifier import Classifier
+from ...state.process import Settings
+from ...state.settings import arithmetic, random_numbers, surroundings
+from ...types import plain
 
 # Attributes that are part of how a module answers and that no forward pass of its own counts up.
 _PLAIN = (bool, str, type(None), FunctionType, MethodType)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..bounds import certify
-from ..bounds.proving import prove
-from ..bounds.regional import Method
-from ..bounds.relaxation.size import measured
-from ..errors import UnmaskError
-from .context import Subject
+from ...bounds import certify
+from ...bounds.proving import prove
+from ...bounds.regional import Method
+from ...bounds.relaxation.size import measured
+from ...errors import UnmaskError
+from ..context import Subject
 
 
 def certified_share(subject: Subject, left: Tensor) -> tuple[float | None, str | None]:

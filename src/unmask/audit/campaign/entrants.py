@@ -9,19 +9,19 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..diagnostics import Preflight
-from ..gradients import GradientEstimator
-from ..objectives import Objective
-from ..remedies import Candidate
-from ..target.target import Target
-from ..tracing.intercept.operations import EXITS
-from ..tracing.intercept.sites import Site
-from ..tracing.record.values import Record
-from ..tracing.repair.rules import Bridge, Group, Measure, Rewrite, Rule
-from ..tracing.suspect import Analysis
-from .context import Subject
+from ...diagnostics import Preflight
+from ...gradients import GradientEstimator
+from ...objectives import Objective
+from ...remedies import Candidate
+from ...target.target import Target
+from ...tracing.intercept.operations import EXITS
+from ...tracing.intercept.sites import Site
+from ...tracing.record.values import Record
+from ...tracing.repair.rules import Bridge, Group, Measure, Rewrite, Rule
+from ...tracing.suspect import Analysis
+from ..context import Subject
+from ..runtime.journal import write_atomically
 from .race import Race
-from .runtime.journal import write_atomically
 
 FILE = "gradients.json"
 

@@ -8,15 +8,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..attacks import Attack, Others, Setting, ascent
-from ..diagnostics import Preflight
-from ..errors import GradientFailed, UnmaskError, Unsupported, first_line
-from ..foreign import failure, wants_to_stop
-from ..gradients import Exact, GradientEstimator
-from ..objectives import cross_entropy
-from ..remedies import Candidate
-from ..statistics import mean_interval
-from .context import Subject
+from ...attacks import Attack, Others, Setting, ascent
+from ...diagnostics import Preflight
+from ...errors import GradientFailed, UnmaskError, Unsupported, first_line
+from ...foreign import failure, wants_to_stop
+from ...gradients import Exact, GradientEstimator
+from ...objectives import cross_entropy
+from ...remedies import Candidate
+from ...statistics import mean_interval
+from ..context import Subject
 from .own_attack import OwnAttack, own_name
 from .plan import Budget
 from .race import Race, run_race

@@ -8,11 +8,11 @@ import torch
 from scipy.stats import binomtest
 from torch import Tensor
 
-from ..attacks import ascent
-from ..errors import UnmaskError, first_line
-from ..foreign import wants_to_stop
-from ..remedies import Candidate
-from .context import Subject
+from ...attacks import ascent
+from ...errors import UnmaskError, first_line
+from ...foreign import wants_to_stop
+from ...remedies import Candidate
+from ..context import Subject
 from .standing import Standing
 
 # A race is worth its cost only where it can change something; this many winners go on to all examples. Ours.

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..attacks import Attack
-from ..attacks.base import Images, Labels
-from ..attacks.foreign import Foreign
-from ..attacks.queried import Queried
-from ..classifier import Classifier, Meter, seeded
-from ..errors import AttackFailed, UnmaskError
-from ..foreign import failure, wants_to_stop
-from ..randomness import Streams
-from ..target.source_files import description
-from ..threat import ThreatModel
-from ..types import per_example
-from .state import State
+from ...attacks import Attack
+from ...attacks.base import Images, Labels
+from ...attacks.foreign import Foreign
+from ...attacks.queried import Queried
+from ...classifier import Classifier, Meter, seeded
+from ...errors import AttackFailed, UnmaskError
+from ...foreign import failure, wants_to_stop
+from ...randomness import Streams
+from ...target.source_files import description
+from ...threat import ThreatModel
+from ...types import per_example
+from ..runtime.snapshot import State
 
 
 def own_name(attack: Attack) -> str:
