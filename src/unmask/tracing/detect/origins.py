@@ -11,7 +11,7 @@ from ..record.compare import equal, inputs_differ
 from ..record.freeze import logits_with
 from ..record.keeping import Recording
 from ..record.values import Record, Trace
-from ..suspect import Origin, Suspect
+from ..suspect import Group, Origin, Suspect
 from ..symptoms.random import RANDOM
 from .drawing import drawing_line
 from .runs import Runs
@@ -25,66 +25,69 @@ def random_origins(
     **Cost**: one forward per origin that can be held still, and one recorded for all of these; two for a draw in Python
     that nobody saw.
     """
+    draws, found = _places(base, other)
     classifier = recording.classifier
-
-    def by_python(before: Record, after: Record) -> Origin:
-        return _python_origin(classifier, x, seeds, base, before, after)
-
-    found: dict[tuple[str, str, int], Record] = {}
-    draws: list[Origin] = []
-    left_torch = False  # a random number already became a Python number: what it steers is a consequence
-    for before, after in zip(base.records, other.records, strict=False):
-        if before.name in EXITS and before.key == after.key and inputs_differ(before, after):
-            left_torch = True
-        if before.key != after.key and left_torch:
-            break
-        if before.key != after.key:
-            draws.append(by_python(before, after))
-            break
-        if inputs_differ(before, after):
-            continue
-        chosen = [
-            (a, b)
-            for a, b in zip(before.inputs, after.inputs, strict=True)
-            if a.producer < 0 and a.fixed != b.fixed
-        ]
-        unknown = [(a, b) for a, b in chosen if not equal(a, b)]
-        if left_torch and (unknown or before.scalars != after.scalars):
-            continue
-        if before.scalars != after.scalars or unknown:
-            draws.append(by_python(before, after))
-        elif before.name in UNSET:
-            continue
-        elif any(not equal(a, b) for a, b in zip(before.outputs, after.outputs, strict=False)):
-            if before.kind == "source" or (not before.inputs and before.name in ("tensor", "as_tensor")):
-                draws.append(by_python(before, after))
-            else:
-                found.setdefault(before.group, before)
-    origins = {(o.site.file, o.site.line): o for o in draws}
+    origins = [_python_origin(classifier, x, seeds, base, before, after) for before, after in draws]
+    places = {(o.site.file, o.site.line): o for o in origins}
     drawn = []
     if len(found) + len(draws) > 1:
         keys = {r.key for r in base.records if r.group in found}
         drawn = [r for r in recording.again(base, keys).records if r.key in keys]
+    whole = float((other.logits - base.logits).detach().abs().max())
     for group, first in found.items():
-        held = [r for r in drawn if r.group != group]
-        effect = float("nan")
+        effect = whole
         if len(found) + len(draws) > 1:
+            held = [r for r in drawn if r.group != group]
             logits = logits_with(classifier, x, held, seed=seeds[1])
             effect = float((logits - base.logits.detach()).abs().max())
-            if effect == 0:
-                continue  # drawn, but nothing depends on it
-        else:
-            effect = float((other.logits - base.logits).detach().abs().max())
-        operation = f"torch.{first.name}" if first.kind == "torch" else first.name
-        origins.setdefault(
-            (first.site.file, first.site.line), Origin(operation, first.site, group, False, effect)
-        )
-    if not origins and found:  # each says what the others do, as where one draw seeds the next
-        first = next(iter(found.values()))
-        effect = float((other.logits - base.logits).detach().abs().max())
-        operation = f"torch.{first.name}" if first.kind == "torch" else first.name
-        return [Origin(operation, first.site, first.group, False, effect)]
-    return list(origins.values())
+        if effect or len(found) + len(draws) == 1:  # else it is drawn, but nothing depends on it
+            places.setdefault((first.site.file, first.site.line), _origin(first, effect))
+    if not places and found:  # each says what the others do, as where one draw seeds the next
+        return [_origin(next(iter(found.values())), whole)]
+    return list(places.values())
+
+
+def _places(base: Trace, other: Trace) -> tuple[list[tuple[Record, Record]], dict[Group, Record]]:
+    """Where two runs part although all before was equal: draws in Python, and operations of torch's by their group."""
+    draws: list[tuple[Record, Record]] = []
+    found: dict[Group, Record] = {}
+    left_torch = False  # a random number already became a Python number: what it steers is a consequence
+    for before, after in zip(base.records, other.records, strict=False):
+        same, differ = before.key == after.key, inputs_differ(before, after)
+        if before.name in EXITS and same and differ:
+            left_torch = True
+        if not same:
+            return draws + ([] if left_torch else [(before, after)]), found
+        if differ:
+            continue
+        if _chosen_otherwise(before, after):
+            draws += [] if left_torch else [(before, after)]
+        elif before.name not in UNSET and not _same_outputs(before, after):
+            if before.kind == "source" or (not before.inputs and before.name in ("tensor", "as_tensor")):
+                draws.append((before, after))
+            else:
+                found.setdefault(before.group, before)
+    return draws, found
+
+
+def _chosen_otherwise(before: Record, after: Record) -> bool:
+    """Whether Python code gave an operation other numbers, or other tensors of its own."""
+    chosen = [
+        (a, b)
+        for a, b in zip(before.inputs, after.inputs, strict=True)
+        if a.producer < 0 and a.fixed != b.fixed
+    ]
+    return before.scalars != after.scalars or any(not equal(a, b) for a, b in chosen)
+
+
+def _same_outputs(before: Record, after: Record) -> bool:
+    return all(equal(a, b) for a, b in zip(before.outputs, after.outputs, strict=False))
+
+
+def _origin(first: Record, effect: float) -> Origin:
+    """An operation of torch's that drew; `effect` is the largest change of a logit."""
+    operation = f"torch.{first.name}" if first.kind == "torch" else first.name
+    return Origin(operation, first.site, first.group, False, effect)
 
 
 def sources(runs: Runs, found: list[Suspect]) -> list[Suspect]:

@@ -1,0 +1,45 @@
+"""Whether autograd reaches a network's input."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..classifier import Classifier
+from ..errors import ModelFailed
+from ..gradients import Exact
+from ..objectives import margin
+from ..randomness import Streams
+from .base import Images, Labels
+
+
+def gradient_error(classifier: Classifier, x: Images, y: Labels, streams: Streams) -> str | None:
+    """Why autograd does not reach the input, or None if it does."""
+    leaf = x.detach().clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            logits = classifier(leaf, generator=streams.fork("gradient")).logits
+        if not _reaches(logits, leaf):
+            return "the network cuts the graph (detach, no_grad, or a trip through another library)"
+        Exact().estimate(classifier, margin, x, y, generator=streams.fork("gradient"))
+    except torch.OutOfMemoryError:
+        raise
+    except ModelFailed as error:
+        return str(error)
+    except Exception as error:  # a user's own backward may raise anything
+        return f"the backward pass raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return None
+
+
+def _reaches(output: Tensor, leaf: Tensor) -> bool:
+    """Whether the graph of `output` ends in `leaf`. A gradient of zero would not tell."""
+    open_nodes, seen = [output.grad_fn], set()
+    while open_nodes:
+        node = open_nodes.pop()
+        if node is None or node in seen:
+            continue
+        if getattr(node, "variable", None) is leaf:
+            return True
+        seen.add(node)
+        open_nodes += [following for following, _ in node.next_functions]
+    return False
