@@ -3,7 +3,7 @@
     UNMASK_DATA=<data folder> python benchmarks/cascade_cost.py [--only mnist_pgd] [--budgets quick standard] [--stages]
 
 Other people's networks (`networks.py` in `models` beside the data), on the first test images. A unit is a forward pass
-of one example; a backward pass counts as 3.5. "attacks": what the stages spent, naive attack and race included;
+of one example; a backward pass counts as 3.5. "attacks": what the stages spent, standard attack and race included;
 "whole": preflight, trace and controls too. Both a clean image. AutoAttack's units are counted a clean image too:
 measured side by side on these images where that is stated, else 7,864 forwards and 1,910 backwards (its published code
 on an example that survives) times the survivors.

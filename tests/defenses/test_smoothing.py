@@ -8,7 +8,7 @@ from torch import nn
 from unmask.attacks import PGD
 from unmask.classifier import Classifier
 from unmask.defenses import SAP, RandomizedSmoothing
-from unmask.defenses.smoothing import ABSTAIN, certified_radius
+from unmask.defenses.smoothing import ABSTAIN, smoothed_radius
 from unmask.errors import Unsupported
 from unmask.judge import judge
 from unmask.threat import L1, L2, Linf
@@ -26,7 +26,7 @@ class HalfSpace(nn.Module):
 def test_bound_is_clopper_and_pearsons(votes):
     low = binomtest(votes, 1000, alternative="greater").proportion_ci(0.999, method="exact").low
     expected = 0.25 * norm.ppf(low) if low > 0.5 else 0.0
-    assert certified_radius(votes, 1000, 0.25, 0.001) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert smoothed_radius(votes, 1000, 0.25, 0.001) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_radius_of_a_half_space_is_approached_from_below():

@@ -12,7 +12,7 @@ from torch import nn
 from unmask.attacks import Attack
 from unmask.audit.campaign.own_attack import OwnAttack
 from unmask.audit.run import audit
-from unmask.audit.runtime.snapshot import State
+from unmask.audit.runtime.snapshot import Snapshot
 from unmask.claim.claim import claim_about
 from unmask.classifier import Classifier
 from unmask.cli.main import main
@@ -263,7 +263,7 @@ def test_proposals_that_are_not_finite_are_not_found():
 def test_networks_inside_functions_are_seen():
     net = Net().eval()
     for network in (lambda x: net(x), net.forward, SimpleNamespace(inner=Classifier(net))):
-        state = State(network, torch.device("cpu"))
+        state = Snapshot(network, torch.device("cpu"))
         net.train()
         assert any("mode" in line for line in state.put_back())
         assert not net.training

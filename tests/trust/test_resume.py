@@ -37,7 +37,7 @@ class Stops(Silent):
     """Interrupts at the race, when there is something to resume."""
 
     def stage(self, name):
-        if name == "naive attack":
+        if name == "standard attack":
             raise KeyboardInterrupt
 
 

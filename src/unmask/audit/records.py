@@ -18,13 +18,13 @@ Scalar = bool | int | float | str | None
 EXIT_STATUS: dict[Verdict, int] = {"not_refuted": 0, "certified": 0, "refuted": 1, "inconclusive": 3}
 
 
-class Record(BaseModel):
+class ReportPart(BaseModel):
     """Frozen; an unknown key is an error, so that a typing slip cannot hide."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ThreatRecord(Record):
+class ThreatRecord(ReportPart):
     """What the adversary may do.
 
     **Fields**
@@ -38,7 +38,7 @@ class ThreatRecord(Record):
     radii: list[Annotated[float, Field(ge=0)]] | None = None
 
 
-class MaskingFinding(Record):
+class MaskingFinding(ReportPart):
     """One place where the gradient misleads.
 
     **Fields**
@@ -67,7 +67,7 @@ class MaskingFinding(Record):
     inside: str | None = None
 
 
-class AttackRecord(Record):
+class AttackRecord(ReportPart):
     """One attack of the plan, by itself.
 
     **Fields**
@@ -85,7 +85,7 @@ class AttackRecord(Record):
     seconds: float
 
 
-class Control(Record):
+class Control(ReportPart):
     """A check on the audit itself.
 
     **Fields**
@@ -106,7 +106,7 @@ class Control(Record):
     role: Literal["symptom", "open"] | None = None
 
 
-class Fact(Record):
+class Fact(ReportPart):
     """Something about the network that hides nothing: a reader should know it, and no attack was misled by it.
 
     **Fields**
@@ -121,7 +121,7 @@ class Fact(Record):
     code: str | None = None
 
 
-class Cost(Record):
+class Cost(ReportPart):
     """Passes in examples, everything but judging; judging apart; wall time."""
 
     forwards: int
@@ -130,7 +130,7 @@ class Cost(Record):
     seconds: float
 
 
-class Environment(Record):
+class Environment(ReportPart):
     """What one needs to know to get the same numbers again."""
 
     versions: dict[str, str]
@@ -142,7 +142,7 @@ class Environment(Record):
     state: list[str] = []  # what the network keeps between calls; put back before each
 
 
-class AccuracyAtEpsilon(Record):
+class AccuracyAtEpsilon(ReportPart):
     """A point of accuracy against the radius of the ball; `examples` is how many it was measured on."""
 
     epsilon: float
@@ -150,7 +150,7 @@ class AccuracyAtEpsilon(Record):
     examples: int | None = None
 
 
-class AccuracyAtCost(Record):
+class AccuracyAtCost(ReportPart):
     """A point of accuracy against passes spent so far, in examples."""
 
     forwards: int
@@ -158,7 +158,7 @@ class AccuracyAtCost(Record):
     accuracy: float
 
 
-class GradientHistogram(Record):
+class GradientHistogram(ReportPart):
     """Histogram of log10 |gradient element| at the clean inputs, before any repair.
 
     **Fields**
@@ -172,7 +172,7 @@ class GradientHistogram(Record):
     zero_share: float
 
 
-class ImageTriple(Record):
+class ImageTriple(ReportPart):
     """One example to look at. Values in [0, 1], `[channels][height][width]`.
 
     Vectors and signals have height one; slices of a volume stand below each other.
@@ -186,7 +186,7 @@ class ImageTriple(Record):
     adversarial: list[list[list[float]]]
 
 
-class CleverRecord(Record):
+class CleverRecord(ReportPart):
     """CLEVER's estimate of the distance to the nearest adversarial example, at most epsilon. It is no bound.
 
     **Fields**
@@ -206,7 +206,7 @@ class CleverRecord(Record):
     unrefuted: int
 
 
-class QueriesRecord(Record):
+class QueriesRecord(ReportPart):
     """What an adversary who only sees answers has asked, in deployed predictions.
 
     **Fields**
@@ -234,7 +234,7 @@ _SCREEN = (
 )
 
 
-class Report(Record):
+class Report(ReportPart):
     """`report.json`. The first block are the keys that SPEC fixes; the second is for the reader's eyes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)

@@ -105,7 +105,7 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
     clean_rates, _ = standing.step("clean", "", lambda part, _: subject.x[part], subject.everyone)
     inside = _inside(subject, standing)
     campaign = Campaign(subject, inside, facts)
-    progress.stage("naive attack")
+    progress.stage("standard attack")
     naive = campaign.naive(clean_rates)
     standard = campaign.naive_rates
     entrants = candidates(

@@ -180,7 +180,7 @@ class RandomizedSmoothing(Defense):
             pilot = self._votes(classifier, x[n], self.pilot, streams[part].fork("pilot"))
             top = int(pilot.argmax())
             votes = int(self._votes(classifier, x[n], self.samples, streams[part].fork("samples"))[top])
-            radius = certified_radius(votes, self.samples, self.sigma, self.alpha)
+            radius = smoothed_radius(votes, self.samples, self.sigma, self.alpha)
             predictions.append(top if radius > 0 else ABSTAIN)
             radii.append(radius)
         return SmoothedCertificate(
@@ -217,15 +217,15 @@ def vote_share_bound(votes: int, samples: int, alpha: float) -> float:
     return float(beta.ppf(alpha, votes, samples - votes + 1)) if votes else 0.0
 
 
-def certified_radius(votes: int, samples: int, sigma: float, alpha: float) -> float:
+def smoothed_radius(votes: int, samples: int, sigma: float, alpha: float) -> float:
     """L2 radius within which the class that got `votes` of `samples` keeps the majority; 0 if none is proved.
 
     The bound p of the class's probability, at level `1 - alpha`, gives `sigma * Phi^-1(p)` where p is above one
     half.
 
-    >>> round(certified_radius(100_000, 100_000, 0.5, 0.001), 3)  # 3.8 sigma: the paper's ceiling
+    >>> round(smoothed_radius(100_000, 100_000, 0.5, 0.001), 3)  # 3.8 sigma: the paper's ceiling
     1.906
-    >>> certified_radius(50, 100, 0.5, 0.001)
+    >>> smoothed_radius(50, 100, 0.5, 0.001)
     0.0
     """
     p = vote_share_bound(votes, samples, alpha)

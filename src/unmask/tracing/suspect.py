@@ -39,7 +39,7 @@ class Measurements:
     **Fields**
     - `deterministic`: two passes over the same images give the same logits.
     - `gap`: accuracy that the best repaired gradient takes off the exact one, same attack and examples.
-    - `naive_gap`: accuracy that the whole audit takes off the naive attack.
+    - `naive_gap`: accuracy that the whole audit takes off the standard attack.
     - `gained`: the same, as far as luck does not explain it.
     - `steady`: mean cosine between the gradients of two draws at the same point; NaN where it was not measured.
     - `dead_cross_entropy`, `dead_margin`, `non_finite`: shares of clean examples, in [0, 1], whose exact gradient is

@@ -82,7 +82,7 @@ class Rejections:
 def count_rejections(subject: Subject, standing: Standing) -> Rejections:
     """Runs the standard attack on the classifier alone, on a few examples, and asks the detector about the outcome.
 
-    **Cost**: as many estimates as the naive attack has steps, for `control_examples`; one judging forward per example
+    **Cost**: as many estimates as that attack has steps, for `control_examples`; one judging forward per example
     for the false-positive rate.
     """
     key = "detector"

@@ -20,7 +20,7 @@ from ...randomness import Streams
 from ...target.source_files import description
 from ...threat import ThreatModel
 from ...types import per_example
-from ..runtime.snapshot import State
+from ..runtime.snapshot import Snapshot
 
 
 def own_name(attack: Attack) -> str:
@@ -60,11 +60,11 @@ class OwnAttack(Attack):
         streams = Streams.of(generator, len(x))
         own = classifier.replace(meter=Meter())
         given = x.clone(), y.clone()
-        state, changed = State(classifier, x.device), []
+        state, changed = Snapshot(classifier, x.device), []
         try:
             # Global random numbers are seeded, so that an attack that draws from them is repeatable.
             with seeded(streams.fork("global").batch_seed(), x.device), torch.enable_grad():
-                inside = State(None, x.device)
+                inside = Snapshot(None, x.device)
                 try:
                     found = self.inner.run(own, *given, threat, generator=streams)
                 finally:

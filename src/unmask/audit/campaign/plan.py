@@ -33,7 +33,7 @@ class Stage:
     - `fraction`: share, in (0, 1], of the examples not yet broken that it runs on: those nearest to breaking.
     - `given`: a stage without whose success this one is not worth trying; it must have broken something.
     - `unless`: a stage that makes this one needless, if it ran.
-    - `repeats_naive`: what the naive attack has done already where the exact gradient is the one to follow.
+    - `repeats_naive`: what the standard attack has done already where the exact gradient is the one to follow.
     """
 
     name: str

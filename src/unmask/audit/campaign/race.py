@@ -84,7 +84,7 @@ class Race:
 
 
 def run_race(subject: Subject, standing: Standing, entrants: list[Candidate]) -> Race:
-    """All candidates on a few examples: those that the naive attack left, as far as there are any.
+    """All candidates on a few examples: those that the standard attack left, as far as there are any.
 
     Where the laps so far say that the rest would try everybody's patience, it runs on fewer of them, and all are
     compared on these.

@@ -21,7 +21,7 @@ _HOOKS = [name for name, value in vars(nn.Module()).items() if name.endswith("_h
 _GLOBAL_HOOKS = [n for n, v in vars(everywhere).items() if n.endswith("_hooks") and isinstance(v, dict)]
 
 
-class State:
+class Snapshot:
     """A network's state and the global one, as they were when this was made.
 
     Modules: mode, parameters, buffers, `requires_grad`, hooks, submodules, and attributes that switch (booleans, texts,

@@ -56,7 +56,7 @@ class Proof:
     seconds: float
 
 
-def verify(
+def prove(
     network: nn.Module,
     x: Images,
     y: Int[Tensor, " batch"],

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterable
 
-from ...audit.records import Record, Report
+from ...audit.records import Report, ReportPart
 
 
 def tables(report: Report) -> dict[str, str]:
@@ -22,7 +22,7 @@ def tables(report: Report) -> dict[str, str]:
     }
 
 
-def _table(columns: str, rows: Iterable[Record]) -> str:
+def _table(columns: str, rows: Iterable[ReportPart]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns.split())

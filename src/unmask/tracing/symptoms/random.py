@@ -24,7 +24,7 @@ class Random(Symptom):
         )
 
     def confirmed(self, s: Suspect, m: Measurements) -> bool:
-        """Where the naive attack lost something that luck does not explain, on gradients that scatter."""
+        """Where the standard attack lost something that luck does not explain, on gradients that scatter."""
         return not m.deterministic and m.gained >= GAP and not m.steady >= STEADY
 
     def harmless(self, s: Suspect, m: Measurements) -> str:

@@ -25,7 +25,7 @@ class Underflow(Symptom):
         )
 
     def confirmed(self, s: Suspect, m: Measurements) -> bool:
-        """Where that gradient is dead on a notable share, and the naive attack was misled."""
+        """Where that gradient is dead on a notable share, and the standard attack was misled."""
         return m.dead_cross_entropy > 0.1 and m.naive_gap >= GAP
 
 

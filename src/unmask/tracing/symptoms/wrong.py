@@ -18,7 +18,7 @@ class Wrong(Symptom):
         return f"its gradient does not say how its output changes (cosine {cosine:.2f} at the attack's scale)"
 
     def confirmed(self, s: Suspect, m: Measurements) -> bool:
-        """Where a repair takes accuracy away, or where the naive attack is so wrong that a false slope explains it."""
+        """Where a repair takes accuracy away, or the standard attack is so wrong that a false slope explains it."""
         return _to_blame(s, m) and (m.gap >= GAP or m.gained >= MISLED or m.dead_margin >= 0.5)
 
     def harmless(self, s: Suspect, m: Measurements) -> str:
