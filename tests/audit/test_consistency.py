@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from unmask.audit.controls.check import SEARCH
 from unmask.audit.controls.consistency import consistency
 from unmask.audit.controls.reopening import Controlled
 from unmask.audit.controls.run import Examined
@@ -29,7 +30,7 @@ def controlled(rates, *, ahead=False, draws=4):
         by="black", threat=THREAT, x_adv=torch.zeros(len(rates), 1), failure_rate=rates, draws=draws
     )
     reading = Reading(name="black_box", passed=True, value=0, expected="", explanation="", tried=(point,))
-    return Controlled([Examined("search", reading)], ahead, len(rates), reopened=False)
+    return Controlled([Examined(SEARCH, reading)], ahead, len(rates), reopened=False)
 
 
 def asked(final, found, *, random=False, rate=None, naive=None, clean=None, draws=1, **subject):

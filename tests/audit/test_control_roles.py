@@ -2,24 +2,22 @@
 
 import pytest
 
+from unmask.audit.controls.check import REPEATABILITY, SEARCH, SHARE, SLOPES, UNBOUNDED
 from unmask.audit.controls.run import Examined, as_control
 from unmask.audit.verdict import undecided, verdict
 from unmask.diagnostics import Reading
-
-SEARCH, SHARE = "black box against white box", "gradient share, exact"
-SLOPES, NOISE = "gradient against finite difference, exact", "repeatability"
 
 
 def said(passed, decisive=False):
     return Reading(name="", passed=passed, value=0.0, expected="", explanation="Said.", decisive=decisive)
 
 
-def line(name, first, again=None, *, named=False, outside=False):
-    return as_control(Examined(name, first, again), named=named, outside=outside)
+def line(check, first, again=None, *, named=False, outside=False):
+    return as_control(Examined(check, first, again), named=named, outside=outside)
 
 
 @pytest.mark.parametrize(
-    ("name", "again", "options", "role"),
+    ("check", "again", "options", "role"),
     [
         (SEARCH, said(True), {}, "symptom"),  # the campaign went on and made it good
         (SEARCH, said(False), {}, "open"),
@@ -32,12 +30,12 @@ def line(name, first, again=None, *, named=False, outside=False):
         (SLOPES, None, {"outside": True}, None),  # who only asks follows no gradient
         (SHARE, None, {"named": True}, "symptom"),
         (SHARE, None, {}, None),
-        (NOISE, None, {}, None),
-        (NOISE, None, {"named": True}, "symptom"),
+        (REPEATABILITY, None, {}, None),
+        (REPEATABILITY, None, {"named": True}, "symptom"),
     ],
 )
-def test_role_of_a_failure(name, again, options, role):
-    control = line(name, said(False), again, **options)
+def test_role_of_a_failure(check, again, options, role):
+    control = line(check, said(False), again, **options)
     assert (control.passed, control.role) == (False, role)
     assert bool(undecided([control])) == (role == "open")
     after = verdict(claim=0.5, interval=(0.6, 0.8), controls=[control])
@@ -45,7 +43,7 @@ def test_role_of_a_failure(name, again, options, role):
 
 
 def test_a_decisive_failure_that_nothing_explains_is_open():
-    assert line("unbounded epsilon", said(False, decisive=True), named=True).role == "open"
+    assert line(UNBOUNDED, said(False, decisive=True), named=True).role == "open"
 
 
 def test_what_passes_or_does_not_apply_has_no_role():

@@ -45,7 +45,7 @@ def parts(examined: list[Examined]) -> Iterator[Part]:
     """Everything that the controls judged inside the claimed ball."""
     for e in examined:
         for reading in filter(None, (e.reading, e.again)):
-            yield from _of(e.name, reading)
+            yield from _of(e.check.name, reading)
 
 
 def _of(name: str, reading: Reading) -> Iterator[Part]:

@@ -39,8 +39,9 @@ from ..campaign.standing import Standing
 from ..campaign.steps import Step
 from ..context import Subject
 from ..records import AccuracyAtEpsilon
+from .check import CURVE, REPEATABILITY, SAME, Check
 from .run import Examined, run_controls
-from .suites import CURVE, REPEATABILITY, SAME, suite, suite_outside
+from .suites import suite, suite_outside
 
 # Queries of the search that a planted example is given when it is looked for again. Ours.
 PLANTED_QUERIES = 500
@@ -68,14 +69,14 @@ class Controlled:
     def steadiness(self) -> float:
         """Mean cosine between the network's own gradients of two draws; 1 where nothing is random, 0 if unknown."""
         for e in self.examined:
-            if e.name == REPEATABILITY and e.reading is not None:
+            if e.check == REPEATABILITY and e.reading is not None:
                 return e.reading.statistics["gradient_cosine"]
         return 0.0
 
     @property
     def curve(self) -> list[AccuracyAtEpsilon]:
         """Accuracy of the controls' own attack against the radius, smaller and larger than the claimed one."""
-        readings = [e.reading for e in self.examined if e.reading and e.reading.curve and e.name == CURVE]
+        readings = [e.reading for e in self.examined if e.reading and e.reading.curve and e.check == CURVE]
         return [
             AccuracyAtEpsilon(epsilon=epsilon, accuracy=accuracy, examples=len(reading.tried[0].x_adv))
             for reading in readings
@@ -103,23 +104,23 @@ def control(subject: Subject, standing: Standing, campaign: Campaign, winner: Ca
     before = standing.rate[few] > 0.5
     more = [] if _limited(subject) else _take_in(standing, examined, checks, "control")
     ahead = breaks_more(standing.rate[few] > 0.5, before)
-    failed = {e.name: checks[e.name] for e in examined if e.reading and e.reading.passed is False}
+    failed = {e.check: checks[e.check] for e in examined if e.reading and e.reading.passed is False}
 
-    def asked(looks: dict[str, Diagnostic]) -> dict[str, Reading | None]:
+    def asked(looks: dict[Check, Diagnostic]) -> dict[Check, Reading | None]:
         seen = subject.processes.first(lambda: run_controls(subject, standing, looks, "control again"))
         if not _limited(subject):
             _take_in(standing, seen, looks, "control again")
-        return {e.name: e.reading for e in seen}
+        return {e.check: e.reading for e in seen}
 
     again = {} if outside else asked(_along_the_winner(failed, winner))
-    misled = [name for name, reading in again.items() if not (reading and reading.passed)]
+    misled = [check for check, reading in again.items() if not (reading and reading.passed)]
     looks = _at_the_campaign(subject, standing, failed)
     reopened = bool(more or misled or looks) and not outside and not campaign.decided()
     if reopened:
         campaign.go_on(more, search=bool(misled or looks))
     again |= asked(_at_the_campaign(subject, standing, failed))  # at what stands now
     return Controlled(
-        [replace(e, again=again.get(e.name)) for e in examined], ahead, len(few), reopened, at_first
+        [replace(e, again=again.get(e.check)) for e in examined], ahead, len(few), reopened, at_first
     )
 
 
@@ -139,13 +140,14 @@ def _limited(subject: Subject) -> bool:
 
 
 def _take_in(
-    standing: Standing, examined: Sequence[Examined], checks: Mapping[str, Diagnostic], tag: str
+    standing: Standing, examined: Sequence[Examined], checks: Mapping[Check, Diagnostic], tag: str
 ) -> list[Step]:
     """Offers every point of the controls to the standing; returns the attacks that broke what nobody had."""
     steps: list[Step] = []
-    for name, n, tried in (
-        (e.name, n, t) for e in examined if e.reading for n, t in enumerate(e.reading.tried)
+    for check, n, tried in (
+        (e.check, n, t) for e in examined if e.reading for n, t in enumerate(e.reading.tried)
     ):
+        name = check.name
         points = tried.x_adv.to(standing.x.device)
         chosen = torch.arange(len(points), device=points.device)
         words = f"{name}, its {tried.by}" if tried.by else name
@@ -153,7 +155,7 @@ def _take_in(
         if not standing.spent[-1].newly_broken:
             standing.spent.pop()  # it proves nothing new and is listed among the controls
         elif tried.by and tried.threat == standing.threat:
-            attack = getattr(checks[name], tried.by)
+            attack = getattr(checks[check], tried.by)
             if not any(attack is step.attack for step in steps):
                 steps.append(
                     Step(f"after {tag} {name} {tried.by}", f"on all, as the control: {words}", attack)
@@ -161,32 +163,32 @@ def _take_in(
     return steps
 
 
-def _along_the_winner(failed: Mapping[str, Diagnostic], winner: Candidate) -> dict[str, Diagnostic]:
+def _along_the_winner(failed: Mapping[Check, Diagnostic], winner: Candidate) -> dict[Check, Diagnostic]:
     """What failed of the exact gradient, asked of the one that the campaign has followed."""
     return {
-        name: replace(check, gradient=winner.gradient)
-        for name, check in failed.items()
-        if isinstance(check, GradientCheck)
+        check: replace(diagnostic, gradient=winner.gradient)
+        for check, diagnostic in failed.items()
+        if isinstance(diagnostic, GradientCheck)
     }
 
 
 def _at_the_campaign(
-    subject: Subject, standing: Standing, failed: Mapping[str, Diagnostic]
-) -> dict[str, Diagnostic]:
+    subject: Subject, standing: Standing, failed: Mapping[Check, Diagnostic]
+) -> dict[Check, Diagnostic]:
     """What failed of one attack, asked of everything that the campaign has found, or of all that it can do."""
     known = Known(points=standing.x_adv[: subject.budget.control_examples])
-    looks: dict[str, Diagnostic] = {}
-    for name, check in failed.items():
-        match check:
+    looks: dict[Check, Diagnostic] = {}
+    for check, diagnostic in failed.items():
+        match diagnostic:
             case BlackBox():
-                looks[name] = replace(check, white=known)
+                looks[check] = replace(diagnostic, white=known)
             case RandomNoise():
-                looks[name] = replace(check, attack=known)
+                looks[check] = replace(diagnostic, attack=known)
             case OneStep():
-                looks[name] = replace(check, many=known)
+                looks[check] = replace(diagnostic, many=known)
             case Planted():
                 search = Square(queries=PLANTED_QUERIES, early_stop=not subject.random)
-                looks[name] = replace(check, attack=WorstOf(attacks=(check.attack, search)))
+                looks[check] = replace(diagnostic, attack=WorstOf(attacks=(diagnostic.attack, search)))
             case _:
                 pass
     return looks

@@ -23,6 +23,7 @@ from ..context import Subject
 from ..records import Control
 from ..runtime.batch_size import BatchSize
 from ..runtime.readings import entry_of, reading_of
+from .check import Check
 
 RAISED = "raised"  # statistic of a control that could not be measured
 
@@ -32,12 +33,12 @@ class Examined:
     """A control that ran.
 
     **Fields**
-    - `name`: under which the report lists it.
+    - `check`: which control.
     - `reading`: what it said; None where it does not apply to this network.
     - `again`: what it said of the campaign as a whole, after that had gone on; None where it was not asked again.
     """
 
-    name: str
+    check: Check
     reading: Reading | None
     again: Reading | None = None
 
@@ -70,7 +71,7 @@ def examine(
 
 
 def run_controls(
-    subject: Subject, standing: Standing, checks: Mapping[str, Diagnostic], tag: str
+    subject: Subject, standing: Standing, checks: Mapping[Check, Diagnostic], tag: str
 ) -> list[Examined]:
     """Runs the controls on a few examples; those in the journal are as they were.
 
@@ -81,17 +82,17 @@ def run_controls(
     """
     memory = BatchSize(standing.rounds.memory.size, tag, subject.journal, subject.progress)
     found = []
-    for done, (name, check) in enumerate(checks.items(), 1):
-        reading = _run(subject, standing, memory, check, f"{tag} {name}")
+    for done, (check, diagnostic) in enumerate(checks.items(), 1):
+        reading = _run(subject, standing, memory, diagnostic, f"{tag} {check.name}")
         if reading is not None and RAISED in reading.statistics:
-            subject.warn(f"the control “{name}” tells nothing: {reading.explanation}")
-        found.append(Examined(name, reading))
+            subject.warn(f"the control “{check.name}” tells nothing: {reading.explanation}")
+        found.append(Examined(check, reading))
         subject.progress.update(standing.robust_accuracy, done, len(checks))
     return found
 
 
 def _run(
-    subject: Subject, standing: Standing, memory: BatchSize, check: Diagnostic, key: str
+    subject: Subject, standing: Standing, memory: BatchSize, diagnostic: Diagnostic, key: str
 ) -> Reading | None:
     entry = subject.journal.get(key) if subject.journal else None
     if entry is not None:
@@ -103,7 +104,7 @@ def _run(
     def on(size: int) -> Reading | None:
         few = slice(min(subject.budget.control_examples, size))
         x, y, streams = subject.x[few], subject.aim[few], subject.streams(key, few)
-        return examine(check, subject.classifier, x, y, subject.threat, streams)
+        return examine(diagnostic, subject.classifier, x, y, subject.threat, streams)
 
     reading = memory.fitting(on, min(subject.budget.control_examples, len(subject)), meter)
     if reading is not None:
@@ -115,16 +116,6 @@ def _run(
     return reading
 
 
-# Controls of whether the attacks follow a gradient that misleads them.
-ASKED_AGAIN = (
-    "black box against white box",
-    "random noise of the same size",
-    "one step against many",
-    "planted example",
-    "gradient against finite difference, exact",
-)
-
-
 def as_control(examined: Examined, *, named: bool, outside: bool) -> Control:
     """The report's line for a control, and what its failure means.
 
@@ -134,10 +125,10 @@ def as_control(examined: Examined, *, named: bool, outside: bool) -> Control:
     """
     first = examined.reading
     if first is None:
-        return Control(name=examined.name, passed=None, explanation="does not apply to this network")
+        return Control(name=examined.check.name, passed=None, explanation="does not apply to this network")
     role, more = (None, "") if first.passed is not False else _role(examined, first, named, outside)
     return Control(
-        name=examined.name,
+        name=examined.check.name,
         passed=first.passed,
         value=first.value,
         expected=first.expected,
@@ -151,7 +142,7 @@ def _role(
     examined: Examined, first: Reading, named: bool, outside: bool
 ) -> tuple[Literal["symptom", "open"] | None, str]:
     """What the failure means, and what the explanation owes to it."""
-    again, exact = examined.again, examined.name.endswith("exact")
+    again, exact = examined.again, examined.check.exact
     asked = "the gradient that the attacks followed" if exact else "all that the attacks found and can do"
     if again is not None and again.passed:
         return "symptom", f" Asked again of {asked}, it passes."
@@ -159,6 +150,6 @@ def _role(
         return ("symptom" if named else None), ""
     if again is not None:
         return "open", f" Asked again of {asked}: {again.explanation}"
-    if first.decisive or examined.name in ASKED_AGAIN:
+    if first.decisive or examined.check.misled:
         return "open", " Nothing that the audit found or did explains it."
     return ("symptom" if named else None), ""

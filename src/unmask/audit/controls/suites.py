@@ -21,18 +21,28 @@ from ...gradients import EOT, GradientEstimator
 from ...objectives import Objective, Undetected
 from ...threat import L2, FewPixels, Linf, ThreatModel
 from ..records import Control
-
-SAME = "equal images, equal answers"
-REPEATABILITY = "repeatability"  # says how much the gradients of two draws differ
-CURVE = "epsilon monotonicity"  # the control whose points are drawn
+from .check import (
+    CURVE,
+    NOISE,
+    NULL_ATTACK,
+    ONE_STEP,
+    PLANTED,
+    RANDOMNESS,
+    REPEATABILITY,
+    SEARCH,
+    SHARE,
+    SLOPES,
+    UNBOUNDED,
+    Check,
+)
 
 
 def suite(
     gradient: GradientEstimator, objective: Objective, threat: ThreatModel, *, early_stop: bool
-) -> dict[str, Diagnostic]:
-    """The controls by the name under which the report lists them.
+) -> dict[Check, Diagnostic]:
+    """The controls, and the diagnostic that asks each one's question.
 
-    "exact" asks about the gradient that a standard attack follows, all others about the attack that the audit chose.
+    What is `exact` asks about the gradient that a standard attack follows, all others about the attack chosen here.
     """
     few = EOT(gradient.inner, max_draws=4) if isinstance(gradient, EOT) else gradient
     if isinstance(threat, FewPixels):
@@ -45,48 +55,44 @@ def suite(
     apgd = APGD(steps=20, restarts=2, gradient=few, objective=objective, early_stop=early_stop)
     fgsm = FGSM(gradient=few, objective=objective)
     return {
-        "null attack": NullAttack(attack=pgd),
-        "unbounded epsilon": Unbounded(attack=pgd),
+        NULL_ATTACK: NullAttack(attack=pgd),
+        UNBOUNDED: Unbounded(attack=pgd),
         CURVE: Monotone(attack=pgd),
-        "random noise of the same size": RandomNoise(attack=pgd),
-        "one step against many": OneStep(one=fgsm, many=pgd),
-        "black box against white box": BlackBox(
-            black=search(threat, queries=200, early_stop=early_stop), white=pgd
-        ),
-        "planted example": Planted(attack=apgd),
-        "gradient against finite difference, exact": GradientCheck(),
-        "gradient share, exact": GradientShare(),
+        NOISE: RandomNoise(attack=pgd),
+        ONE_STEP: OneStep(one=fgsm, many=pgd),
+        SEARCH: BlackBox(black=search(threat, queries=200, early_stop=early_stop), white=pgd),
+        PLANTED: Planted(attack=apgd),
+        SLOPES: GradientCheck(),
+        SHARE: GradientShare(),
         REPEATABILITY: Repeatability(),
-        "randomness against none": RandomnessGain(attack=pgd),
+        RANDOMNESS: RandomnessGain(attack=pgd),
     }
 
 
 # Of the suite, what has no meaning where few pixels change, and why.
 LEFT_OUT = {
-    "one step against many": "left out: where few pixels change, no step is steepest and no attack takes one alone",
-    "planted example": "left out: what tells one set of changed pixels from all others has no slope to follow",
+    ONE_STEP: "left out: where few pixels change, no step is steepest and no attack takes one alone",
+    PLANTED: "left out: what tells one set of changed pixels from all others has no slope to follow",
 }
 
 
 def _suite_of_few_pixels(
     gradient: GradientEstimator, objective: Objective, threat: FewPixels, *, early_stop: bool
-) -> dict[str, Diagnostic]:
+) -> dict[Check, Diagnostic]:
     """As `suite`, without what is `LEFT_OUT`."""
     white = ascent(
         threat, steps=20, restarts=2, gradient=gradient, objective=objective, early_stop=early_stop
     )
     return {
-        "null attack": NullAttack(attack=white),
-        "unbounded epsilon": Unbounded(attack=white),
+        NULL_ATTACK: NullAttack(attack=white),
+        UNBOUNDED: Unbounded(attack=white),
         CURVE: Monotone(attack=white),
-        "random noise of the same size": RandomNoise(attack=white),
-        "black box against white box": BlackBox(
-            black=search(threat, queries=200, early_stop=early_stop), white=white
-        ),
-        "gradient against finite difference, exact": GradientCheck(),
-        "gradient share, exact": GradientShare(),
+        NOISE: RandomNoise(attack=white),
+        SEARCH: BlackBox(black=search(threat, queries=200, early_stop=early_stop), white=white),
+        SLOPES: GradientCheck(),
+        SHARE: GradientShare(),
         REPEATABILITY: Repeatability(),
-        "randomness against none": RandomnessGain(attack=white),
+        RANDOMNESS: RandomnessGain(attack=white),
     }
 
 
@@ -94,23 +100,23 @@ def left_out(threat: ThreatModel, *, outside: bool) -> list[Control]:
     """A line of the report for each control that does not run under this threat model."""
     if outside or not isinstance(threat, FewPixels):
         return []
-    return [Control(name=name, passed=None, explanation=why) for name, why in LEFT_OUT.items()]
+    return [Control(name=check.name, passed=None, explanation=why) for check, why in LEFT_OUT.items()]
 
 
-def suite_outside(search: Attack, *, targeted: bool) -> dict[str, Diagnostic]:
+def suite_outside(search: Attack, *, targeted: bool) -> dict[Check, Diagnostic]:
     """As `suite`, where the adversary's only attack is a search over answers.
 
     On few queries it reaches any wrong class of the whole box, but not surely a given one.
     """
-    found: dict[str, Diagnostic] = {
-        "null attack": NullAttack(attack=search),
-        "unbounded epsilon": Unbounded(attack=search),
+    found: dict[Check, Diagnostic] = {
+        NULL_ATTACK: NullAttack(attack=search),
+        UNBOUNDED: Unbounded(attack=search),
         CURVE: Monotone(attack=search),
-        "random noise of the same size": RandomNoise(attack=search),
-        "gradient against finite difference, exact": GradientCheck(),
-        "gradient share, exact": GradientShare(),
+        NOISE: RandomNoise(attack=search),
+        SLOPES: GradientCheck(),
+        SHARE: GradientShare(),
         REPEATABILITY: Repeatability(),
     }
     if targeted:
-        del found["unbounded epsilon"]
+        del found[UNBOUNDED]
     return found
