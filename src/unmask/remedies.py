@@ -47,6 +47,11 @@ class Candidate:
     at: dict[Group, str] = field(default_factory=dict)
     passes: int = 1
 
+    @property
+    def exact(self) -> bool:
+        """Whether it is the gradient that a standard attack follows."""
+        return self.gradient == Exact()
+
 
 def per_element(threat: ThreatModel, x: Tensor) -> float:
     """How far every element can move at once: epsilon in L-inf, `epsilon / sqrt(n)` in L2, `epsilon / n` in L1.

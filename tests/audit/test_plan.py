@@ -15,6 +15,7 @@ from unmask.bounds import BranchAndBound
 from unmask.claim.claim import claim_about
 from unmask.data import Data
 from unmask.errors import Unsupported, UnusableInput
+from unmask.gradients import Exact, LogitScale
 from unmask.objectives import Targeted, Undetected, cross_entropy, margin
 from unmask.threat import Linf
 
@@ -157,7 +158,7 @@ def test_attacks_fit_themselves():
 def test_what_the_naive_attack_has_done_is_not_done_again():
     stage = Stage(name="cross-entropy", attack=APGD(objective=cross_entropy), repeats_naive=True)
     assert step_of(stage, "exact", Setting()) is None
-    assert step_of(stage, "identity at f.py:3", Setting()) is not None
+    assert step_of(stage, "logit scale", Setting(gradient=LogitScale(Exact()))) is not None
 
 
 def test_thorough_begins_with_all_that_standard_does():

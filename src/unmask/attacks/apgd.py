@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from ..threat import L1, NormBall, ThreatModel, norm_ball
 from ..types import per_example
 from .apgd_l1 import ascend_l1
 from .base import Cost, GradientAttack, Images, Labels
-from .batch import Batch, Incumbent, overwrite
+from .batch import Batch, Incumbent, overwrite, restarts
 
 _MOMENTUM = 0.75  # the paper's alpha, section 3.1
 
@@ -59,12 +59,8 @@ class APGD(GradientAttack):
         threat, x = norm_ball(threat, "`APGD`"), x.detach()
         whole = Batch.whole(x, y, generator, self.objective.for_goal(threat.goal))
         best = Incumbent(x)
-        for _ in range(self.restarts):
-            left = best.unfooled()
-            if not len(left):
-                break
-            self.ascend(classifier, whole.take(left), threat, best)
-            whole = replace(whole, streams=whole.streams.fork("restart"))
+        for _, batch in restarts(self.restarts, whole, best):
+            self.ascend(classifier, batch, threat, best)
         return threat.settle(best.x_adv, x)
 
     def ascend(self, classifier: Classifier, batch: Batch, threat: NormBall, best: Incumbent) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -82,3 +83,16 @@ class Incumbent(WorstCase):
         self.x_adv[batch.index[won]] = x_adv[won]
         self.value[batch.index[won]] = torch.inf
         return (~won).nonzero()[:, 0]
+
+
+def restarts(times: int, whole: Batch, best: Incumbent) -> Iterator[tuple[int, Batch]]:
+    """For each restart its number, from 0, and the examples that are left, with random numbers of its own.
+
+    Ends early once every example is fooled.
+    """
+    for number in range(times):
+        left = best.unfooled()
+        if not len(left):
+            return
+        yield number, whole.take(left)
+        whole = replace(whole, streams=whole.streams.fork("restart"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -11,7 +11,7 @@ from ..judge import fooled
 from ..randomness import Streams
 from ..threat import NormBall, ThreatModel, norm_ball
 from .base import Cost, GradientAttack, Images, Labels
-from .batch import Batch, Incumbent, overwrite
+from .batch import Batch, Incumbent, overwrite, restarts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +58,8 @@ class PGD(GradientAttack):
         threat, x = norm_ball(threat, "`PGD`"), x.detach()
         whole = Batch.whole(x, y, generator, self.objective.for_goal(threat.goal))
         best = Incumbent(x)
-        for _ in range(self.restarts):
-            left = best.unfooled()
-            if not len(left):
-                break
-            self._ascend(classifier, whole.take(left), threat, best)
-            whole = replace(whole, streams=whole.streams.fork("restart"))
+        for _, batch in restarts(self.restarts, whole, best):
+            self._ascend(classifier, batch, threat, best)
         return threat.settle(best.x_adv, x)
 
     def _ascend(self, classifier: Classifier, batch: Batch, threat: NormBall, best: Incumbent) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from ..randomness import Streams
 from ..threat import FewPixels, ThreatModel
 from ..types import per_example
 from .base import Cost, GradientAttack, Images, Labels
-from .batch import Batch, Incumbent, overwrite
+from .batch import Batch, Incumbent, overwrite, restarts
 
 _MEMORY = 0.75  # of the scores, from step to step. Ours
 _HOLD = 1.0  # head start of a random support: it is left once slopes outweigh it, in a few steps. Ours
@@ -69,12 +69,8 @@ class SparsePGD(GradientAttack):
         x = x.detach()
         whole = Batch.whole(x, y, generator, self.objective.for_goal(threat.goal))
         best = Incumbent(x)
-        for number in range(self.restarts):
-            left = best.unfooled()
-            if not len(left):
-                break
-            self._ascend(classifier, whole.take(left), threat, best, projected=number % 2 == 1)
-            whole = replace(whole, streams=whole.streams.fork("restart"))
+        for number, batch in restarts(self.restarts, whole, best):
+            self._ascend(classifier, batch, threat, best, projected=number % 2 == 1)
         return threat.settle(best.x_adv, x)
 
     def _ascend(

@@ -129,7 +129,7 @@ class Campaign:
         first, *others = race.winners()
         early_stop, threat = not setting.random, self.subject.threat
         self.subject.progress.stage(f"attack: {first.name}")
-        for winner in others if first.name == "exact" else (first, *others):
+        for winner in others if first.exact else (first, *others):
             self._run(first_step(budget, threat, winner.name, winner.gradient, winner.objective, early_stop))
         if setting.random:
             passes = self.subject.classifier.passes

@@ -16,7 +16,7 @@ from ...attacks import (
     ascent,
     search,
 )
-from ...gradients import EOT, FiniteDifference, GradientEstimator
+from ...gradients import EOT, Exact, FiniteDifference, GradientEstimator
 from ...objectives import Confident, Objective, Undetected, margin
 from ...threat import FewPixels, Linf, ThreatModel
 from .plan import Budget, Stage
@@ -34,7 +34,7 @@ class Step:
 
 def step_of(stage: Stage, label: str, setting: Setting) -> Step | None:
     """A stage for the network at hand, along the gradient of that label; None where it has nothing to do."""
-    if stage.repeats_naive and label == "exact":
+    if stage.repeats_naive and setting.gradient == Exact():
         return None
     attack = stage.attack.fit(setting)
     if attack is None:
