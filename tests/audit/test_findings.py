@@ -1,12 +1,26 @@
 """When a suspect deserves a name: branch by branch, both sides of every condition."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from tests.tracing.named import BY_NAME
 
-from unmask.audit.findings import GradientState, confirmed
+from unmask.audit.findings import (
+    JOINT,
+    GradientState,
+    confirmed,
+    describe,
+    end_of_statement,
+    gradient_state,
+    harmless,
+    unlocated,
+)
+from unmask.audit.records import MaskingFinding
+from unmask.classifier import Classifier
+from unmask.randomness import Streams
 from unmask.tracing.intercept.sites import Site
-from unmask.tracing.suspect import Analysis, Suspect
+from unmask.tracing.suspect import Analysis, Asks, Suspect, Symptom
 from unmask.tracing.symptoms.random import STEADY
 from unmask.tracing.symptoms.thresholds import GAP, MISLED
 
@@ -138,3 +152,141 @@ def test_all_that_are_confirmed_keep_their_order():
     state = GradientState(0.0, 0.0, 0.0, torch.zeros(0))
     kept = confirmed(analysis, state, deterministic=True, gap=GAP, naive_gap=GAP, gained=0.0, steady=0.0)
     assert [s.symptom.name for s in kept] == ["vanished", "cut", "zero"]
+
+
+# --- what is said of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told(Symptom):
+    """A symptom that is worth a line where gradients are finite."""
+
+    def sentence(self, s):
+        return f"{s.operation} loses it"
+
+    def confirmed(self, s, m):
+        return True
+
+    def harmless(self, s, m):
+        return f"{s.operation} is odd" if m.non_finite < 0.5 and m.deterministic else ""
+
+
+TOLD = Told(name="told", mechanism="shattered", asks=Asks.NOTHING)
+OTHER = Told(name="other", mechanism="vanishing", asks=Asks.NOTHING)
+
+
+def suspect(operation="torch.f", line=3, symptom=TOLD, *, file="net.py", module="", inside=None, **more):
+    site = Site(file, line, module=module, inside=inside)
+    return Suspect(symptom, operation, site, (operation, file, line), **more)
+
+
+def analysed(*suspects):
+    return Analysis(suspects, None, {}, True, True, ())  # type: ignore[arg-type]
+
+
+FINE = GradientState(0.0, 0.0, 0.0, torch.zeros(0))
+
+
+def test_a_fact_is_told_once_for_each_place_that_has_no_name():
+    first, twice, second, named_ = (
+        suspect(),
+        suspect("torch.g"),
+        suspect("torch.h", 4),
+        suspect("torch.k", 5),
+    )
+    inside = suspect("torch.l", 0, file="", module="conv1")
+    facts = harmless(analysed(first, twice, second, named_, inside), [named_], FINE, deterministic=True)
+    assert [(f.statement, f.operation, f.file, f.line) for f in facts] == [
+        ("torch.f is odd", "torch.f", "net.py", 3),
+        ("torch.h is odd", "torch.h", "net.py", 4),
+        ("torch.l is odd", "torch.l", None, None),
+    ]
+    assert not harmless(analysed(first), [], FINE, deterministic=False)
+    assert not harmless(analysed(first), [], GradientState(0.0, 0.0, 0.5, torch.zeros(0)), deterministic=True)
+
+
+def test_a_misled_attack_without_a_guilty_line_is_a_finding_of_its_own():
+    assert unlocated(MISLED - 0.001, [], detector=False) == []
+    (found,) = unlocated(MISLED, [], detector=False)
+    assert (found.mechanism, found.file, found.line) == ("evaluation", None, None)
+    assert f"{100 * MISLED:.0f} points, although no operation" in found.symptom
+    assert found.repair == "other losses, targets and restarts"
+    (found,) = unlocated(0.5, [], detector=True)
+    assert (found.mechanism, found.repair) == ("detector", JOINT)
+    assert found.symptom.startswith(
+        "the standard attack overestimates robust accuracy by 50 points: the detector"
+    )
+    named_ = MaskingFinding(mechanism="shattered", symptom="", repair="")
+    assert unlocated(0.5, [named_], detector=False) == []
+
+
+def test_one_finding_for_each_place_and_mechanism():
+    first = suspect(statistics={"a": 1 / 3, "b": float("nan"), "c": -float("inf")}, kind="opaque")
+    same, other = suspect("torch.g"), suspect(symptom=OTHER)
+    within = suspect(inside=("lib.py", 7))
+    nowhere = suspect("torch.h", 0, file="", module="conv1")
+    found = describe(
+        [first, same, other, within, nowhere],
+        {same.group: "its own", within.group: "smooth"},
+        "the general one",
+    )
+    assert [f.mechanism for f in found] == ["shattered", "vanishing", "shattered", "shattered"]
+    assert found[0].symptom == "torch.f loses it (one opaque operation: repaired as a whole)"
+    assert found[0].statistics == {"a": 0.333333, "b": None, "c": None}
+    assert (found[0].operation, found[0].file, found[0].line) == ("torch.f", "net.py", 3)
+    assert found[1].symptom == "torch.f loses it"
+    assert [f.repair for f in found] == ["smooth", "smooth", "smooth", "the general one"]
+    assert [f.inside for f in found] == [None, None, "lib.py:7", None]
+    assert (found[3].file, found[3].line, found[3].module, found[3].code) == (None, None, "conv1", None)
+    assert found[0].module is None
+
+
+def test_a_statement_over_several_lines_ends_where_it_ends(tmp_path):
+    file = tmp_path / "net.py"
+    file.write_text("def f(x):\n    return x.round(\n    ).add(\n        1)\n\nif f:\n    y = 1\n")
+    ends = [end_of_statement(str(file), line) for line in range(1, 8)]
+    assert ends == [4, 4, 4, None, None, 7, None]
+    file_of_none = tmp_path / "broken.py"
+    file_of_none.write_text("def f(:\n    pass\n")
+    assert end_of_statement(str(file_of_none), 1) is None
+    assert end_of_statement(str(tmp_path / "none.py"), 1) is None
+    (found,) = describe([suspect(line=2, file=str(file))], {}, "")
+    assert found.end_line == 4
+
+
+def test_the_state_of_a_gradient_is_the_share_of_examples_that_have_none():
+    """Logits that reach the input for images that are bright alone; NaN slopes for those that are dark."""
+    x = torch.tensor([0.9, 0.9, 0.4, 0.1])[:, None, None, None].expand(4, 1, 2, 2).clone()
+
+    def network(x):
+        mean = x.flatten(1).mean(1)
+        bright = torch.where(mean > 0.5, mean, mean.detach())
+        # The root's slope is infinite at zero, and zero times that is NaN.
+        dark = torch.where(mean < 0.2, (mean - mean.detach()).sqrt() * 0, torch.zeros_like(mean))
+        return torch.stack([bright + dark, -bright], 1)
+
+    y = torch.zeros(4, dtype=torch.int64)
+    state = gradient_state(Classifier(network), x, y, generator=Streams.seeded(0, torch.arange(4), ""))
+    assert state.non_finite >= 0.25
+    assert state.elements.shape == (16,)
+
+    def cut(x):
+        return network(x).detach()
+
+    state = gradient_state(Classifier(cut), x, y, generator=Streams.seeded(0, torch.arange(4), ""))
+    assert (state.dead_cross_entropy, state.dead_margin, state.non_finite) == (1.0, 1.0, 0.0)
+
+    def half(x):
+        mean = x.flatten(1).mean(1)
+        mean = torch.where(mean > 0.5, mean, mean.detach())
+        return torch.stack([mean, -mean], 1)
+
+    state = gradient_state(Classifier(half), x, y, generator=Streams.seeded(0, torch.arange(4), ""))
+    assert (state.dead_cross_entropy, state.dead_margin, state.non_finite) == (0.5, 0.5, 0.0)
+
+    def sure(x):  # cross-entropy underflows, the margin does not
+        return torch.stack([1000 * x.flatten(1).mean(1), -1000 * x.flatten(1).mean(1)], 1)
+
+    state = gradient_state(Classifier(sure), x, y, generator=Streams.seeded(0, torch.arange(4), ""))
+    assert (state.dead_cross_entropy, state.dead_margin) == (1.0, 0.0)
+    assert float(state.elements.abs().sum()) == 0.0

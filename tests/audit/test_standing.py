@@ -6,6 +6,7 @@ import torch
 import unmask.audit.campaign.standing as module
 from unmask.attacks import Attack
 from unmask.audit.campaign.standing import Standing
+from unmask.audit.runtime.journal import Journal
 from unmask.audit.runtime.progress import Silent
 from unmask.classifier import Classifier
 from unmask.judge import Judgement
@@ -22,12 +23,22 @@ class Fixed(Attack):
         return x + self.delta
 
 
-def standing(*, deterministic=False, draws=10, examples=N, seed=0):
+class Told(Silent):
+    """Remembers how far a step has come."""
+
+    def __init__(self):
+        self.seen = []
+
+    def update(self, upper_bound, done, total):
+        self.seen.append((round(upper_bound, 6), done, total))
+
+
+def standing(*, deterministic=False, draws=10, examples=N, seed=0, network=None, journal=None, progress=None):
     x, y = torch.full((examples, 1, 2, 2), 0.5), torch.zeros(examples, dtype=torch.int64)
-    classifier = Classifier(lambda x: torch.zeros(len(x), 2), deterministic=deterministic)
+    classifier = Classifier(network or (lambda x: torch.zeros(len(x), 2)), deterministic=deterministic)
     return Standing(
         classifier, x, y, Linf(epsilon=0.25), seed=seed, index=torch.arange(examples) + 5, draws=draws,
-        batch_size=3, journal=None, progress=Silent(),
+        batch_size=3, journal=journal, progress=progress or Silent(),
     )  # fmt: skip
 
 
@@ -146,3 +157,99 @@ def test_batches_go_to_their_own_places_and_streams(verdicts):
     assert (state.rate == 1).nonzero()[:, 0].tolist() == [0, 1]
     whole = state.streams("only judged").seeds
     assert torch.equal(torch.cat([seeds for _, seeds in asked]), whole[chosen])
+
+
+class Climb(Attack):
+    """Asks the network once forward and once backward, and moves every example by a number of its own."""
+
+    def run(self, classifier, x, y, threat, *, generator):
+        leaf = x.clone().requires_grad_()
+        logits = classifier(leaf, generator=generator).logits
+        slope = classifier.gradient(logits[:, 1] - logits[:, 0], leaf)
+        return x + slope.sign() * 0.1 * generator.uniform(device=x.device)[:, None, None, None]
+
+
+def tilted(x):
+    """Wrong as soon as an image is brighter by 0.05 on average."""
+    return torch.stack([torch.zeros(len(x)), x.flatten(1).mean(1) - 0.55], 1)
+
+
+def test_an_attack_is_given_the_network_and_the_random_numbers_of_its_examples():
+    state = standing(deterministic=True, draws=1, examples=7, network=tilted)
+    state.step("clean", "", lambda part, _: state.x[part], torch.arange(7))
+    found = attack(state, 0.0, "nothing")
+    assert found.tolist() == [0.0] * 7
+    moved = 0.1 * state.streams("climb").uniform(device=state.x.device)
+    broken = moved > 0.05
+    assert 0 < broken.sum() < 7, "the seed splits them"
+    rates = state.attack("climb", "climb", Climb(), torch.arange(7))
+    assert torch.equal(rates == 1, broken)
+    torch.testing.assert_close(state.x_adv[broken], (state.x + moved[:, None, None, None])[broken])
+
+
+def test_what_a_step_cost_and_brought_is_written_down(tmp_path):
+    def run(resume):
+        told = Told()
+        journal = Journal(tmp_path / "out", {"seed": 0}, resume=resume)
+        state = standing(
+            deterministic=True, draws=1, examples=7, network=tilted, journal=journal, progress=told
+        )
+        state.step("clean", "", lambda part, _: state.x[part], torch.arange(7))
+        rates = state.attack("climb", "climb", Climb(), torch.arange(7))
+        journal.close()
+        return state, rates, told
+
+    state, rates, told = run(resume=False)
+    (spent,) = state.spent
+    broken = int((rates == 1).sum())
+    assert (spent.recipe, spent.newly_broken) == ("climb", broken)
+    assert spent.robust_accuracy == pytest.approx(1 - broken / 7)
+    assert vars(spent.meter) == {"forwards": 7, "backwards": 7, "judge_forwards": 7}
+    assert spent.seconds > 0
+    assert [done for _, done, _ in told.seen] == [3, 6, 7, 3, 6, 7]
+    assert {total for _, _, total in told.seen} == {7}
+    assert [passes for *passes, _ in state.track] == [[0, 0], [0, 0], [0, 0], [3, 3], [6, 6], [7, 7]]
+    assert state.track[-1][2] == pytest.approx(state.robust_accuracy)
+
+    # Whoever goes on with the journal asks the network nothing, and counts the same.
+    again, same, _ = run(resume=True)
+    assert torch.equal(rates, same)
+    assert torch.equal(state.x_adv, again.x_adv)
+    assert again.spent == state.spent
+    assert vars(again.classifier.meter) == {"forwards": 0, "backwards": 0, "judge_forwards": 0}
+    assert again.rounds.total() == state.rounds.total()
+    assert again.track[-1] == state.track[-1]
+
+
+def test_a_step_on_nothing_changes_nothing(verdicts):
+    said, _ = verdicts
+    state = standing(deterministic=True, draws=1, examples=3)
+    said += [torch.tensor([0.0, 1.0, 0.0])]
+    attack(state, 0.1, "first")
+    found = state.attack("none", "none", Fixed(0.2), torch.arange(0))
+    assert found.shape == (0,)
+    assert state.spent[-1].robust_accuracy == pytest.approx(2 / 3)
+
+
+def test_points_are_judged_again_without_being_chosen():
+    state = standing(deterministic=True, draws=1, examples=7, network=tilted)
+    state.step("clean", "", lambda part, _: state.x[part], torch.arange(7))
+    points = state.x + 0.1 * (torch.arange(7) % 2)[:, None, None, None]
+    before = state.rounds.total()
+    seen = state.judged(points, "final", 3)
+    assert seen.failure_rate.tolist() == [0.0, 1.0, 0.0, 1.0, 0.0, 1.0, 0.0]
+    assert seen.prediction.tolist() == [0, 1, 0, 1, 0, 1, 0]
+    assert state.robust_accuracy == 1.0
+    assert state.rounds.total().since(before).judge_forwards == 7  # once, for nothing is random
+    other = state.judged(points, "final", 1, goal=(1 - state.y, state.threat))
+    assert other.failure_rate.tolist() == [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
+
+
+def test_the_nearest_to_breaking_come_first_and_a_margin_that_is_no_number_last(verdicts):
+    state = standing(deterministic=True, draws=1, examples=5)
+    state.worst.value[:] = 0.0
+    state.worst.margin[:] = torch.tensor([-3.0, torch.nan, -1.0, -1.0, torch.inf])
+    assert state.unbroken(0.2).tolist() == [4]
+    assert state.unbroken(0.4).tolist() == [2, 4]  # of equals the first
+    assert state.unbroken(0.8).tolist() == [0, 2, 3, 4]
+    assert state.unbroken().tolist() == [0, 1, 2, 3, 4]

@@ -16,12 +16,11 @@ from ..errors import GradientFailed
 from ..gradients import Exact
 from ..objectives import cross_entropy, margin
 from ..randomness import Streams
+from ..tracing.detect.flow import DEAD
 from ..tracing.suspect import Analysis, Group, Measurements, Suspect
 from ..tracing.symptoms.thresholds import MISLED
 from .records import Fact, MaskingFinding, Scalar
 
-# A gradient below this is dead; see `tracing.flow.DEAD`.
-_DEAD = 1e-30
 # What the audit does about a detector.
 JOINT = "classifier and detector attacked together: weighted sum, selective and orthogonal gradients"
 
@@ -47,7 +46,7 @@ def gradient_state(classifier: Classifier, x: Tensor, y: Labels, *, generator: S
         except (RuntimeError, GradientFailed):  # autograd refuses: no gradient is as good as a dead one
             grad = torch.zeros_like(x).flatten(1)
         finite = torch.isfinite(grad).all(1)
-        dead.append(float(((grad.abs().amax(1) < _DEAD) & finite).float().mean()))
+        dead.append(float(((grad.abs().amax(1) < DEAD) & finite).float().mean()))
         spoiled = max(spoiled, float((~finite).float().mean()))
         if objective is cross_entropy:
             elements = grad.flatten().detach()

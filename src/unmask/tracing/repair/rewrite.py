@@ -57,11 +57,8 @@ class Rewritten:
             return self.network(x)
         x = x.clone()  # not a leaf, so that a network may write into it
         rewriter = _Rewriter(self.rewrite, self._names, x)
-        with (
-            rewriter,
-            watching_saves(left_out=True),
-            following() if self.rewrite.heal_cuts else nullcontext(),
-        ):
+        arrays = following() if self.rewrite.heal_cuts else nullcontext()
+        with rewriter, watching_saves(left_out=True), arrays:
             returned = self.network(x)
             if not isinstance(returned, Tensor | Outputs):  # read inside: arrays come back to torch here
                 returned = Outputs.of(returned) or returned
