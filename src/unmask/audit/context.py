@@ -123,11 +123,11 @@ class Subject:
 
     @property
     def everyone(self) -> Tensor:
-        """Places of all examples."""
+        """`[examples]`, places of all examples."""
         return torch.arange(len(self), device=self.device)
 
     def streams(self, tag: str, chosen: Tensor | slice = slice(None)) -> Streams:
-        """Random numbers of the chosen examples for one part of the audit."""
+        """Random numbers of the examples at `chosen` (places `[k]`, or a slice) for one part of the audit."""
         return Streams.seeded(self.seed, self.index[chosen], tag)
 
     def threat_record(self) -> ThreatRecord:

@@ -75,7 +75,7 @@ _DTYPES = {
 
 
 def hash_images(x: Tensor) -> str:
-    """SHA-256 of the images' float32 bytes."""
+    """SHA-256, in hexadecimal digits, of the float32 bytes of images of any shape."""
     return hashlib.sha256(x.detach().cpu().to(torch.float32).contiguous().numpy().tobytes()).hexdigest()
 
 

@@ -36,7 +36,10 @@ class GradientState:
 
 
 def gradient_state(classifier: Classifier, x: Tensor, y: Labels, *, generator: Streams) -> GradientState:
-    """Looks at the gradients that a standard attack would follow. **Cost**: two forwards and backwards."""
+    """Looks at the gradients that a standard attack would follow, at clean images `x`, `[batch, …]`.
+
+    **Cost**: two forwards and backwards.
+    """
     dead, spoiled, elements = [], 0.0, torch.zeros(0)
     for objective in (cross_entropy, margin):
         try:

@@ -144,7 +144,10 @@ def trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState, 
 
 
 def find_targets(subject: Subject) -> Tensor:
-    """The classes to reach, by the claim's rule."""
+    """The classes to reach `[examples]`, by the claim's rule.
+
+    **Raises** `UnusableInput` where there is no least likely class to speak of.
+    """
     rule = subject.claim.targets
     assert rule is not None
     if rule == "least-likely" and subject.random:

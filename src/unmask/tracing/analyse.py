@@ -64,13 +64,14 @@ def analyse(
 ) -> Analysis:
     """Traces a small batch `[batch, channels, height, width]` and names the suspects.
 
-    A trace that cannot be taken is said in the analysis's `warning`, and never ends an audit. Of a large network the
-    first images are traced alone, two at least.
+    `y`: `[batch]`. A trace that cannot be taken is said in the analysis's `warning`, and never ends an audit. Of a
+    large network the first images are traced alone, two at least.
 
     **Cost**: fourteen plain and nine recorded forwards per example (up to eleven more for a random network), up to
     three more for what has to be looked at again, one for each place that loses the gradient, and local backward passes
     through single operations (not metered: none is a pass through the network). In memory about twice what one forward
     and backward of the batch take, whatever the depth.
+    **Raises** `torch.OutOfMemoryError` where a single image is too much.
     """
     streams, ball = Streams.of(generator, len(x)), threat.around(x.shape[1:])
     reason = ""

@@ -56,7 +56,7 @@ class Campaign:
         self._searched = False
 
     def naive(self, clean_rates: Tensor) -> float:
-        """What a standard attack with cross-entropy and the exact gradient reports."""
+        """What a standard attack with cross-entropy and the exact gradient reports; `clean_rates`: `[examples]`."""
         steps = self.subject.budget.naive_steps
         attack = ascent(self.subject.threat, steps=steps, objective=cross_entropy)
         recipe = f"naive: {attack.describe()}, cross-entropy, exact gradient"

@@ -46,7 +46,10 @@ class ScoreAlone(nn.Module):
 
 
 def with_detector(subject: Subject, analysis: Analysis, seen: Tensor) -> Analysis:
-    """An analysis of the logits, and the suspects on the way to the detector's score."""
+    """An analysis of the logits, and the suspects on the way to the detector's score.
+
+    `seen`: `[batch, channels, height, width]`, the images of the analysis.
+    """
     score = subject.classifier.replace(network=ScoreAlone(subject.classifier.network))
     more = analyse(
         score,

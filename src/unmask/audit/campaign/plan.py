@@ -228,7 +228,7 @@ BUDGETS: dict[str, Budget] = {"quick": QUICK, "standard": STANDARD, "thorough": 
 
 
 def budget_named(name: str) -> Budget:
-    """The budget of that name."""
+    """The budget of that name. **Raises** `UnusableInput` with the names that there are."""
     if name not in BUDGETS:
         raise UnusableInput(f"the budget is {name!r}; choose one of {', '.join(BUDGETS)}")
     return BUDGETS[name]

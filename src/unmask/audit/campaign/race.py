@@ -25,9 +25,9 @@ LUCK = 0.1
 
 
 def credited(gains: Tensor) -> float:
-    """Mean of the gains in failure rate, one for each example; 0 where luck explains that more are gains than losses.
+    """Mean of the gains in failure rate; 0 where luck explains that more are gains than losses.
 
-    A sign test over the examples on which anything changed, at `LUCK`.
+    `gains`: `[examples]`, each in [-1, 1]. A sign test over the examples on which anything changed, at `LUCK`.
     """
     won, lost = int((gains > 0).sum()), int((gains < 0).sum())
     if not won or binomtest(won, won + lost, alternative="greater").pvalue > LUCK:

@@ -93,7 +93,7 @@ def consistency(
     campaign had missed, those that they did not look at must have followed: else only they are known.
 
     **Arguments**
-    - `naive`: failure rates of all examples under the standard attack; None where its adversary is another.
+    - `naive`: `[examples]`, failure rates under the standard attack; None where its adversary is another.
     - `clean`, `final`: judgements of the images as they came and of the worst points, on `draws` fresh draws.
     """
     known = (

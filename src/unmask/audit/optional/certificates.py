@@ -15,9 +15,9 @@ from ..context import Subject
 def certified_share(subject: Subject, left: Tensor) -> tuple[float | None, str | None]:
     """Share of all examples that a bound proves robust, and which bound of how many; None where none was tried.
 
-    `left` are the places of those that no attack broke: nothing can be proved of the others, and nothing is tried. A
-    defence's own certificate bounds each example's rate of right predictions, broken or not, and the share is their
-    mean.
+    `left`, `[k]`, are the places of those that no attack broke: nothing can be proved of the others, and nothing is
+    tried. A defence's own certificate bounds each example's rate of right predictions, broken or not, and the share is
+    their mean.
     """
     own = subject.classifier.certificate
     if own is not None:

@@ -27,6 +27,11 @@ def estimated(
 
     None unless the budget is thorough, and for networks without a fixed decision boundary. A score of epsilon says
     that CLEVER calls the whole ball safe.
+
+    **Arguments**
+    - `x_adv`: `[examples, …]`, the worst points; `final`: what the judge saw of them.
+
+    **Source**: Weng et al. 2018, arXiv:1801.10578.
     """
     if subject.claim.budget != BUDGET or subject.random or subject.classifier.passes > 1:
         return None

@@ -29,6 +29,7 @@ def drawing_line(classifier: Classifier, x: Tensor, seeds: tuple[int, int]) -> S
     """The first of the user's lines after which two passes differ; None where none of the first 50,000 is one.
 
     **Arguments**
+    - `x`: `[batch, channels, height, width]`.
     - `seeds`: of the two passes. If they are equal, variables that hold tensors are compared, too; else these differ
       wherever torch draws.
 

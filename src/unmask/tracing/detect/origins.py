@@ -22,6 +22,8 @@ def random_origins(
 ) -> list[Origin]:
     """Compares two runs on the same input, under two seeds or, where these do not rule all randomness, under one.
 
+    `x`: `[batch, …]`, that input.
+
     **Cost**: one forward per origin that can be held still, and one recorded for all of these; two for a draw in Python
     that nobody saw.
     """

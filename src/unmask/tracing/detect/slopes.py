@@ -19,7 +19,7 @@ JUMPING = 0.1
 def local_vjp(output: Value, inputs: list[Value], cotangent: Tensor) -> list[Tensor] | None:
     """Gradient of one operation alone: `cotangent` pulled back to the inputs that carry a gradient.
 
-    None where autograd refuses.
+    `cotangent` has the shape of the output, each gradient that of its input. None where autograd refuses.
     """
     edges = [v.edge for v in inputs if v.edge is not None]
     if output.edge is None or not edges or output.edge in edges:

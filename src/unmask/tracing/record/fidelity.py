@@ -42,7 +42,7 @@ class Pass:
 
 
 def plain_pass(classifier: Classifier, x: Tensor, *, seed: int) -> Pass:
-    """The network as an attack runs it, unrecorded; as deployed, where it does not run with gradients.
+    """The network as an attack runs it on `[batch, …]`, unrecorded; as deployed, where it does not run with gradients.
 
     **Cost**: one forward, metered.
     **Raises** `ModelFailed` where the network itself does.
@@ -63,7 +63,7 @@ def plain_pass(classifier: Classifier, x: Tensor, *, seed: int) -> Pass:
 
 
 def checked(recording: Recording, x: Tensor, plain: Pass, *, keep: Keep | None = None) -> tuple[Trace, str]:
-    """A recorded run, and what it does otherwise than `plain`, in words; "" where it does the same.
+    """A recorded run on `[batch, …]`, and what it does otherwise than `plain`, in words; "" where it does the same.
 
     **Cost**: one forward; up to six plain ones where they differ: what differs from itself cannot be recorded better.
     """

@@ -112,7 +112,7 @@ def exchange(result: Any, replaced: dict[int, Tensor]) -> Any:
 
 
 def logits_with(classifier: Classifier, x: Tensor, records: list[Record], *, seed: int) -> Tensor:
-    """Logits at `x` while the given operations keep the values they had in their own run.
+    """Logits `[batch, classes]` at `x`, while the given operations keep the values they had in their own run.
 
     **Cost**: one forward, metered.
     """

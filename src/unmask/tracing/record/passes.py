@@ -20,7 +20,7 @@ from .values import Trace
 
 
 def run_network(classifier: Classifier, x: Tensor) -> Tensor:
-    """One bare pass, read as logits; the frame at which every recorded stack ends."""
+    """One bare pass, read as logits `[batch, classes]`; the frame at which every recorded stack ends."""
     with differentiable_checkpoints():
         outputs = Outputs.of(classifier.network(x))
     assert outputs is not None, "it ran before, and was read"
@@ -36,7 +36,7 @@ def record(
     written: Collection[int] = (),
     keep: Keep = everything,
 ) -> Trace:
-    """Runs the network once on `x`, with gradient, under a seed.
+    """Runs the network once on `x`, `[batch, …]`, with gradient, under a seed.
 
     **Arguments**
     - `uncut`, `keep`: as of `Recorder`.

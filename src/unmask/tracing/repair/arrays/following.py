@@ -64,7 +64,7 @@ def following() -> Iterator[None]:
 
 
 def arrived(made: Tensor, source: Any) -> Tensor:
-    """What torch made of an array, joined to the array's trail; as it was, without one."""
+    """What torch made of an array of the same shape, joined to the array's trail; as it was, without one."""
     if isinstance(source, tuple | list) and any(trail_of(item) is not None for item in source):
         source = moved(np.stack, (list(source),), {})
     trail = fitting(trail_of(source), made.shape)

@@ -48,7 +48,10 @@ def source_of(analysis: Analysis, value: Value) -> tuple[Group, int] | None:
 def best_end(
     data: Tensor, ends: list[Record], analysis: Analysis | None = None
 ) -> tuple[Record, float, float, tuple] | None:
-    """The result that is most like `data`; with an analysis, each result is averaged over its draws."""
+    """The result that is most like `data`, its correlation, the slope, and the way to shape; None where none is alike.
+
+    With an analysis, each result is averaged over its draws.
+    """
     best = None
     runs = [{r.key: r for r in trace.records} for trace in analysis.draws] if analysis else []
     for end in ends:

@@ -18,9 +18,10 @@ STEPS, WIDTH = 600, 64
 def regress(
     network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, steps: int, rate: float
 ) -> float:
-    """Fits a network to pairs (input, target) by Adam on the mean squared error, the rate falling by a cosine.
+    """Fits a network to pairs (input, target), each `[rows, …]`, by Adam on the mean squared error.
 
-    Leaves the network in eval mode with frozen parameters; returns the error of the last batch.
+    The rate falls by a cosine. Leaves the network in eval mode with frozen parameters; returns the error of the last
+    batch.
     """
     network.train().requires_grad_(True)
     optimiser = torch.optim.Adam(network.parameters(), lr=rate)
@@ -69,7 +70,10 @@ class BentMap(nn.Module):
 
 
 def linear_regression(x: Rows, y: Rows) -> tuple[Tensor, Tensor]:
-    """Ridge regression in closed form; the ridge is a thousandth of a percent of the mean variance."""
+    """Weight `[inputs, outputs]` and bias `[outputs]` of a ridge regression in closed form.
+
+    The ridge is a thousandth of a percent of the mean variance.
+    """
     mean_x, mean_y = x.double().mean(0), y.double().mean(0)
     a, b = x.double() - mean_x, y.double() - mean_y
     ridge = 1e-5 * a.square().sum() / min(a.shape)
