@@ -23,9 +23,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PINNED_BY = {
     "attacks/base.py": ["tests/attacks/test_apgd.py"],
     "attacks/batch.py": ["tests/attacks/test_apgd.py", "tests/attacks/test_fab.py"],
-    "attacks/apgd.py": ["tests/attacks/test_apgd.py"],
+    "attacks/apgd.py": ["tests/attacks/test_apgd.py", "tests/attacks/test_apgd_l1.py"],
     "attacks/hyperplane.py": ["tests/attacks/test_fab.py", "tests/attacks/test_minimal_norm.py"],
     "attacks/square_moves.py": ["tests/attacks/test_square.py"],
+    "audit/campaign/rounds.py": ["tests/audit/test_standing.py"],
+    "audit/campaign/standing.py": ["tests/audit/test_standing.py"],
+    "audit/evidence_checks.py": ["tests/audit/test_verify.py", "tests/audit/test_verify_says.py"],
     "statistics.py": ["tests/test_statistics.py", "tests/audit/test_random_interval.py"],
     "tracing/detect/flow.py": ["tests/tracing/detect"],
     "tracing/detect/losses.py": ["tests/tracing/detect", "tests/tracing/test_analyse.py"],

@@ -6,6 +6,8 @@ from tests.attacks.curved import Curved, curved, follows, project, value_and_slo
 
 from unmask.attacks import APGD
 from unmask.attacks.apgd import _checkpoints
+from unmask.classifier import Classifier
+from unmask.errors import Unsupported
 from unmask.objectives import margin
 from unmask.threat import threat_model
 
@@ -165,3 +167,25 @@ def test_who_is_fooled_leaves_and_the_others_walk_on():
         assert len(net.asked) == STEPS + 1 or not left
         for n in left:
             torch.testing.assert_close(found[n], paths[n].best, rtol=0, atol=1e-6)
+
+
+def test_a_targeted_goal_climbs_towards_the_target():
+    """Towards the class to reach, not away from the label: with two steps on a linear network the signs say which."""
+    w = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]])
+    classifier = Classifier(lambda x: x.flatten(1) @ w.T, deterministic=True)
+    x, target = torch.full((2, 1, 2, 2), 0.5), torch.tensor([1, 2])
+    attack = APGD(steps=10, objective=margin, early_stop=False)
+    threat = threat_model("linf", 0.1, goal="targeted")
+    x_adv = attack.run(classifier, x, target, threat, generator=torch.Generator().manual_seed(0))
+    assert classifier(x_adv, generator=torch.Generator()).logits.argmax(1).tolist() == target.tolist()
+    moved = (x_adv - x).flatten(1)[torch.arange(2), target]
+    torch.testing.assert_close(moved, torch.full((2,), 0.1))
+
+
+def test_it_says_who_cannot_count_pixels():
+    classifier = Classifier(lambda x: x.flatten(1)[:, :2])
+    with pytest.raises(Unsupported, match="`APGD`"):
+        APGD(steps=1).run(
+            classifier, torch.zeros(1, 1, 2, 2), torch.zeros(1, dtype=torch.int64), threat_model("l0", 1),
+            generator=torch.Generator(),
+        )  # fmt: skip

@@ -7,6 +7,7 @@ from unmask.errors import UnusableInput
 from unmask.gradients import BPDA, EOT, Exact, Smoothing
 from unmask.objectives import margin
 from unmask.randomness import Streams
+from unmask.types import Outputs
 
 
 def estimate(estimator, network, x, y, seed=0, **options):
@@ -145,3 +146,37 @@ def test_bad_fields_are_named():
         EOT(max_draws=0)
     with pytest.raises(UnusableInput, match="snr=-1"):
         EOT(snr=-1)
+
+
+def test_one_draw_is_its_own_mean():
+    """Where probabilities are averaged, too: the log of a soft-max would be other logits."""
+    x, y = batch(5)
+    est, _ = estimate(EOT(), Linear(), x, y, deterministic=True, passes=4, average="probabilities")
+    assert torch.equal(est.outputs.logits, Linear()(x))
+    est, forwards = estimate(EOT(draws=1), Linear(), x, y, passes=4, average="probabilities")
+    assert forwards == 1
+    assert torch.equal(est.outputs.logits, Linear()(x))
+    est, _ = estimate(EOT(draws=2), Linear(), x, y, passes=4, average="probabilities")
+    torch.testing.assert_close(est.outputs.logits, Linear()(x).softmax(1).log())
+
+
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+def test_outputs_and_scores_are_means_over_the_draws(average):
+    x, y = batch(6)
+    network, drawn = Linear(), []
+
+    def scored(x):
+        drawn.append(Outputs(network(x) + torch.randn(len(x), 4), torch.randn(len(x))))
+        return drawn[-1]
+
+    est, _ = estimate(EOT(draws=5), scored, x, y, passes=2, average=average)
+    assert len(drawn) == 5
+    torch.testing.assert_close(
+        est.outputs.detector_score, torch.stack([o.detector_score for o in drawn]).mean(0)
+    )
+    logits = torch.stack([o.logits for o in drawn])
+    expected = logits.mean(0) if average == "logits" else logits.softmax(2).mean(0).log()
+    torch.testing.assert_close(est.outputs.logits, expected)
+    torch.testing.assert_close(
+        est.value, torch.stack([margin(o, y) for o in drawn]).mean(0), rtol=1e-5, atol=1e-5
+    )
