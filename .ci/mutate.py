@@ -28,7 +28,7 @@ PINNED_BY = {
     "attacks/square_moves.py": ["tests/attacks/test_square.py"],
     "audit/campaign/rounds.py": ["tests/audit/test_standing.py"],
     "audit/campaign/standing.py": ["tests/audit/test_standing.py"],
-    "audit/evidence_checks.py": ["tests/audit/test_verify.py", "tests/audit/test_verify_says.py"],
+    "audit/verifying/evidence_checks.py": ["tests/audit/test_verify.py", "tests/audit/test_verify_says.py"],
     "statistics.py": ["tests/test_statistics.py", "tests/audit/test_random_interval.py"],
     "tracing/detect/flow.py": ["tests/tracing/detect"],
     "tracing/detect/losses.py": ["tests/tracing/detect", "tests/tracing/test_analyse.py"],

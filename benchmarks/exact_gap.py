@@ -19,7 +19,7 @@ from other_networks import load_network
 from torch import Tensor, nn
 
 from unmask.attacks import FAB
-from unmask.bounds import prove, walk_regions
+from unmask.bounds import decide, walk_regions
 from unmask.classifier import Classifier
 from unmask.data import load
 from unmask.randomness import Streams
@@ -56,7 +56,7 @@ def proved_below(
             rung += 1
             continue
         left = end - time.perf_counter()
-        proof = prove(network, x, y, Linf(epsilon=1.0), radius=radius, time_limit=max(left, 0.0))[0]
+        proof = decide(network, x, y, Linf(epsilon=1.0), radius=radius, time_limit=max(left, 0.0))[0]
         branches += proof.branches
         if proof.answer == "safe":
             lower, rung = radius.item(), rung + 1

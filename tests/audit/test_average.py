@@ -9,10 +9,10 @@ from tests.audit.small_audit import small_audit, write_target
 from tests.classifier.test_averaging import probabilities, sure_or_doubtful
 
 from unmask.audit.context import subject_of
-from unmask.audit.deployed import deployed
 from unmask.audit.evidence import read_evidence, write_evidence
 from unmask.audit.prepare import look_over, looked_over
 from unmask.audit.verify import verify
+from unmask.audit.verifying.deployed import deployed
 from unmask.claim.claim import claim_about
 from unmask.classifier import Classifier
 from unmask.data import Data

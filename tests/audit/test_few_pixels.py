@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unmask.audit.controls.suites import LEFT_OUT
-from unmask.audit.evidence_checks import lengths
+from unmask.audit.verifying.evidence_checks import lengths
 from unmask.cli.main import main
 from unmask.threat import BALLS, NORMS, threat_model
 

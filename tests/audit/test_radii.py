@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
+from unmask.audit.verifying.evidence_checks import lengths
 
 import unmask
-from unmask.audit.evidence_checks import lengths
 from unmask.audit.runtime.journal import Entry
 from unmask.audit.runtime.readings import entry_of, reading_of
 from unmask.audit.verify import verify

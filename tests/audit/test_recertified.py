@@ -9,9 +9,9 @@ import torch
 from tests.audit.small_audit import small_audit, write_audit, write_target
 from tests.fixtures.digits_networks import trained
 
-from unmask.audit import recertified as room
-from unmask.audit.recertified import NAME, recertified
 from unmask.audit.verify import verify
+from unmask.audit.verifying import recertified as room
+from unmask.audit.verifying.recertified import NAME, recertified
 from unmask.bounds import certify
 from unmask.classifier import Classifier
 from unmask.cli.main import main

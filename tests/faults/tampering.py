@@ -238,7 +238,7 @@ def certified_by_hand(folder: Path) -> None:
 def one_more_survivor(folder: Path) -> None:
     """Leaves out the evidence of an image that an attack broke, and writes every number that follows from it."""
     from unmask.audit.evidence import hash_images
-    from unmask.audit.well_formed import read_report
+    from unmask.audit.verifying.well_formed import read_report
     from unmask.statistics import clopper_pearson
 
     data = load("digits", examples=EXAMPLES)
@@ -267,7 +267,7 @@ def one_more_survivor(folder: Path) -> None:
 
 def without_claim(folder: Path) -> None:
     """Takes back the claim."""
-    from unmask.audit.well_formed import read_report
+    from unmask.audit.verifying.well_formed import read_report
 
     report = read_report(folder).model_copy(update={"claim": None, "verdict": "not_refuted"})
     write_json(folder, report)

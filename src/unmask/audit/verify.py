@@ -18,9 +18,10 @@ from ..data import Data
 from ..errors import UnusableInput
 from ..state.process import kept
 from ..target.load import build, checkpoint_hash
-from .deployed import Predict, deployed, module_of
 from .evidence import Evidence, hash_images, read_evidence
-from .evidence_checks import (
+from .records import Report
+from .verifying.deployed import Predict, deployed, module_of
+from .verifying.evidence_checks import (
     DRAWS,
     ROUNDING,
     Check,
@@ -39,9 +40,8 @@ from .evidence_checks import (
     same_run,
     targets_by_rule,
 )
-from .recertified import Recertified, recertified
-from .records import Report
-from .well_formed import read_report
+from .verifying.recertified import Recertified, recertified
+from .verifying.well_formed import read_report
 
 # Of a report, what no file can show to be so: only auditing again can.
 UNCHECKED = (

@@ -5,7 +5,7 @@ from .certified import certified_radius, certify
 from .clever.estimate import Clever
 from .clever.marks import Marked, mark
 from .clever.score import CleverScore
-from .complete.branch_and_bound import Proof, prove
+from .complete.branch_and_bound import Proof, decide
 from .complete.branch_attack import BranchAndBound
 from .complete.exact import ExactRadius, exact_radius
 from .complete.linear_regions import walk_regions
@@ -28,8 +28,8 @@ __all__ = [
     "certified_radius",
     "certify",
     "certify_box",
+    "decide",
     "exact_radius",
     "mark",
-    "prove",
     "walk_regions",
 ]

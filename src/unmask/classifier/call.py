@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ..errors import ModelFailed, UnmaskError
 from ..foreign import failure, wants_to_stop
+from ..state.checkpointing import differentiable_checkpoints
 from ..state.process import back_afterwards
 from ..state.settings import modes
 from ..types import Outputs
-from .checkpointing import differentiable_checkpoints
 
 Network = Callable[[Tensor], "Tensor | Outputs"]
 

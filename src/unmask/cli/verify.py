@@ -42,7 +42,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0 everything holds, 1 something does not."""
     from ..audit.verify import Check, verify
-    from ..audit.well_formed import read_report
+    from ..audit.verifying.well_formed import read_report
     from ..report.against import other_than_claimed
     from ..report.regenerated import page_differs
     from ..target.source_files import what_runs

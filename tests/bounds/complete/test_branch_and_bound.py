@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.bounds.networks import planar_networks, random_network
 
-from unmask.bounds import exact_radius, prove
+from unmask.bounds import decide, exact_radius
 from unmask.errors import Unsupported
 from unmask.threat import L2, Linf
 
@@ -14,7 +14,7 @@ def images(count, seed=0):
 
 
 def answers(network, x, y, radius):
-    found = prove(network, x, y, Linf(epsilon=1.0), radius=radius)
+    found = decide(network, x, y, Linf(epsilon=1.0), radius=radius)
     for i, verdict in enumerate(found):
         assert (verdict.x_adv is not None) == (verdict.answer == "unsafe")
         if verdict.x_adv is not None:
@@ -84,9 +84,9 @@ def test_what_it_refuses_and_when_it_gives_up():
     x = images(1)
     y = network(x).argmax(1)
     with pytest.raises(Unsupported, match="linf, untargeted"):
-        prove(network, x, y, L2(epsilon=1.0))
+        decide(network, x, y, L2(epsilon=1.0))
     with pytest.raises(Unsupported, match="ReLU only"):
-        prove(random_network("mlp_tanh", 4), x, y, Linf(epsilon=0.1))
+        decide(random_network("mlp_tanh", 4), x, y, Linf(epsilon=0.1))
     hard = random_network("cnn_relu_avg", 0, gain=1.0)
-    found = prove(hard, x, hard(x).argmax(1), Linf(epsilon=0.45), time_limit=0.0)[0]
+    found = decide(hard, x, hard(x).argmax(1), Linf(epsilon=0.45), time_limit=0.0)[0]
     assert (found.answer, found.x_adv) == ("open", None)

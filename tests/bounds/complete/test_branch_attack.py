@@ -6,7 +6,7 @@ from tests.bounds.networks import needle, planar_networks, random_network
 from torch import nn
 
 from unmask.attacks import APGD, Setting
-from unmask.bounds import BranchAndBound, exact_radius, prove
+from unmask.bounds import BranchAndBound, decide, exact_radius
 from unmask.bounds.complete import branch_and_bound
 from unmask.classifier import Classifier
 from unmask.errors import Unsupported
@@ -77,7 +77,7 @@ def test_it_stops_at_its_number_of_branches_and_where_everything_is_proved(monke
     network = random_network("cnn_relu_avg", 0, gain=1.0)
     x = torch.rand(1, 2, 6, 6, generator=torch.Generator().manual_seed(0))
     y = network(x).argmax(1)
-    assert prove(network, x, y, Linf(epsilon=1e-4))[0].answer == "safe"
+    assert decide(network, x, y, Linf(epsilon=1e-4))[0].answer == "safe"
     asked.clear()
     broken(network, x, y, Linf(epsilon=1e-4))
     assert asked == [2]  # one root for each other class, and both are closed

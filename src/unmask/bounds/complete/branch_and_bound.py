@@ -56,7 +56,7 @@ class Proof:
     seconds: float
 
 
-def prove(
+def decide(
     network: nn.Module,
     x: Images,
     y: Int[Tensor, " batch"],

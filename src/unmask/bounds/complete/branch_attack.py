@@ -45,7 +45,7 @@ class BranchAndBound(Attack):
     **Raises** `Unsupported` for networks of other operations than affine ones and ReLU, for larger ones, for random
     ones and those that are judged as more than one plain call, and for other threats than an untargeted ball.
     **Source**: Zhang et al. 2022 (ICML, PMLR 162), a branch and bound framework for stronger adversarial attacks; the
-    bounds are `prove`'s.
+    bounds are `decide`'s.
     **Differs**: depth first, without their pool of points and their large neighbourhoods.
     """
 

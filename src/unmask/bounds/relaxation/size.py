@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ...classifier.checkpointing import differentiable_checkpoints
+from ...state.checkpointing import differentiable_checkpoints
 
 
 class _Bends(TorchFunctionMode):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...classifier import Classifier, lent, seeded
-from ...classifier.checkpointing import differentiable_checkpoints
+from ...state.checkpointing import differentiable_checkpoints
 from ...types import Outputs
 from ..intercept.draws import generator_states, watching_draws
 from ..intercept.graph_hooks import watching_saves

@@ -10,13 +10,13 @@ import torch
 from scipy.stats import hypergeom
 from torch import Tensor
 
-from ..claim.target_classes import choose
-from ..data import Data
-from ..statistics import clopper_pearson, mean_interval
+from ...claim.target_classes import choose
+from ...data import Data
+from ...statistics import clopper_pearson, mean_interval
+from ..evidence import Evidence, final_draws
+from ..records import Report
+from ..verdict import verdict_of
 from .deployed import Predict
-from .evidence import Evidence, final_draws
-from .records import Report
-from .verdict import verdict_of
 
 ROUNDING = 1e-9  # relative slack of a float64 sum over a million pixels
 DRAWS = 20  # fresh draws per example of a random network

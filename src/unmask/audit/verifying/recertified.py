@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..bounds.proving import Proved, prove
-from ..bounds.regional import Goal, Method, certify_region
-from ..bounds.relaxation.crown import Region
-from ..bounds.relaxation.size import measured
-from ..data import Data
-from ..errors import UnmaskError
-from ..foreign import failure, wants_to_stop
-from .evidence import Evidence
+from ...bounds.proving import Proved, prove
+from ...bounds.regional import Goal, Method, certify_region
+from ...bounds.relaxation.crown import Region
+from ...bounds.relaxation.size import measured
+from ...data import Data
+from ...errors import UnmaskError
+from ...foreign import failure, wants_to_stop
+from ..evidence import Evidence
+from ..records import Report, ThreatRecord
 from .evidence_checks import Check
-from .records import Report, ThreatRecord
 
 # Hidden elements times examples that are relaxed linearly: five times what a standard audit buys. Ours.
 BUDGET = 2_000_000

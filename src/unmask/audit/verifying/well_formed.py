@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..errors import UnusableInput
-from .records import Report
+from ...errors import UnusableInput
+from ..records import Report
 
 # A report of 500 pictures in colour takes a tenth of that; whoever writes more wants the reader's memory. Ours.
 LARGEST = 256 * 2**20

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ModelFailed, UnmaskError
-from ..foreign import failure, wants_to_stop
-from ..state import State
-from ..types import Outputs
+from ...errors import ModelFailed, UnmaskError
+from ...foreign import failure, wants_to_stop
+from ...state import State
+from ...types import Outputs
 
 Predict = Callable[[Tensor], tuple[Tensor, Tensor]]  # logits, and whether it answers at all
 
