@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from unmask.audit.verifying.evidence_checks import lengths
 
 import unmask
 from unmask.audit.runtime.journal import Entry
 from unmask.audit.runtime.readings import entry_of, reading_of
 from unmask.audit.verify import verify
+from unmask.audit.verifying.evidence_checks import lengths
 from unmask.claim.claim import Claim, parse_claim, read_claim
 from unmask.diagnostics import Reading, Tried
 from unmask.errors import UnusableInput
