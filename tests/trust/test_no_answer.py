@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from unmask.audit.consistency import answers_everywhere
+from unmask.audit.controls.consistency import answers_everywhere
 from unmask.classifier import Classifier
 from unmask.cli.main import main
 from unmask.judge import judge
