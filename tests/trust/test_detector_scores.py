@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unmask.audit.deployed import deployed
+from unmask.audit.verifying.deployed import deployed
 from unmask.classifier import Classifier
 from unmask.errors import ModelFailed
 from unmask.judge import judge
