@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from unmask.attacks import FAB, FGSM
+from unmask.audit.campaign.plan import QUICK, STANDARD, THOROUGH, Budget, Stage
 from unmask.audit.context import subject_of
-from unmask.audit.plan import QUICK, STANDARD, THOROUGH, Budget, Stage
 from unmask.audit.prepare import look_over, looked_over
 from unmask.audit.runtime.forecast import CONTROLS, RACERS, TRACE, Forecast, Pace, forecast, pace, say
 from unmask.claim.claim import Claim

@@ -12,8 +12,8 @@ from ...diagnostics import Preflight
 from ...errors import GradientFailed
 from ...gradients import Exact
 from ...objectives import cross_entropy
+from ..campaign.plan import BUDGETS, Budget
 from ..context import Subject
-from ..plan import BUDGETS, Budget
 
 # Images on which passes are timed: one batch, as large as a trace's. Ours.
 TIMED = 8
