@@ -98,7 +98,8 @@ def test_a_masked_network_falls_as_far_as_the_closed_form_says_and_its_line_is_n
     found = report_of(here)
     exact = float((best_margins(norm)[0] > 0).double().mean())
     assert found["robust_accuracy"] == pytest.approx(exact, abs=1 / 12 + 1e-6)
-    assert found["threat"] == {"norm": norm, "epsilon": BUDGET[norm], "goal": "untargeted"}
+    ball = {"norm": norm, "epsilon": BUDGET[norm], "goal": "untargeted", "radii": None}
+    assert found["threat"] == ball
     assert found["naive_robust_accuracy"] > found["robust_accuracy"]
     assert [(m["operation"], m["line"]) for m in found["masking"]] == [("torch.round", 19)]
     left_out = {check.name: why for check, why in LEFT_OUT.items()}

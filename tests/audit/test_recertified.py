@@ -27,7 +27,7 @@ RIGHT = MLP(DATA.x).argmax(1) == DATA.y
 def stated(certified, *, norm="linf", epsilon=0.02, goal="untargeted", **more):
     """A report, as far as it is read here."""
     fields = {"stochastic": False, "passes": 1, "environment": SimpleNamespace(state=[])} | more
-    threat = SimpleNamespace(norm=norm, epsilon=epsilon, goal=goal)
+    threat = SimpleNamespace(norm=norm, epsilon=epsilon, goal=goal, radii=None)
     return SimpleNamespace(certified_accuracy=certified, threat=threat, examples=len(DATA), **fields)
 
 
