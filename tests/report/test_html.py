@@ -1,13 +1,24 @@
+import base64
+import hashlib
+import html
 import html.parser
+import json
+import os
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 from tests.report.sample import SOURCE, not_refuted, refuted
 
-from unmask.audit.records import MaskingFinding, Report
+from unmask.audit.records import ExampleTable, MaskingFinding, Report
 from unmask.report.html import place, render, source_lines, write_html
+from unmask.report.radius import accuracy_against_radius, share_beyond
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+AXE = os.environ.get("UNMASK_AXE", "")
 PAYLOAD = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'&"
 
 
@@ -82,6 +93,130 @@ def test_a_place_inside_the_working_directory_is_relative(report, tmp_path, monk
     assert place(report.masking[0]) == f"{tmp_path / 'source.py'}:8"
     monkeypatch.chdir(tmp_path)
     assert place(report.masking[0]) == "source.py:8"
+
+
+def table(examples: int = 4) -> ExampleTable:
+    return ExampleTable(
+        index=list(range(examples)), label=[0, 1, 0, 1], clean=[0, 1, 1, 1], found=[1, 0, 1, 1],
+        failure_rate=[1.0, 1.0, 1.0, 0.0], distance=[0.05, 0.1, 0.0, None], standard=[None, 0.12, 0.0, None],
+    )  # fmt: skip
+
+
+def test_every_accuracy_says_of_how_many(report):
+    bars = re.findall(r"<b>([^<]*)<small>([^<]*)</small></b>", render(report))
+    assert bars == [
+        ("96.6 %", "483 of 500"), ("83 %", "as stated"), ("89.8 %", "449 of 500"), ("4.2 %", "21 of 500")
+    ]  # fmt: skip
+    random = render(report.model_copy(update={"stochastic": True}))
+    assert "<small>of 500</small>" in random
+    assert "21 of 500" not in random
+
+
+def test_controls_stand_in_groups_and_what_is_open_comes_first(report):
+    symptom, still = (
+        report.controls[2].model_copy(update={"role": role, "name": role}) for role in ("symptom", "open")
+    )
+    words = Page(render(report.model_copy(update={"controls": [*report.controls, symptom, still]}))).words
+    words = words.partition("Adversarial examples")[2]
+    places = [
+        words.find(title)
+        for title in ("Open :", "Symptoms of the masking found :", "Passed", "Not applicable")
+    ]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+def test_each_example_has_a_row_with_the_names_of_its_classes(report):
+    named = report.model_copy(update={"table": table(), "class_names": ["cat", "<dog>"]})
+    text = render(named)
+    rows = re.findall(r"<tr>((?:<td[^>]*>[^<]*</td>)+)</tr>", text.partition("sortable")[2])
+    cells = [re.findall(r'data-key="([^"]*)"', row) for row in rows]
+    assert cells[0] == ["0", "cat (0)", "cat (0)", "&lt;dog&gt; (1)", "1.0", "0.05"]
+    assert cells[3][-1] == ""
+    assert len(cells) == 4
+
+
+def test_the_one_script_is_ours_and_the_policy_lets_no_other_run(report):
+    text = render(report.model_copy(update={"table": table()}))
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert len(scripts) == 1
+    expected = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
+    assert f"script-src 'sha256-{expected}'" in html.unescape(text)
+    assert "script-src" not in render(report)
+
+
+def test_the_curve_starts_at_the_clean_accuracy_and_ends_at_what_all_attacks_left():
+    assert [share_beyond(table().distance, r) for r in (0.0, 0.07, 0.1)] == [0.75, 0.5, 0.25]
+    assert share_beyond(table().standard, 0.1) == 0.75
+    drawn = accuracy_against_radius(table(), 0.1, 0.6, masked=True)
+    for words in ("repaired attacks", "standard attack", "claim", "4 examples"):
+        assert words in drawn
+
+
+def test_every_dotted_word_is_in_the_glossary(report):
+    page = Page(render(report.model_copy(update={"table": table()})))
+    places = {attributes.get("id") for _, attributes in page.tags}
+    links = [a["href"] for tag, a in page.tags if tag == "a"]
+    assert len(links) > 8
+    assert {link.removeprefix("#") for link in links} <= places
+
+
+def test_date_and_hardware_are_said(report):
+    known = report.environment.model_copy(update={"date": "2026-01-02 03:04 UTC", "hardware": "a processor"})
+    words = Page(render(report.model_copy(update={"environment": known}))).words
+    assert "hardware a processor date 2026-01-02 03:04 UTC" in words
+
+
+def dumped(page: str, folder: Path) -> str:
+    """What headless Chromium makes of a page."""
+    (folder / "page.html").write_text(page)
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+    ]
+    flags += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000", "--dump-dom"]
+    command = [str(CHROMIUM), *flags, (folder / "page.html").as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240).stdout
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
+def test_a_click_on_a_heading_sorts_by_numbers_and_what_is_unknown_comes_last(report, tmp_path):
+    text = render(report.model_copy(update={"table": table()}))
+    click = "for (const n of [5, 5]) document.querySelectorAll('th button')[n].click();"
+    allowed = "script-src 'unsafe-inline'"
+    text = re.sub(r"script-src [^\"]*", allowed, html.unescape(text)).replace(
+        "</body>", f"<script>{click}</script></body>"
+    )
+    dom = dumped(text, tmp_path)
+    rows = re.findall(r'<tr><td data-key="(\d)"', dom)
+    assert rows == ["3", "1", "0", "2"]  # descending: unknown is farther than all, then 0.1, 0.05, 0
+    assert 'aria-sort="descending"' in dom
+
+
+@pytest.mark.skipif(
+    not (CHROMIUM and AXE), reason="needs chromium, and axe-core's axe.min.js named by UNMASK_AXE"
+)
+@pytest.mark.parametrize("width", [320, 1100])
+def test_axe_finds_nothing_against_the_page(report, tmp_path, width):
+    """Keyboard, names, contrast and zoom, by axe-core in headless Chromium; and nothing wider than the screen."""
+    text = render(report.model_copy(update={"table": table(), "class_names": ["cat", "dog"]}))
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text).replace(
+        "<details>", "<details open>"
+    )
+    told = (
+        "const wide = document.documentElement.scrollWidth; axe.run(document).then((r) => {"
+        " parent.document.body.innerText = 'FOUND ' + JSON.stringify("
+        "[wide, r.violations.map((v) => [v.id, v.nodes[0].html])]) + ' END'; });"
+    )
+    text = text.replace("</body>", f"<script>{Path(AXE).read_text()}</script><script>{told}</script></body>")
+    frame = f'<iframe width={width} height=900 style="border:0" srcdoc="{html.escape(text)}"></iframe>'
+    dom = dumped(f"<body>{frame}</body>", tmp_path)
+    found = json.loads(html.unescape(re.search(r"FOUND (.*?) END", dom, re.DOTALL).group(1)))
+    assert found[0] <= width
+    assert found[1] == []
 
 
 def test_the_page_is_offline_and_has_no_scripts(report):

@@ -6,6 +6,7 @@ The keys of `schema: 1` are stable: none is renamed or removed, new ones are opt
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import escape
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -75,6 +76,7 @@ class AttackRecord(ReportPart):
     - `robust_accuracy`: of this attack alone, over the examples it was given.
     - `newly_broken`: examples that no earlier attack had broken.
     - `forwards`, `backwards`: in examples.
+    - `examples`: how many it was given.
     """
 
     recipe: str
@@ -83,6 +85,7 @@ class AttackRecord(ReportPart):
     forwards: int
     backwards: int
     seconds: float
+    examples: int | None = None
 
 
 class Control(ReportPart):
@@ -139,6 +142,8 @@ class Environment(ReportPart):
     batch_size: int
     checkpoint_hash: str
     processes: int = 1
+    date: str = ""  # when the audit began, in UTC
+    hardware: str = ""  # processor, and accelerator if there is one
     state: list[str] = []  # what the network keeps between calls; put back before each
 
 
@@ -170,6 +175,26 @@ class GradientHistogram(ReportPart):
     bin_edges: list[float]
     counts: list[int]
     zero_share: float
+
+
+class ExampleTable(ReportPart):
+    """What became of every example, a list for each column, in the order of the data.
+
+    **Fields**
+    - `index`: place in the split; `label`: the true class.
+    - `clean`, `found`: the class it is taken for as it is, and at the worst point that was found.
+    - `failure_rate`: of fresh draws, how many fail there.
+    - `distance`, `standard`: the nearest known failure, drawn back from the points of all attacks and of the standard
+      attack alone; null where none is known. Empty where no distance is measured.
+    """
+
+    index: list[int]
+    label: list[int]
+    clean: list[int]
+    found: list[int]
+    failure_rate: list[float]
+    distance: list[float | None] = []
+    standard: list[float | None] = []
 
 
 class ImageTriple(ReportPart):
@@ -273,6 +298,8 @@ class Report(ReportPart):
     accuracy_against_cost: list[AccuracyAtCost] = []
     gradient_histogram: GradientHistogram | None = None
     images: list[ImageTriple] = []
+    class_names: list[str] = []
+    table: ExampleTable | None = None
     clever: CleverRecord | None = None
     targets: Literal["random", "least-likely"] | int | None = None
     knowledge: Knowledge = "white-box"
@@ -285,6 +312,22 @@ class Report(ReportPart):
         for finding in self.masking:
             yield finding.mechanism, f"{finding.operation} at {finding.file}:{finding.line}"
         yield "failed controls", [control.name for control in self.controls if control.passed is False]
+
+    def _repr_html_(self) -> str:
+        """For notebooks: verdict, accuracies of how many, findings and failed controls, without a picture."""
+        low, high = self.robust_accuracy_interval
+        rows: list[tuple[str, object]] = [
+            ("clean accuracy", f"{self.clean_accuracy:.1%} of {self.examples}"),
+            ("accuracy under attack", f"{self.robust_accuracy:.1%} of {self.examples}"),
+            ("95 % interval", f"{low:.1%} to {high:.1%}"),
+        ]
+        rows += [("claimed", f"{self.claim:.1%}")] if self.claim is not None else []
+        if self.naive_robust_accuracy is not None:
+            rows.insert(1, ("standard attack", f"{self.naive_robust_accuracy:.1%} of {self.examples}"))
+        rows += [(m.mechanism, f"{m.operation} at {m.file}:{m.line}") for m in self.masking]
+        rows += [("failed control", c.name) for c in self.controls if c.passed is False]
+        cells = "".join(f"<tr><th>{escape(str(a))}</th><td>{escape(str(b))}</td></tr>" for a, b in rows)
+        return f"<table><caption>{escape(self.verdict.replace('_', ' '))}</caption>{cells}</table>"
 
     @property
     def exit_status(self) -> int:

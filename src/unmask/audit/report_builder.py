@@ -30,15 +30,16 @@ from .records import (
     Environment,
     Fact,
     GradientHistogram,
-    ImageTriple,
     MaskingFinding,
     QueriesRecord,
     Report,
 )
+from .runtime.machine import hardware, utc
+from .shown import example_table, image_triples
 from .verdict import verdict_of
 
-# Images that the report shows, and points of its curve of accuracy against cost.
-IMAGES, POINTS = 6, 200
+# Of the curve of accuracy against cost. Ours.
+POINTS = 200
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Outcome:
     - `naive`: accuracy that the standard attack reports.
     - `began`: when, by `time.perf_counter`.
     - `queries`: of an adversary who only sees answers.
+    - `near_standard`: `distances` of what the standard attack found.
     """
 
     subject: Subject
@@ -67,6 +69,7 @@ class Outcome:
     curve: list[AccuracyAtEpsilon]
     began: float
     queries: QueriesRecord | None = None
+    near_standard: Tensor | None = None
 
     def report(self) -> Report:
         """The report without what is optional: bounds and estimates."""
@@ -102,7 +105,9 @@ class Outcome:
             accuracy_against_epsilon=self.curve,
             accuracy_against_cost=self._track(),
             gradient_histogram=_histogram(self.state.elements),
-            images=self._images(),
+            images=image_triples(subject, self.clean, self.final, self.standing.x_adv),
+            class_names=list(subject.data.class_names),
+            table=example_table(subject, self.clean, self.final, self.standing.x_adv, self.near_standard),
             targets=subject.claim.targets,
             knowledge=subject.answers if subject.outside else "white-box",
             queries=self.queries,
@@ -168,6 +173,7 @@ class Outcome:
                 forwards=s.meter.forwards,
                 backwards=s.meter.backwards,
                 seconds=round(s.seconds, 3),
+                examples=s.examples,
             )
             for s in self.standing.spent
         ]
@@ -196,6 +202,8 @@ class Outcome:
             batch_size=self.standing.rounds.memory.size,
             checkpoint_hash=subject.checkpoint_hash,
             processes=subject.processes.count,
+            date=utc(time.time() - (time.perf_counter() - self.began)),
+            hardware=hardware(subject.device),
             state=list(self.facts.state),
         )
 
@@ -203,38 +211,6 @@ class Outcome:
         points = self.standing.track
         keep = points if len(points) <= POINTS else points[:: len(points) // POINTS + 1] + points[-1:]
         return [AccuracyAtCost(forwards=f, backwards=b, accuracy=a) for f, b, a in keep]
-
-    def _images(self) -> list[ImageTriple]:
-        """Examples that were right and are now mostly wrong, spread over the classes as they come."""
-        subject, clean, final = self.subject, self.clean, self.final
-        if subject.x.ndim == 4 and subject.x.shape[1] not in (1, 3):
-            return []
-        fresh = ((final.failure_rate > 0.5) & (clean.failure_rate < 0.5)).nonzero()[:, 0]
-        chosen: list[int] = []
-        for n in sorted(
-            fresh.tolist(), key=lambda n: [int(subject.y[m]) for m in chosen].count(int(subject.y[n]))
-        ):
-            if len(chosen) < IMAGES:
-                chosen.append(n)
-        return [
-            ImageTriple(
-                index=int(subject.index[n]),
-                label=int(subject.y[n]),
-                clean_prediction=int(clean.prediction[n]),
-                adversarial_prediction=int(final.prediction[n]),
-                clean=_as_picture(subject.x[n]),
-                adversarial=_as_picture(self.standing.x_adv[n]),
-            )
-            for n in chosen
-        ]
-
-
-def _as_picture(one: Tensor) -> list[list[list[float]]]:
-    """One example as `[channels][height][width]`: curves have height one, a volume's slices stand below each other."""
-    one = one.cpu()
-    if one.ndim < 3:
-        return one.reshape(-1, 1, one.shape[-1]).tolist()
-    return (one if one.ndim == 3 else one.flatten(1, 2)).tolist()
 
 
 def _histogram(elements: Tensor) -> GradientHistogram:

@@ -99,7 +99,6 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
     analysis, state, learned = trace(subject, facts)
     if analysis.warning:
         facts = replace(facts, warnings=(*facts.warnings, analysis.warning))
-
     standing = _standing(subject)
     progress.stage("clean")
     clean_rates, _ = standing.step("clean", "", lambda part, _: subject.x[part], subject.everyone)
@@ -179,6 +178,7 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
             controlled.curve,
             began,
             spent,
+            campaign.near_standard,
         )
         report = outcome.report()
         outcome.write_evidence()

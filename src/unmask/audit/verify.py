@@ -59,6 +59,8 @@ UNCHECKED = (
     "queries",
     "clever",
     "certified_accuracy",
+    "class_names",
+    "table",
 )
 
 

@@ -1,7 +1,9 @@
-"""`report.html`: one offline file, read in a minute. No scripts, nothing fetched, all text escaped."""
+"""`report.html`: one offline file, read in a minute. Nothing fetched, all text escaped; its one script, ours, sorts."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -9,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from markupsafe import Markup, escape
 
-from ..audit.records import MaskingFinding, Report
-from ..report import plots, words
+from ..audit.records import Control, MaskingFinding, Report
+from ..report import plots, radius, words
+from .glossary import TERMS
 
 FILE = "report.html"
 _PACKAGES = re.compile(r".*[/\\\\](?:site|dist)-packages[/\\\\]")
 CONTEXT = 2  # source lines shown before and after a finding
 IMAGES = 8
+ROWS = 2000  # of the table of examples; more would be slow to scroll
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,20 @@ def render(report: Report, folder: str = "DIR") -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(percent=words.percent, radius=words.radius, number=_number)
+    rows = radius.rows(report.table)[:ROWS] if report.table else []
+    # Sorting needs the one script; its hash in the page's own policy lets no other run.
+    script = (Path(__file__).parent / "templates" / "sort.js").read_text(encoding="utf-8") if rows else ""
     return environment.get_template("report.html.jinja").render(
         report=report,
+        rows=rows,
+        shown=len(rows),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        terms=TERMS,
+        explained=_explained,
+        named=lambda label: words.class_name(report, label),
+        of=lambda share: words.of(share, report),
+        controls=_groups(report.controls),
         headline=words.headline(report),
         sentence=words.verdict_sentence(report),
         naive=words.naive_sentence(report),
@@ -101,21 +118,59 @@ def place(finding: MaskingFinding) -> str:
     return where if finding.inside is None else f"{where}, inside {_PACKAGES.split(finding.inside)[-1]}"
 
 
-def _bars(report: Report) -> list[tuple[str, float, str]]:
-    """Name, share and kind of each accuracy that is known."""
+def _bars(report: Report) -> list[tuple[str, float, str, str]]:
+    """Name, share, kind and term of each accuracy that is known."""
+    worst = (
+        ("repaired attacks", "repaired attack")
+        if report.masking
+        else ("all attacks", "accuracy under attack")
+    )
     rows = [
-        ("clean images", report.clean_accuracy, "plain"),
-        ("claimed", report.claim, "claim"),
-        ("standard attack", report.naive_robust_accuracy, "plain"),
-        ("repaired attacks" if report.masking else "all attacks", report.robust_accuracy, "worst"),
-        ("certified", report.certified_accuracy, "plain"),
+        ("clean images", report.clean_accuracy, "plain", ""),
+        ("claimed", report.claim, "claim", ""),
+        ("standard attack", report.naive_robust_accuracy, "plain", "standard attack"),
+        (worst[0], report.robust_accuracy, "worst", worst[1]),
+        ("certified", report.certified_accuracy, "plain", "certified"),
     ]
-    return [(name, share, kind) for name, share, kind in rows if share is not None]
+    return [(name, share, kind, term) for name, share, kind, term in rows if share is not None]
+
+
+def _explained(text: str, term: str) -> Markup:
+    """The text, as a link to its term in the glossary if it has one.
+
+    >>> _explained("Controls", "control")
+    Markup('<a href="#term-12">Controls</a>')
+    """
+    if term not in TERMS:
+        return escape(text)
+    return Markup('<a href="#term-{}">{}</a>').format(list(TERMS).index(term) + 1, text)
+
+
+def _groups(controls: list[Control]) -> list[tuple[str, str, list[Control]]]:
+    """Title, what it means, and the controls: what failed first."""
+    failed = [c for c in controls if c.passed is False]
+    groups = [
+        ("Open", "unexplained, so that not breaking proves nothing", [c for c in failed if c.role == "open"]),
+        (
+            "Symptoms of the masking found",
+            "failed along the network's own gradient; the attacks were repaired and went on",
+            [c for c in failed if c.role == "symptom"],
+        ),
+        ("Failed, and nothing rests on it", "", [c for c in failed if c.role is None]),
+        ("Passed", "", [c for c in controls if c.passed]),
+        ("Not applicable", "", [c for c in controls if c.passed is None]),
+    ]
+    return [group for group in groups if group[2]]
 
 
 def _figures(report: Report) -> list[tuple[str, Any]]:
     figures = []
-    if report.accuracy_against_epsilon:
+    if report.table is not None and report.table.distance:
+        drawn = radius.accuracy_against_radius(
+            report.table, report.threat.epsilon, report.claim, bool(report.masking)
+        )
+        figures.append(("Accuracy against radius", drawn))
+    elif report.accuracy_against_epsilon:
         drawn = plots.accuracy_against_epsilon(
             report.accuracy_against_epsilon, report.threat.epsilon, report.claim
         )

@@ -50,11 +50,22 @@ def accuracy_against_cost(points: list[AccuracyAtCost], examples: int, claim: fl
             textcoords="offset points",
             color=WARN,
         )
-    axes.set_xscale("log")
+    _readable_log(axes, spent)
     axes.set_xlabel("passes per example, forward and backward")
     axes.set_ylabel("accuracy, %")
     axes.set_ylim(-3, 103)
     return _svg(figure, "Accuracy against compute spent")
+
+
+def _readable_log(axes, values: list[float]) -> None:
+    """A logarithmic axis with a few plain numbers: 1, 10, 100, or 1, 2, 5, 10 where that is too few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    wide = max(values, default=1.0) > 50 * min(values, default=1.0)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0), numticks=7))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def gradient_histogram(histogram: GradientHistogram) -> Markup:
@@ -69,13 +80,14 @@ def gradient_histogram(histogram: GradientHistogram) -> Markup:
     span = edges[-1] - edges[0]
     zero = edges[0] - 0.15 * span
     axes.bar([zero], [100 * histogram.zero_share], 0.06 * span, color=WARN, lw=0)
-    axes.annotate(
-        f"{100 * histogram.zero_share:.1f} % are exactly 0",
-        (zero, 100 * histogram.zero_share),
-        xytext=(0, 4),
-        textcoords="offset points",
-        color=WARN,
-    )
+    if histogram.zero_share:
+        axes.annotate(
+            f"{100 * histogram.zero_share:.1f} % are exactly 0",
+            (zero, 100 * histogram.zero_share),
+            xytext=(0, 4),
+            textcoords="offset points",
+            color=WARN,
+        )
     every = max(1, round(len(edges) / 4))
     ticks = edges[::every] if len(filled) else edges[:0]
     axes.set_xticks([zero, *ticks], ["0", *(f"10$^{{{e:g}}}$" for e in ticks)])
@@ -183,7 +195,7 @@ def _svg(figure, title: str) -> Markup:
             buffer, format="svg", transparent=True, metadata={"Date": None, "Title": title, "Creator": None}
         )
     text = buffer.getvalue()
-    text = text[text.index("<svg") :]
+    text = text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
     for stand_in, variable in VARIABLES.items():
         text = text.replace(stand_in, variable)
     return Markup(text)  # made of numbers and our own words only, so it may stand unescaped

@@ -37,6 +37,18 @@ def percent(share: float | None, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}".removesuffix(".0").removesuffix(".00") + " %"
 
 
+def of(share: float, report: Report) -> str:
+    """How many of the examples a share is; of a random network, a mean rate of failures, only of how many."""
+    n = report.examples
+    return f"of {n}" if report.stochastic else f"{round(share * n)} of {n}"
+
+
+def class_name(report: Report, label: int) -> str:
+    """A class by its name, where the data set has one, with its number."""
+    names = report.class_names
+    return f"{names[label]} ({label})" if 0 <= label < len(names) else str(label)
+
+
 def radius(epsilon: float) -> str:
     """A radius as people write it, exactly: in 255ths where it is a whole number of them.
 

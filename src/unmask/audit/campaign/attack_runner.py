@@ -17,6 +17,7 @@ from ...objectives import cross_entropy
 from ...remedies import Candidate
 from ...statistics import mean_interval
 from ..context import Subject
+from ..distances import distances
 from .own_attack import OwnAttack, own_name
 from .plan import Budget
 from .race import Race, run_race
@@ -53,12 +54,12 @@ class Campaign:
     def __init__(self, subject: Subject, standing: Standing, facts: Preflight):
         self.subject, self.standing, self.facts = subject, standing, facts
         self.naive_rates: Tensor | None = None  # failure rates of all examples under the standard attack
+        self.near_standard: Tensor | None = None  # `distances` of what it found
         self._searched = False
 
     def naive(self, clean_rates: Tensor) -> float:
         """What a standard attack with cross-entropy and the exact gradient reports; `clean_rates`: `[examples]`."""
-        steps = self.subject.budget.naive_steps
-        attack = ascent(self.subject.threat, steps=steps, objective=cross_entropy)
+        attack = ascent(self.subject.threat, steps=self.subject.budget.naive_steps, objective=cross_entropy)
         recipe = f"naive: {attack.describe()}, cross-entropy, exact gradient"
         chosen = self.standing.unbroken()
         rates = clean_rates.clone()
@@ -69,6 +70,7 @@ class Campaign:
                 alone = torch.zeros(len(chosen), device=self.subject.device)
             rates[chosen] = torch.maximum(rates[chosen], alone)
         self.naive_rates = rates
+        self.near_standard = distances(self.subject, self.standing.x_adv, rates, clean_rates)
         return 1 - float(rates.mean())
 
     def run(self, entrants: list[Candidate], suspicious: bool, extra: Sequence[Attack]) -> Race:

@@ -34,6 +34,7 @@ class Spent:
     newly_broken: int
     meter: Meter
     seconds: float
+    examples: int
 
 
 class Standing:
@@ -174,7 +175,7 @@ class Standing:
         if recipe:
             alone = 1 - float(rates.mean()) if len(chosen) else before
             newly = self.broken - broken_before
-            self.spent.append(Spent(recipe, alone, newly, total, seconds))
+            self.spent.append(Spent(recipe, alone, newly, total, seconds, len(chosen)))
         return rates, margins
 
     def _propose(

@@ -1,0 +1,50 @@
+"""Distances of the nearest known failures, against a plane whose distances are known."""
+
+import pytest
+import torch
+
+import unmask
+from unmask.audit.runtime.machine import hardware, utc
+
+
+def test_distances_are_those_to_the_plane_along_the_attack_and_bound_the_accuracy():
+    network = torch.nn.Linear(4, 2).eval()
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([[1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, -1.0, -1.0]]) / 2)
+        network.bias.copy_(torch.tensor([-1.0, 1.0]))
+    x = torch.full((12, 4), 0.5) + torch.linspace(0.01, 0.2, 12)[:, None]
+    y = torch.zeros(12, dtype=torch.int64)
+    y[0] = 1  # wrong without an attack
+    report = unmask.audit(network, x, y, norm="linf", epsilon=0.1, budget="quick")
+    table = report.table
+    assert table is not None
+    true = torch.linspace(0.01, 0.2, 12).tolist()
+    assert table.distance[0] == table.standard[0] == 0.0
+    for found, at in zip(table.distance[1:], true[1:], strict=True):
+        if at > 0.1:
+            assert found is None
+        else:
+            assert at - 1e-6 <= found <= 0.1 + 1e-9
+            assert found == pytest.approx(at, rel=0.02)
+    left = sum(d is None for d in table.distance) / 12
+    assert left == pytest.approx(report.robust_accuracy)
+    assert table.label == y.tolist()
+    assert report.environment.date.endswith("UTC")
+    assert report.environment.hardware
+
+
+def test_a_notebook_shows_a_report_escaped(tmp_path):
+    from tests.report.sample import refuted
+
+    report = refuted(tmp_path / "source.py")
+    shown = report.model_copy(update={"masking": [report.masking[0].model_copy(update={"file": "<b>"})]})
+    text = shown._repr_html_()
+    assert "4.2% of 500" in text
+    assert "&lt;b&gt;" in text
+    assert "<b>" not in text
+    assert len(repr(report)) < 1500
+
+
+def test_dates_and_hardware_name_nobody():
+    assert utc(0) == "1970-01-01 00:00 UTC"
+    assert "threads" in hardware(torch.device("cpu"))
