@@ -45,7 +45,16 @@ def called(network: Network, x: Tensor) -> Outputs:
             f"the network returned detector scores of shape {list(score.shape)} for {len(x)} images; return one "
             f"for each, [{len(x)}]"
         )
-    return Outputs(read.logits.clone(), None if score is None else score.clone())
+    return Outputs(_values(read.logits), None if score is None else _values(score))
+
+
+def _values(found: Tensor) -> Tensor:
+    """A plain copy: a subclass answers for itself when it is asked for its largest, whatever it holds."""
+    wraps = getattr(type(found), "__torch_dispatch__", None) is not torch._C._disabled_torch_dispatch_impl
+    if type(found) is not Tensor and not wraps:  # what wraps other tensors holds nothing itself
+        with torch._C.DisableTorchFunctionSubclass():
+            return found.as_subclass(Tensor).clone()
+    return found.clone()
 
 
 def lent(x: Tensor) -> Tensor:
