@@ -71,7 +71,7 @@ def test_json_on_a_network_that_misleads(capsys):
     out, err = capsys.readouterr()
     found = json.loads(out)
     assert "CLEVER" in err
-    assert found["threat"] == {"norm": "linf", "epsilon": 0.4, "goal": "untargeted"}
+    assert found["threat"] == {"norm": "linf", "epsilon": 0.4, "goal": "untargeted", "radii": None}
     assert "ceil" in found["masking"]
     assert "mine.py" not in found["uncertified"]
     assert "`ceil` has no bound" in found["uncertified"]
@@ -113,7 +113,7 @@ def test_half_precision_moves_the_estimate_a_little_and_the_bounds_not_at_all(ca
     [
         (["--half=bfloat16"], "--half"),
         (["--epsilon", "0"], "--epsilon is 0"),
-        (["--epsilon", "-1"], "--epsilon is -1"),
+        (["--epsilon", "-1"], "--epsilon: -1.0 is no radius"),
         (["--batches", "3"], "batches is 3"),
         (["--samples", "0"], "samples is 0"),
         (["--examples", "501"], "holds 500"),
