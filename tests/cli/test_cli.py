@@ -355,7 +355,10 @@ def test_resume_where_nothing_is(engine, folder, capsys):
             "'8/0' is no number; give one such as 0.3 or 8/255",
         ),
         (["audit", "a.py:f", "--norm", "linf", "--epsilon", "nan"], "'nan' is no number"),
-        (["audit", "a.py:f", "--norm", "linf", "--epsilon=-0.1"], "--epsilon: -0.1 is no radius; give at least 0"),
+        (
+            ["audit", "a.py:f", "--norm", "linf", "--epsilon=-0.1"],
+            "--epsilon: -0.1 is no radius; give at least 0",
+        ),
         ([*AUDIT, "--claim", "83"], "--claim is 83; give a share between 0 and 1, for instance 0.45"),
         ([*AUDIT, "--examples", "0"], "--examples is 0; give at least 1"),
         ([*AUDIT, "--batch-size", "0"], "--batch-size is 0"),
