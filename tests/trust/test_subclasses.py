@@ -1,9 +1,11 @@
 """Logits that answer for themselves: what counts is what they hold."""
 
+import pytest
 import torch
 from torch import nn
 
 from unmask.classifier import Classifier
+from unmask.errors import ModelFailed
 from unmask.judge import judge
 from unmask.threat import Linf
 
@@ -58,3 +60,61 @@ def test_a_parameter_stays_what_it_is():
         torch.rand(2, 1, 2, 2), generator=torch.Generator()
     ).logits
     assert torch.equal(logits.detach(), torch.eye(2))
+
+
+class Wrapping(torch.Tensor):
+    """Holds nothing; answers for the tensor that it wraps, and lies."""
+
+    @staticmethod
+    def __new__(cls, inner):
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype, requires_grad=False)
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __tensor_flatten__(self):
+        return ["inner"], None
+
+    @staticmethod
+    def __tensor_unflatten__(inner, meta, size, stride):
+        return Wrapping(inner["inner"])
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        plain = [a.inner if isinstance(a, Wrapping) else a for a in args]
+        if func is torch.ops.aten.argmax.default:
+            return torch.zeros(len(plain[0]), dtype=torch.int64)
+        made = func(*plain, **(kwargs or {}))
+        return Wrapping(made) if func is torch.ops.aten.clone.default else made
+
+
+def test_what_only_wraps_is_refused_with_the_way_out():
+    class Wrapped(nn.Module):
+        def forward(self, x):
+            return Wrapping(Liar()(x).as_subclass(torch.Tensor).detach())
+
+    x = torch.rand(3, 1, 2, 2)
+    assert int(Wrapped()(x).argmax(1).sum()) == 0
+    with pytest.raises(ModelFailed, match=r"returned a Wrapping, .* return a plain tensor"):
+        Classifier(Wrapped(), deterministic=True)(x, generator=torch.Generator())
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(torch.Tensor, "argmax"), (torch.Tensor, "__eq__"), (torch, "argmax"), (torch.Tensor, "max")],
+)
+def test_what_a_pass_makes_of_torchs_functions_is_undone(owner, name):
+    """In the class that answers, one pass after the other."""
+
+    class Patching(nn.Module):
+        def forward(self, x):
+            setattr(owner, name, lambda *_, **__: torch.zeros(len(x), dtype=torch.int64))
+            return Liar()(x).as_subclass(torch.Tensor)
+
+    before = vars(owner).get(name)
+    x, y = torch.rand(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64)
+    judged = judge(
+        Classifier(Patching(), deterministic=True), x, x, y, Linf(epsilon=0.1), generator=torch.Generator()
+    )
+    assert bool((judged.failure_rate == 1).all())
+    assert vars(owner).get(name) is before

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..errors import ModelFailed, UnmaskError
 from ..foreign import failure, wants_to_stop
@@ -49,12 +50,19 @@ def called(network: Network, x: Tensor) -> Outputs:
 
 
 def _values(found: Tensor) -> Tensor:
-    """A plain copy: a subclass answers for itself when it is asked for its largest, whatever it holds."""
-    wraps = getattr(type(found), "__torch_dispatch__", None) is not torch._C._disabled_torch_dispatch_impl
-    if type(found) is not Tensor and not wraps:  # what wraps other tensors holds nothing itself
-        with torch._C.DisableTorchFunctionSubclass():
-            return found.as_subclass(Tensor).clone()
-    return found.clone()
+    """A plain copy: a subclass answers for itself when it is asked for its largest, whatever it holds.
+
+    **Raises** `ModelFailed` for one that wraps other tensors, and so holds nothing itself.
+    """
+    if type(found) is Tensor:
+        return found.clone()
+    if is_traceable_wrapper_subclass(found):
+        raise ModelFailed(
+            f"the network returned a {type(found).__name__}, which wraps other tensors and answers for them; return a "
+            "plain tensor, for instance its dequantize() or full_tensor()"
+        )
+    with torch._C.DisableTorchFunctionSubclass():
+        return found.as_subclass(Tensor).clone()
 
 
 def lent(x: Tensor) -> Tensor:

@@ -39,7 +39,13 @@ _MODES = [
         torch.get_float32_matmul_precision,
         torch.set_float32_matmul_precision,
     ),
+    Setting("torch's functions that read answers", lambda: _readers(), lambda were: _set_readers(were)),
 ]
+# What a prediction is read, copied and compared with: whoever replaces one of these decides a judgement.
+_READERS = (
+    "argmax argmin max min amax amin topk sort argsort kthvalue gather where cat stack clone detach to "
+    "eq ne lt le gt ge equal isfinite isnan all any sum mean __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __getitem__"
+).split()
 
 
 def modes() -> list[Setting]:
@@ -95,6 +101,20 @@ def random_numbers(device: torch.device | None = None) -> list[Setting]:
             )
         )
     return found
+
+
+def _readers() -> list[Any]:
+    """Each as tensors and torch have it themselves; None where it is inherited, as most of a tensor's are."""
+    return [vars(owner).get(name) for owner in (Tensor, torch) for name in _READERS]
+
+
+def _set_readers(were: list[Any]) -> None:
+    places = [(owner, name) for owner in (Tensor, torch) for name in _READERS]
+    for (owner, name), was in zip(places, were, strict=True):
+        if was is not None:
+            setattr(owner, name, was)
+        elif name in vars(owner):
+            delattr(owner, name)
 
 
 def _stack() -> list[Any]:
