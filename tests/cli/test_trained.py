@@ -86,6 +86,30 @@ def test_a_network_of_ones_own_is_trained_on(mine, tmp_path, capsys, monkeypatch
     assert float((after(test.x).argmax(1) == test.y).float().mean()) > 0.8
 
 
+def test_any_place_can_be_written_down(mine, tmp_path):
+    place = tmp_path / 'it\'s a "{set}" of nets'
+    mine.parent.rename(place)
+    assert (
+        main(
+            [
+                "train",
+                "standard",
+                f"{place}/mine.py:build",
+                *WORDS,
+                "--epochs",
+                "1",
+                "--out",
+                str(tmp_path / "o"),
+            ]
+        )
+        == 0
+    )
+    assert load_target(f"{tmp_path / 'o' / 'network.py'}:network").network(load("digits").x[:2]).shape == (
+        2,
+        10,
+    )
+
+
 def test_lazy_layers_learn_their_shape_from_the_data(mine, tmp_path, capsys):
     assert (
         main(["train", "standard", f"{mine}:lazy", *WORDS, "--epochs", "1", "--out", str(tmp_path / "o")])

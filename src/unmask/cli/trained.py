@@ -80,13 +80,13 @@ def target_of_given(spec: str, folder: Path) -> str:
     """A Python file whose `network` builds the given network anew and loads the weights beside it.
 
     >>> print(target_of_given("nets.mine:build", Path("out")).splitlines()[-3])
-        built = load_target("nets.mine:build").network
+        built = load_target('nets.mine:build').network
     """
     place, _, name = spec.rpartition(":")
-    named = f'"{spec}"'
+    named = repr(spec)
     if place.endswith(".py") or "/" in place:
         beside = os.path.relpath(Path(place).expanduser().resolve(), folder.resolve())
-        named = f'f"{{Path(__file__).resolve().parent / {beside!r}}}:{name}"'
+        named = f"str(HERE / {beside!r}) + {f':{name}'!r}"
     return f'''"""The network that `unmask train` wrote beside this file; the code that builds it stays where it was."""
 
 from pathlib import Path
@@ -95,10 +95,12 @@ from safetensors.torch import load_file
 
 from unmask.target.target import load_target
 
+HERE = Path(__file__).resolve().parent
+
 
 def network():
     """In eval mode."""
     built = load_target({named}).network
-    built.load_state_dict(load_file(Path(__file__).resolve().with_name("network.safetensors")))
+    built.load_state_dict(load_file(HERE / "network.safetensors"))
     return built.eval()
 '''

@@ -78,10 +78,9 @@ def test_the_pace_is_the_networks():
     assert 0.008 <= found.estimate < 0.2
 
 
-def test_the_sum_is_that_of_the_plan(monkeypatch):
+def test_the_sum_is_that_of_the_plan():
     subject, facts = subject_and_facts(digits_network())
     facts = replace(facts, clean_accuracy=0.5)
-    monkeypatch.setattr("unmask.audit.runtime.forecast.pace", lambda *_: Pace(1.0, 10.0))
     budget = Budget(
         naive_steps=7,
         race_examples=3,
@@ -98,7 +97,7 @@ def test_the_sum_is_that_of_the_plan(monkeypatch):
         control_examples=2,
         relaxation=0,
     )
-    found = forecast(subject, facts, budget)
+    found = forecast(subject, facts, budget, Pace(1.0, 10.0))
     always = 6 * 7 + TRACE + RACERS * 3 * 5 + CONTROLS * 2  # half of 12 images are right
     assert found.least == pytest.approx(10 * always)
     estimates, forwards = 11 + 0.5 * 1 + 30, 13 + 1 + 3 * 15
@@ -108,9 +107,8 @@ def test_the_sum_is_that_of_the_plan(monkeypatch):
 def test_budgets_cost_more_the_larger_they_are():
     subject, facts = subject_and_facts(digits_network(), examples=40)
     one = pace(subject, facts)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unmask.audit.runtime.forecast.pace", lambda *_: one)
-        quick, standard, thorough = (forecast(subject, facts, b) for b in (QUICK, STANDARD, THOROUGH))
+    quick, standard, thorough = (forecast(subject, facts, b, one) for b in (QUICK, STANDARD, THOROUGH))
+    assert (quick.beside, standard.beside) == ((), ("branches",))
     assert quick.least < standard.least
     assert quick.most < standard.most < thorough.most
 
@@ -127,6 +125,7 @@ def test_what_cannot_end_within_an_hour_is_said():
         "a forward pass takes 2 ms an image, a gradient 8 ms: about 42 s if images fall at once, at most 10 min if "
         "all hold out"
     )
+    assert replace(fast, beside=("branches",)).sentence("quick", 42.0).endswith("hold out, without branches")
 
 
 def test_a_network_without_a_gradient_has_a_forecast():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ...attacks import Attack, Setting
+from ...attacks import Setting
 from ...diagnostics import Preflight
 from ...errors import GradientFailed
 from ...gradients import Exact
@@ -38,18 +38,21 @@ class Forecast:
     **Fields**
     - `least`: where images fall to the first attacks.
     - `most`: where every image holds out and every stage runs on its whole share.
+    - `beside`: stages whose attacks do not say what they cost, and are in neither.
     """
 
     pace: Pace
     least: float
     most: float
+    beside: tuple[str, ...] = ()
 
     def sentence(self, budget: str, quick: float) -> str:
         """For the terminal. `quick`: the least that the smallest budget takes."""
         pace = f"a forward pass takes {_short(self.pace.forward)} an image, a gradient {_short(self.pace.estimate)}"
         least = _long(self.least)
         if self.least <= HOUR:
-            return f"{pace}: about {least} if images fall at once, at most {_long(self.most)} if all hold out"
+            more = f", without {' and '.join(self.beside)}" if self.beside else ""
+            return f"{pace}: about {least} if images fall at once, at most {_long(self.most)} if all hold out{more}"
         way_out = "" if budget == "quick" else f"--budget quick takes at least {_long(quick)}, "
         return (
             f"{pace}: {budget} cannot end within an hour here, it takes at least {least}; {way_out}fewer --examples "
@@ -75,9 +78,8 @@ def pace(subject: Subject, facts: Preflight) -> Pace:
     return Pace(forward, (time.perf_counter() - began) / len(some))
 
 
-def forecast(subject: Subject, facts: Preflight, budget: Budget) -> Forecast:
+def forecast(subject: Subject, facts: Preflight, budget: Budget, speed: Pace) -> Forecast:
     """Of a budget, on the images that are right without an attack."""
-    speed = pace(subject, facts)
     right = facts.clean_accuracy * len(subject) / subject.processes.count
     setting = Setting(random=subject.random, detector=facts.has_detector, classes=facts.num_classes)
     few, many = (2, budget.draws) if subject.random else (1, 1)
@@ -87,35 +89,33 @@ def forecast(subject: Subject, facts: Preflight, budget: Budget) -> Forecast:
         + RACERS * min(budget.race_examples, right) * budget.race_steps
         + CONTROLS * min(budget.control_examples, len(subject))
     )
-    estimates, forwards = 0.0, 0.0
+    estimates, forwards, beside = 0.0, 0.0, []
     for part in budget.in_turn():
         estimates += part.steps
         forwards += part.black_box_queries
         for line in part.lines_for(subject.threat):
             for stage in line:
-                spent = _declared(stage.attack, setting)
-                forwards += stage.fraction * spent[0]
-                estimates += stage.fraction * spent[1]
+                attack = stage.attack.fit(setting)
+                if attack is None:
+                    continue
+                cost = attack.cost(setting.classes)
+                if cost is None:
+                    beside.append(stage.name)
+                    continue
+                forwards += stage.fraction * cost.forwards
+                estimates += stage.fraction * cost.estimates
     least = few * always * speed.estimate
     most = many * (always + right * estimates) * speed.estimate + right * forwards * speed.forward
-    return Forecast(speed, least, max(most, least))
+    return Forecast(speed, least, max(most, least), tuple(beside))
 
 
 def say(subject: Subject, facts: Preflight) -> None:
     """Tells whoever watches the first process."""
     if subject.processes.rank:
         return
-    found = forecast(subject, facts, subject.budget)
-    quick = (
-        found.least if subject.claim.budget == "quick" else forecast(subject, facts, BUDGETS["quick"]).least
-    )
-    subject.progress.note(found.sentence(subject.claim.budget, quick))
-
-
-def _declared(attack: Attack, setting: Setting) -> tuple[int, int]:
-    fitted = attack.fit(setting)
-    cost = None if fitted is None else fitted.cost(setting.classes)
-    return (0, 0) if cost is None else (cost.forwards, cost.estimates)
+    speed = pace(subject, facts)
+    found, quick = (forecast(subject, facts, b, speed) for b in (subject.budget, BUDGETS["quick"]))
+    subject.progress.note(found.sentence(subject.claim.budget, quick.least))
 
 
 def _short(seconds: float) -> str:
