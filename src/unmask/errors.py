@@ -9,6 +9,10 @@ class UnusableInput(UnmaskError):
     """The target, the data or an option cannot be used as given."""
 
 
+class NoSuchSplit(UnusableInput):
+    """The data can be read, and has no split of the name that was asked for."""
+
+
 class ModelFailed(UnmaskError):
     """The user's network raised, or returned something that is not logits."""
 

@@ -1,5 +1,6 @@
 """`unmask train RECIPE TARGET`: somebody's own network."""
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -164,3 +165,26 @@ def test_images_without_labels_of_ones_own(turns, tmp_path, capsys):
     words = [*common.split(), "--epsilon", "0.1", "--unlabelled", "digits", *turns]
     assert main([*words, "--out", str(tmp_path / "o")]) == 0
     assert " ".join(turns) in (tmp_path / "o" / "train.json").read_text()
+
+
+def test_a_file_without_splits_is_refused_with_the_way_out_and_does_as_a_source(tmp_path, capsys):
+    some = load("digits", examples=64)
+    np.savez(tmp_path / "set.npz", x=some.x.numpy(), y=some.y.numpy())
+    file, small = str(tmp_path / "set.npz"), ["--batch-size", "32", "--epochs", "1", "--arch", "mlp"]
+    assert main(["train", "standard", "--data", file, *small, "--out", str(tmp_path / "a")]) == 2
+    said = capsys.readouterr().err
+    assert "put train_x, train_y, test_x and test_y into one .npz" in said
+    assert "--split" not in said
+    words = [
+        "train",
+        "pretraining",
+        "--source",
+        file,
+        "--source-epochs",
+        "1",
+        "--steps",
+        "1",
+        "--epsilon",
+        "0.1",
+    ]
+    assert main([*words, "--examples", "64", *small, "--out", str(tmp_path / "b")]) == 0

@@ -30,6 +30,19 @@ def test_the_labels_of_a_set_are_left_alone(tmp_path):
     assert torch.equal(load_unlabelled("digits"), load("digits", split="train").x)
     np.savez(tmp_path / "set.npz", x=np.zeros((4, 1, 3, 3), np.float32), y=np.zeros(4, np.int64))
     assert load_unlabelled(str(tmp_path / "set.npz")).shape == (4, 1, 3, 3)
+    parts = {
+        f"{part}_{name}": array for part, n in (("train", 5), ("test", 2)) for name, array in _pair(n).items()
+    }
+    np.savez(tmp_path / "parts.npz", **parts)
+    assert len(load_unlabelled(str(tmp_path / "parts.npz"))) == 5
+    np.savez(
+        tmp_path / "tests.npz", **{name: array for name, array in parts.items() if name.startswith("test")}
+    )
+    assert len(load_unlabelled(str(tmp_path / "tests.npz"))) == 2
+
+
+def _pair(n):
+    return {"x": np.zeros((n, 1, 3, 3), np.float32), "y": np.zeros(n, np.int64)}
 
 
 @pytest.mark.parametrize(

@@ -169,9 +169,9 @@ def build(arguments: argparse.Namespace, shared: dict[str, Any], data: Data) -> 
     if arguments.recipe == "trades":
         return training.TRADES(**shared, **_given({"beta": arguments.beta}), attack=attack), data
     if arguments.recipe == "pretraining":
-        from ..data import load
+        from ..data import load_training
 
-        source = load(arguments.source, split="train")
+        source = load_training(arguments.source)
         tuned = {"epochs": 5, "learning_rate": 0.02} | shared
         before = _without(shared, "epochs", "learning_rate") | _given({"epochs": arguments.source_epochs})
         recipe = training.Pretraining(

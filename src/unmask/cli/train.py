@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Diverged, UnusableInput
+from ..errors import Diverged, NoSuchSplit, UnusableInput
 from .architectures import ARCHITECTURES, architecture
 from .epochs import accuracies_of, describe, progress_bar, total_passes
 from .folders import writable
@@ -108,7 +108,13 @@ def _run(arguments: argparse.Namespace) -> int:
     threat = None
     if arguments.epsilon is not None:
         threat = norm_ball(threat_model(arguments.norm, arguments.epsilon), "`unmask train`")
-    data = load(arguments.data, split="train", examples=arguments.examples)
+    try:
+        data = load(arguments.data, split="train", examples=arguments.examples)
+    except NoSuchSplit as error:
+        raise UnusableInput(
+            f"{arguments.data} has no split to train on, beside the one to measure on in the end; put train_x, "
+            "train_y, test_x and test_y into one .npz"
+        ) from error
     if data.box is not None:
         raise UnusableInput(
             f"{arguments.data} is in units of a box that is no part of the network; train on data in [0, 1]"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import UnusableInput, first_line
+from ..errors import NoSuchSplit, UnusableInput, first_line
 
 PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 EXTENSIONS = {".npz", ".npy", ".safetensors"} | PICKLES
@@ -83,12 +83,13 @@ def _from_keys(content: Mapping[Any, Any], path: Path, split: str | None) -> tup
                     return content[names[0]], content[names[1]], part
     keys = ", ".join(map(str, content)) or "nothing"
     wanted = "x (float32 images, NCHW) and y (int64 labels)"
-    raise UnusableInput(f"{path} holds {keys}; it must hold {wanted}{f' of {split!r}' if split else ''}")
+    refusal = NoSuchSplit if split else UnusableInput
+    raise refusal(f"{path} holds {keys}; it must hold {wanted}{f' of {split!r}' if split else ''}")
 
 
 def _no_split(split: str | None, path: Path) -> str:
     if split is not None:
-        raise UnusableInput(f"--split is {split!r}, but the file {path} has no splits; leave --split out")
+        raise NoSuchSplit(f"--split is {split!r}, but the file {path} has no splits; leave --split out")
     return ""
 
 

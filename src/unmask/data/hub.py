@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import UnusableInput, first_line
+from ..errors import NoSuchSplit, UnusableInput, first_line
 from .pictures import Size, stack
 from .sample import places
 
@@ -122,7 +122,8 @@ def _open(name: str, place: str, split: str | None) -> tuple[Any, str]:
             break
     assert first is not None
     reason = f"{type(first).__name__}: {first_line(first).rstrip('.')}"
-    raise UnusableInput(
+    refusal = NoSuchSplit if split is not None and "split" in str(first) else UnusableInput
+    raise refusal(
         f"the data set {name} cannot be loaded ({reason}); give digits, mnist, cifar10, the id or folder of "
         "a Hugging Face image-classification set, or a .npz or .safetensors file"
     ) from first

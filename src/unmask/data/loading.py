@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..errors import UnusableInput, first_line
+from ..errors import NoSuchSplit, UnusableInput, first_line
 from .arrays import check
 from .box import Box
 from .files import EXTENSIONS, read_file
@@ -114,6 +114,17 @@ def load(
             x, y = x[index].clone(), y[index].clone()
     sampled = seed if examples is not None else None
     return Data(x, y, name, split, torch.as_tensor(index, dtype=torch.int64), names, notes, sampled, box)
+
+
+def load_training(spec: str | os.PathLike[str]) -> Data:
+    """All examples to learn from: the training split, or everything where a set has no split of that name.
+
+    **Raises** `UnusableInput` as `load`.
+    """
+    try:
+        return load(spec, split="train")
+    except NoSuchSplit:
+        return load(spec)
 
 
 _BRACKETS = re.compile(r"(?P<place>.*?)\((?P<options>[^()]*=[^()]*)\)", re.DOTALL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,18 @@ class Size:
             left, top = ((side - self.crop) // 2 for side in image.size)
             image = image.crop((left, top, left + self.crop, top + self.crop))
         return image
+
+
+def opened(path: Path, called: str) -> Any:
+    """A PIL image with its pixels. **Raises** `UnusableInput`, which names it as it is `called`."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UnusableInput(f"{called} cannot be read ({first_line(error)}); remove it") from error
 
 
 def stack(

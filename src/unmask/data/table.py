@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UnusableInput, first_line
-from .pictures import Size, stack
+from .pictures import Size, opened, stack
 from .sample import places
 
 PATHS = ("path", "file", "filename", "file_name", "image", "img")
@@ -64,18 +64,9 @@ def read_table(
     chosen = places(labels, examples, seed, str(path))
 
     def pictures() -> Iterator[tuple[str, Any]]:
-        from PIL import Image
-
         for n in chosen:
             where = path.parent / rows[n][file_column]
-            try:
-                with Image.open(where) as image:
-                    image.load()
-                    yield f"row {n + 1}", image
-            except (OSError, SyntaxError, ValueError) as error:
-                raise UnusableInput(
-                    f"row {n + 1} of {path}: {where} cannot be read ({first_line(error)})"
-                ) from error
+            yield f"row {n + 1}", opened(where, f"row {n + 1} of {path}: {where}")
 
     return stack(pictures(), size, str(path)), labels[chosen], chosen, names
 

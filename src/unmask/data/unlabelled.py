@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..errors import UnusableInput, first_line
 from .arrays import check
-from .loading import load
-from .pictures import Size, stack
+from .loading import load_training
+from .pictures import Size, opened, stack
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
@@ -28,16 +28,11 @@ def load_unlabelled(spec: str) -> Float[Tensor, "n channels height width"]:
     path = Path(spec).expanduser()
     pictures = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES) if path.is_dir() else []
     if pictures:
-        found = _opened(pictures, spec)
+        found = stack(((p.name, opened(p, f"{p.name} of {spec}")) for p in pictures), Size(), spec)
     elif path.suffix.lower() == ".npy":
         found = _array(path)
     else:
-        try:
-            data = load(spec, split="train")
-        except UnusableInput as refused:
-            if "split" not in str(refused):
-                raise
-            data = load(spec)
+        data = load_training(spec)
         if data.box is not None or data.x.ndim != 4:
             raise UnusableInput(f"{spec} holds no images in [0, 1]; training takes images only")
         return data.x
@@ -45,21 +40,6 @@ def load_unlabelled(spec: str) -> Float[Tensor, "n channels height width"]:
     if box is not None or x.ndim != 4:
         raise UnusableInput(f"{spec} holds no images in [0, 1] or of bytes; training takes images only")
     return x
-
-
-def _opened(pictures: list[Path], spec: str) -> np.ndarray:
-    from PIL import Image
-
-    images = []
-    for path in pictures:
-        try:
-            with Image.open(path) as image:
-                images.append((path.name, image.copy()))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UnusableInput(
-                f"{path.name} of {spec} cannot be read ({first_line(error)}); remove it"
-            ) from error
-    return stack(images, Size(), spec)
 
 
 def _array(path: Path) -> np.ndarray:
