@@ -8,7 +8,7 @@ folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet --disable-pip-version-check torch==2.13.0
 "$folder/venv/bin/pip" install --quiet --disable-pip-version-check numpy==2.4.6 scipy==1.17.1 matplotlib==3.11.2 tqdm==4.70.1 tensorboard==2.21.0
-"$folder/venv/bin/pip" install --quiet --disable-pip-version-check einops psutil==7.2.2 requests==2.34.2 loguru==0.7.3
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check einops==0.8.2 psutil==7.2.2 requests==2.34.2 loguru==0.7.3
 "$folder/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps spikingjelly==2.0.0
 "$folder/venv/bin/python" -W ignore - <<'PYTHON'
 import torch
