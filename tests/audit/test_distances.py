@@ -48,3 +48,23 @@ def test_a_notebook_shows_a_report_escaped(tmp_path):
 def test_dates_and_hardware_name_nobody():
     assert utc(0) == "1970-01-01 00:00 UTC"
     assert "threads" in hardware(torch.device("cpu"))
+
+
+def test_a_network_that_fails_between_found_points_and_the_image_keeps_its_verdict(monkeypatch):
+    from unmask.audit import distances as module
+
+    def refuses(*_):
+        raise ValueError("not here")
+
+    monkeypatch.setattr(module, "_drawn_back", refuses)
+    network = torch.nn.Linear(4, 2).eval()
+    with torch.no_grad():
+        network.weight.copy_(torch.tensor([[1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, -1.0, -1.0]]) / 2)
+        network.bias.copy_(torch.tensor([-1.0, 1.0]))
+    x = torch.full((6, 4), 0.55)
+    report = unmask.audit(
+        network, x, torch.zeros(6, dtype=torch.int64), norm="linf", epsilon=0.1, budget="quick"
+    )
+    assert report.robust_accuracy == 0.0
+    assert (report.table.distance, report.table.standard) == ([], [])
+    assert any("distances of known failures: none" in warning for warning in report.warnings)

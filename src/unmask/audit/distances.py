@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from ..judge import fooled
 from ..threat import NormBall
 from ..types import per_example
 from .context import Subject
+from .optional.optional import tried
 
 HALVINGS = 8  # of the way to the clean input
 
@@ -24,9 +27,13 @@ def distances(subject: Subject, x_adv: Tensor, rate: Tensor | None, clean: Tenso
 
     **Cost**: `HALVINGS` judging passes for each example that fails there and not at the clean input.
     """
-    threat = subject.threat
-    if rate is None or subject.random or subject.outside or not isinstance(threat, NormBall):
+    if rate is None or subject.random or subject.outside or not isinstance(subject.threat, NormBall):
         return None
+    drawn_back = partial(_drawn_back, subject, subject.threat, x_adv, rate, clean)
+    return tried(subject, "distances of known failures", drawn_back, None)
+
+
+def _drawn_back(subject: Subject, threat: NormBall, x_adv: Tensor, rate: Tensor, clean: Tensor) -> Tensor:
     found = torch.full((len(subject),), torch.inf, dtype=torch.float64)
     found[(clean > 0).cpu()] = 0.0
     streams = subject.streams("distances")

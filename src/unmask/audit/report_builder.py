@@ -76,6 +76,8 @@ class Outcome:
         subject, n = self.subject, len(self.subject)
         right = 1 - self.final.failure_rate.double()
         interval = mean_interval(right.tolist())
+        # Before the warnings are read, for it may add one.
+        table = example_table(subject, self.clean, self.final, self.standing.x_adv, self.near_standard)
         report = Report(
             schema=1,
             verdict="inconclusive",  # until the numbers below have had their say
@@ -107,7 +109,7 @@ class Outcome:
             gradient_histogram=_histogram(self.state.elements),
             images=image_triples(subject, self.clean, self.final, self.standing.x_adv),
             class_names=list(subject.data.class_names),
-            table=example_table(subject, self.clean, self.final, self.standing.x_adv, self.near_standard),
+            table=table,
             targets=subject.claim.targets,
             knowledge=subject.answers if subject.outside else "white-box",
             queries=self.queries,

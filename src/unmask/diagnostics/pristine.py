@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..classifier import Network, seeded
 from ..errors import ModelFailed
+from ..state.forked import keep_quiet
 from ..types import Outputs
 
 # Seconds for one answer, and for all of them; who needs longer is not asked. Ours.
@@ -129,15 +130,12 @@ def _serve(network: Network, questions: int, answers: int) -> None:
     """In the child: for each question one more child, that answers it; never back."""
     try:
         os.setsid()  # Ctrl-C is meant for the audit
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for stream in (0, 1, 2):
-            os.dup2(nowhere, stream)
+        keep_quiet()
         kept = sorted({questions, answers, 2})
         for after, before in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
             os.closerange(after + 1, before)  # the journal's lock among them, which must go with the audit
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
-        torch.set_num_threads(1)  # a forked pool of threads hangs
         while (question := _receive(questions)) is not None:
             ours, to_us = os.pipe()
             child = os.fork()

@@ -6,8 +6,6 @@ network reaches outside torch may take them for memory and end the process.
 
 from __future__ import annotations
 
-import contextlib
-import faulthandler
 import os
 import signal
 import time
@@ -15,11 +13,11 @@ import warnings
 import weakref
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from ...errors import Unsupported
+from ...state.forked import keep_quiet
 
 # Ways by which values leave torch for code that sees memory. Numbers (`item`) and lists cannot crash anybody.
 _WAYS_OUT = frozenset(
@@ -98,17 +96,9 @@ def _child(call: Callable[[], object]) -> str:
 
 
 def _run_and_leave(call: Callable[[], object]) -> None:
-    """In the child: silent, single-threaded (a forked pool of threads hangs), without a core dump, never back."""
+    """In the child: never back."""
     try:
-        with contextlib.suppress(Exception):
-            import resource
-
-            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for stream in (0, 1, 2):
-            os.dup2(nowhere, stream)
-        faulthandler.disable()  # the parent says what happened
-        torch.set_num_threads(1)
+        keep_quiet()
         call()
     except BaseException:
         pass  # an exception is an answer: only a crash is none
