@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from ..attacks import PGD, Attack
 from ..classifier import seeded
 from ..data import Data
-from ..errors import Diverged, UnusableInput
+from ..errors import UnusableInput
 from ..threat import ThreatModel
 from .augmentation import mirrored, shifted
 from .base import Epoch, History, Trainer
-from .checkpoint import load_checkpoint, save_checkpoint
+from .course import Course
 from .processes import Processes
 from .run import Images, Labels, Run
 from .validation import accuracies
@@ -152,53 +152,23 @@ class Loop(Trainer):
         steps = batches * self.passes * self.updates
         run.rate = lambda step: self.rate(step, steps)
         run.share = lambda step: self.share(step, steps)
-        history, best = History(), {}
-        if checkpoint is not None and checkpoint.exists():
-            groups, history = load_checkpoint(checkpoint, name)
-            run.restore(groups)
-            run.state = {k: t.to(run.device) for k, t in groups.get("state", {}).items()}
-            run.done = len(history.epochs) * batches * self.updates
-            best = groups.get("best", {})
-            generator.set_state(groups["generator"]["state"])
-        run.events = history.events
+        course = Course.begin(run, name, checkpoint, batches * self.updates)
         parted = self.processes.parted(network)
         if parted is not None and parted not in run.events:
             run.events.append(parted)
         seed = int(
             torch.randint(2**62, (), generator=torch.Generator().manual_seed(generator.initial_seed()))
         )
-        kept = run.weights()["mean"]
-        while len(history.epochs) < self.passes and not self._stalled(history):
-            done = len(history.epochs)
-            with seeded(seed + done, run.device):  # dropout and the like of the network itself
+        while course.done < self.passes and not course.stalled(self.patience):
+            with seeded(seed + course.done, run.device):  # dropout and the like of the network itself
                 epoch = self._epoch(run, data, validation, seed)
-            if not (math.isfinite(epoch.loss) and run.finite()):
-                network.load_state_dict(best or kept)
-                network.eval()
-                raise Diverged(
-                    f"training has diverged: the loss or a weight is no finite number in epoch {done + 1} (loss "
-                    f"{epoch.loss:g}); the weights of epoch {done} are kept: lower the learning rate "
-                    f"({self.learning_rate:g}), or epsilon",
-                    done,
-                )
-            kept = run.weights()["mean"]
-            history.epochs.append(epoch)
-            if history.best == done:
-                best = kept
-            if checkpoint is not None and self.processes.first:
-                groups = {
-                    **run.weights(),
-                    "best": best,
-                    "state": run.state,
-                    "generator": {"state": generator.get_state()},
-                }
-                save_checkpoint(checkpoint, groups, history, name)
+            course.add(epoch, self.learning_rate)
+            if self.processes.first:
+                course.save()
             self.processes.wait()
             if progress is not None and self.processes.first:
-                progress(history)
-        network.load_state_dict(best or run.averaged.state_dict())
-        network.eval()
-        return history
+                progress(course.history)
+        return course.end()
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of one of all `steps`."""
@@ -238,12 +208,6 @@ class Loop(Trainer):
             half=self.half,
             compiled=self.compiled,
             processes=self.processes,
-        )
-
-    def _stalled(self, history: History) -> bool:
-        best = history.best
-        return (
-            self.patience is not None and best is not None and len(history.epochs) - 1 - best >= self.patience
         )
 
     def _epoch(self, run: Run, data: Data, validation: Data | None, seed: int) -> Epoch:
