@@ -89,17 +89,14 @@ class APGD(GradientAttack):
             values.append(est.value)
 
             if self.early_stop and (won := fooled(est.outputs, batch.y, threat)).any():
-                stay = best.fooled(batch, won, x_adv)
-                if not len(stay):
+                best.fooled(batch, won, x_adv)
+                state = (x_adv, x_prev, x_best, grad, grad_best, value_best, value_mark, step_size, halved)
+                batch, *left = batch.keep(~won, *state, *values)
+                if not len(batch):
                     return
-                batch = batch.take(stay)
+                x_adv, x_prev, x_best, grad, grad_best, *left = left
+                value_best, value_mark, step_size, halved, *values = left
                 project = threat.projection(batch.x)
-                x_adv, x_prev, x_best, grad, grad_best = (
-                    t[stay] for t in (x_adv, x_prev, x_best, grad, grad_best)
-                )
-                value_best, value_mark = value_best[stay], value_mark[stay]
-                step_size, halved = step_size[stay], halved[stay]
-                values = list(torch.stack(values)[:, stay])
             if step == self.steps:
                 break
 

@@ -96,12 +96,11 @@ def _phase(
             if radius.epsilon > threat.epsilon:
                 won = won & (threat.distance(x_adv, batch.x) <= threat.epsilon)
             if won.any():
-                stay = best.fooled(batch, won, x_adv)
-                batch = batch.take(stay)
-                x_adv, x_best, grad, grad_best = x_adv[stay], x_best[stay], grad[stay], grad_best[stay]
-                value_best, step_size = value_best[stay], step_size[stay]
-                support, density = support[stay], density[stay]
-                if not len(stay):
+                best.fooled(batch, won, x_adv)
+                batch, x_adv, x_best, grad, grad_best, value_best, step_size, support, density = batch.keep(
+                    ~won, x_adv, x_best, grad, grad_best, value_best, step_size, support, density
+                )
+                if not len(batch):
                     break
         if step == steps:
             break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -52,6 +53,14 @@ class Batch:
             self.objective.take(chosen),
         )
 
+    def keep(self, stays: Bool[Tensor, " batch"], *state: Any) -> tuple[Batch, *tuple[Any, ...]]:
+        """The examples that stay, and their rows of all that an attack carries on from step to step.
+
+        `state` is of tensors `[batch, …]` and of what has a `take` as this has.
+        """
+        rows = stays.nonzero()[:, 0]
+        return self.take(rows), *(s[rows] if isinstance(s, Tensor) else s.take(rows) for s in state)
+
 
 def overwrite(chosen: Bool[Tensor, " batch"], *pairs: tuple[Tensor, Tensor]) -> None:
     """Writes, for each pair (kept, new) of `[batch, …]`, the `chosen` examples of `new` into `kept`, in place.
@@ -78,21 +87,20 @@ class Incumbent(WorstCase):
         """Indices of the examples that are worth more work."""
         return (self.value != torch.inf).nonzero()[:, 0]
 
-    def fooled(self, batch: Batch, won: Bool[Tensor, " batch"], x_adv: Images) -> Int[Tensor, " kept"]:
-        """Takes in the points that won; returns the places in `batch` of the examples that stay."""
+    def fooled(self, batch: Batch, won: Bool[Tensor, " batch"], x_adv: Images) -> None:
+        """Takes in the points that won, whatever stood before."""
         self.x_adv[batch.index[won]] = x_adv[won]
         self.value[batch.index[won]] = torch.inf
-        return (~won).nonzero()[:, 0]
 
 
-def restarts(times: int, whole: Batch, best: Incumbent) -> Iterator[tuple[int, Batch]]:
+def restarts(times: int, whole: Batch, best: Incumbent, name: str = "restart") -> Iterator[tuple[int, Batch]]:
     """For each restart its number, from 0, and the examples that are left, with random numbers of its own.
 
-    Ends early once every example is fooled.
+    Ends early once every example is fooled. `name` is that of the random numbers' streams.
     """
     for number in range(times):
         left = best.unfooled()
         if not len(left):
             return
         yield number, whole.take(left)
-        whole = replace(whole, streams=whole.streams.fork("restart"))
+        whole = replace(whole, streams=whole.streams.fork(name))

@@ -16,7 +16,7 @@ from ..randomness import Streams
 from ..threat import NormBall, ThreatModel, norm_ball
 from ..types import per_example
 from .base import Attack, Cost, GradientAttack, Images, Labels, Others, Setting
-from .batch import Batch, Incumbent
+from .batch import Batch, Incumbent, restarts
 
 _HALVINGS = 6  # of the way from the start back to the boundary; ours
 _CLIMB, _STRIDE = (
@@ -91,19 +91,14 @@ class BoundaryWalk(GradientAttack):
         gaps = self._gaps(x, y, threat)
         for _ in range(self.first):
             gaps = self._without(gaps, threat)
-        for number in range(self.first, self.first + self.starts):
-            left = best.unfooled()
-            if not len(left):
-                break
-            batch = whole.take(left)
-            start, chosen = self._image(batch, gaps[left], threat)
+        for number, batch in restarts(self.starts, whole, best, "start"):
+            start, chosen = self._image(batch, gaps[batch.index], threat)
             if not chosen.all():
                 lost = (~chosen).nonzero()[:, 0]
-                start[lost] = self._climbed(classifier, batch.take(lost), threat, number)
+                start[lost] = self._climbed(classifier, batch.take(lost), threat, self.first + number)
             start = threat.held(start, batch.x)
-            gaps[left] = self._without(gaps[left], threat)
+            gaps[batch.index] = self._without(gaps[batch.index], threat)
             self._walk(classifier, batch, self._back(classifier, batch, start, threat), threat, best)
-            whole = replace(whole, streams=whole.streams.fork("start"))
         return threat.settle(best.x_adv, x)
 
     def _gaps(self, x: Images, y: Labels, threat: ThreatModel) -> Float[Tensor, "batch others"]:
@@ -176,13 +171,13 @@ class BoundaryWalk(GradientAttack):
             won = fooled(est.outputs, batch.y, threat)
             best.offer(batch.index, x_adv, est.value.double().masked_fill(~within, -torch.inf))
             if self.early_stop and (won & within).any():
-                stay = best.fooled(batch, won & within, x_adv)
-                if not len(stay):
+                inside = won & within
+                best.fooled(batch, inside, x_adv)
+                batch, x_adv, grad, length, won, radius, nearest, gamma = batch.keep(
+                    ~inside, x_adv, grad, length, won, radius, nearest, gamma
+                )
+                if not len(batch):
                     return
-                batch, x_adv, grad, length, won = (
-                    batch.take(stay), x_adv[stay], grad[stay], length[stay], won[stay]
-                )  # fmt: skip
-                radius, nearest, gamma = radius[stay], nearest[stay], gamma[stay]
             if step == self.steps:
                 return
             if step < outside:

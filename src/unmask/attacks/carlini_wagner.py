@@ -83,8 +83,7 @@ class CarliniWagner(GradientAttack):
             high = torch.where(reached, torch.minimum(high, c), high)
             low = torch.where(reached, low, torch.maximum(low, c))
             c = torch.where(high.isfinite(), (low + high) / 2, 10 * c)
-            stay = (best.value[batch.index] != torch.inf).nonzero()[:, 0]
-            batch, low, high, c = batch.take(stay), low[stay], high[stay], c[stay]
+            batch, low, high, c = batch.keep(best.value[batch.index] != torch.inf, low, high, c)
         return threat.settle(best.x_adv, x)
 
     def _minimise(
@@ -118,11 +117,10 @@ class CarliniWagner(GradientAttack):
                 )
                 reached[places[success]] = True
                 if near.any():
-                    stay = (~near).nonzero()[:, 0]
-                    batch, places, c = batch.take(stay), places[stay], c[stay]
-                    w, tanh, x_adv, grad = w[stay], tanh[stay], x_adv[stay], grad[stay]
-                    first, second = first[stay], second[stay]
-                    if not len(stay):
+                    batch, places, c, w, tanh, x_adv, grad, first, second = batch.keep(
+                        ~near, places, c, w, tanh, x_adv, grad, first, second
+                    )
+                    if not len(batch):
                         break
             if step > self.steps:
                 break

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -15,7 +15,7 @@ from ..randomness import Streams
 from ..threat import NormBall, ThreatModel, norm_ball
 from ..types import per_example
 from .base import Cost, GradientAttack, Images, Labels
-from .batch import Batch, Incumbent
+from .batch import Batch, Incumbent, restarts
 from .hyperplane import to_hyperplane
 
 
@@ -78,14 +78,11 @@ class FAB(GradientAttack):
             outputs = classifier(x, generator=whole.streams)
         best.value[fooled(outputs, y, threat)] = torch.inf
         aims = self._aims(outputs.logits, y, threat)
-        for restart in range(self.restarts):
-            for group in [[aim] for aim in aims] if self.one_by_one else [aims]:
-                left = best.unfooled()
-                if not len(left):
-                    break
-                part = [aim.take(left) for aim in group]
-                self._approach(classifier, whole.take(left), part, threat, best, restart)
-                whole = replace(whole, streams=whole.streams.fork("approach"))
+        groups = [[aim] for aim in aims] if self.one_by_one else [aims]
+        for number, batch in restarts(self.restarts * len(groups), whole, best, "approach"):
+            restart, group = divmod(number, len(groups))
+            part = [aim.take(batch.index) for aim in groups[group]]
+            self._approach(classifier, batch, part, threat, best, restart)
         return threat.settle(best.x_adv, x)
 
     def _aims(self, logits: Tensor, y: Labels, threat: NormBall) -> list[Objective]:
@@ -123,12 +120,12 @@ class FAB(GradientAttack):
             x_best = torch.where(per_example(closer, x_adv), x_adv, x_best)
             distance = torch.where(closer, length, distance)
             if self.early_stop and (won := distance <= threat.epsilon).any():
-                stay = best.fooled(batch, won, x_best)
-                if not len(stay):
+                best.fooled(batch, won, x_best)
+                batch, x_adv, x_best, distance, adversarial, *aims = batch.keep(
+                    ~won, x_adv, x_best, distance, adversarial, *aims
+                )
+                if not len(batch):
                     return
-                batch, aims = batch.take(stay), [aim.take(stay) for aim in aims]
-                x_adv, x_best = x_adv[stay], x_best[stay]
-                distance, adversarial = distance[stay], adversarial[stay]
             back = batch.x + self.backstep * (x_adv - batch.x)
             x_adv = torch.where(per_example(adversarial, x_adv), back, x_adv)
         if distance.isfinite().any():

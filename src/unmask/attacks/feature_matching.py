@@ -72,8 +72,8 @@ class FeatureMatching(Attack):
             distance, grad = self._pull(classifier, x_adv, goal)
             best.offer(batch.index, x_adv, -distance)
             if self.early_stop and (won := fooled(outputs, batch.y, threat)).any():
-                stay = best.fooled(batch, won, x_adv)
-                batch, x_adv, grad, goal = batch.take(stay), x_adv[stay], grad[stay], goal[stay]
+                best.fooled(batch, won, x_adv)
+                batch, x_adv, grad, goal = batch.keep(~won, x_adv, grad, goal)
             if step == self.steps or not len(batch):
                 break
             size = self.rel_step_size * threat.epsilon * (1 - 0.9 * step / self.steps)

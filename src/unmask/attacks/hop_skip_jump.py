@@ -80,8 +80,7 @@ class HopSkipJump(Attack):
         x_adv, found = self._start(classifier, batch, threat, tries)
         lost = (~found).nonzero()[:, 0]
         best.offer(batch.index[lost], batch.x[lost], torch.full((len(lost),), -1e30, device=batch.x.device))
-        keep = found.nonzero()[:, 0]
-        batch, x_adv = batch.take(keep), x_adv[keep]
+        batch, x_adv = batch.keep(found, x_adv)
         used = tries
         for iteration in range(1, self.queries):
             if used + _HALVINGS > self.queries:
@@ -91,11 +90,10 @@ class HopSkipJump(Attack):
             distance = threat.distance(x_adv, batch.x)
             near = (distance <= threat.epsilon) & self.early_stop
             best.offer(batch.index, x_adv, torch.where(near, torch.inf, -distance))
-            stay = (~near).nonzero()[:, 0]
-            batch, x_adv = batch.take(stay), x_adv[stay]
+            batch, x_adv = batch.keep(~near, x_adv)
             samples = round(self.initial_samples * math.sqrt(iteration))
             samples = min(samples, self.queries - used - 2 * _HALVINGS)
-            if samples < 1 or not len(stay):
+            if samples < 1 or not len(batch):
                 break
             length = threat.in_units(x_adv - batch.x).flatten(1).norm(dim=1)
             probe = length / x_adv[0].numel() if iteration > 1 else torch.full_like(length, 0.1)
@@ -120,9 +118,8 @@ class HopSkipJump(Attack):
             noise = threat.held(noise.to(batch.x.dtype), part.x)
             won = self._adversarial(classifier, noise, part.y, part, threat)
             x_adv[open_[won]] = noise[won]
-            stay = (~won).nonzero()[:, 0]
-            open_, part = open_[stay], part.take(stay)
-            if not len(stay):
+            part, open_ = part.keep(~won, open_)
+            if not len(part):
                 break
         found = torch.ones(len(batch), dtype=torch.bool, device=batch.x.device)
         found[open_] = False
@@ -188,8 +185,7 @@ class HopSkipJump(Attack):
             won = self._adversarial(classifier, points, part.y, part, threat)
             moved[open_[won]] = points[won]
             step = step / 2
-            stay = (~won).nonzero()[:, 0]
-            open_, part = open_[stay], part.take(stay)
-            if not len(stay):
+            part, open_ = part.keep(~won, open_)
+            if not len(part):
                 break
         return moved

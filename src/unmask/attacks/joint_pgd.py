@@ -18,7 +18,7 @@ from ..randomness import Streams
 from ..threat import NormBall, ThreatModel, norm_ball
 from ..types import Outputs, per_example
 from .base import Attack, Cost, Images, Labels, Setting
-from .batch import Batch, Incumbent
+from .batch import Batch, Incumbent, restarts
 
 
 @dataclass(frozen=True)
@@ -128,14 +128,9 @@ class JointPGD(Attack):
         with torch.no_grad():
             logits = classifier(x, generator=whole.streams).logits
         ranked = logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)
-        for rank in range(min(self.targets, logits.shape[1] - 1)):
-            left = best.unfooled()
-            if not len(left):
-                break
-            self._ascend(
-                classifier, replace(whole, objective=Targeted(ranked[:, rank])).take(left), threat, best
-            )
-            whole = replace(whole, streams=whole.streams.fork("target"))
+        for rank, batch in restarts(min(self.targets, logits.shape[1] - 1), whole, best, "target"):
+            aimed = replace(batch, objective=Targeted(ranked[batch.index, rank]))
+            self._ascend(classifier, aimed, threat, best)
         return threat.settle(best.x_adv, x)
 
     def _ascend(self, classifier: Classifier, batch: Batch, threat: NormBall, best: Incumbent) -> None:
@@ -154,8 +149,8 @@ class JointPGD(Attack):
             )
             best.offer(batch.index, x_adv, value)
             if self.early_stop and reached.any():
-                stay = best.fooled(batch, reached, x_adv)
-                batch, x_adv, grad = batch.take(stay), x_adv[stay], grad[stay]
+                best.fooled(batch, reached, x_adv)
+                batch, x_adv, grad = batch.keep(~reached, x_adv, grad)
             if step < self.steps and len(batch):
                 size = self.rel_step_size * threat.epsilon * (1 - 0.9 * step / self.steps)
                 x_adv = threat.project(_along(grad, threat).mul_(size).add_(x_adv), batch.x)

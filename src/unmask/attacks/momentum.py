@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -80,10 +80,10 @@ class MomentumPGD(GradientAttack):
             if self.max_draws > 1:
                 self._draw_again(classifier, batch, x_adv, before, mean, streams)
             if self.early_stop and (won := fooled(est.outputs, batch.y, threat)).any():
-                stay = best.fooled(batch, won, x_adv)
-                if not len(stay):
+                best.fooled(batch, won, x_adv)
+                batch, x_adv, mean = batch.keep(~won, x_adv, mean)
+                if not len(batch):
                     break
-                batch, x_adv, mean = batch.take(stay), x_adv[stay], mean[stay]
             step_size = self.rel_step_size * threat.epsilon * (1 - step / self.steps)
             x_adv = threat.project(threat.steepest_ascent(mean).mul_(step_size).add_(x_adv), batch.x)
         else:
@@ -100,14 +100,15 @@ class MomentumPGD(GradientAttack):
         streams: Streams,
     ) -> None:
         """Estimates again where `mean`, which was `before`, is not settled; writes into `mean`."""
-        left, part = torch.arange(len(batch), device=x_adv.device), streams
+        part, left = replace(batch, streams=streams), torch.arange(len(batch), device=x_adv.device)
         for _ in range(self.max_draws - 1):
-            stay = (flipped(before, mean[left]) > self.flips).nonzero()[:, 0]
-            if not len(stay):
+            part, left = part.keep(flipped(before, mean[left]) > self.flips, left)
+            if not len(part):
                 return
-            left, part, before = left[stay], part[stay], mean[left[stay]]
-            objective, y = batch.objective.take(left), batch.y[left]
-            est = self.gradient.estimate(classifier, objective, x_adv[left], y, generator=part)
+            est = self.gradient.estimate(
+                classifier, part.objective, x_adv[left], part.y, generator=part.streams
+            )
+            before = mean[left]
             mean[left] = before.lerp(est.grad, 1 - self.decay)
 
 

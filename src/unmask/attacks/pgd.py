@@ -73,12 +73,11 @@ class PGD(GradientAttack):
                 value_best = torch.full_like(est.value, -torch.inf)
             overwrite(est.value > value_best, (x_best, x_adv), (value_best, est.value))
             if self.early_stop and (won := fooled(est.outputs, batch.y, threat)).any():
-                stay = best.fooled(batch, won, x_adv)
-                if not len(stay):
+                best.fooled(batch, won, x_adv)
+                batch, x_adv, grad, x_best, value_best = batch.keep(~won, x_adv, grad, x_best, value_best)
+                if not len(batch):
                     return
-                batch = batch.take(stay)
                 project = threat.projection(batch.x)
-                x_adv, grad, x_best, value_best = x_adv[stay], grad[stay], x_best[stay], value_best[stay]
             if step < self.steps:
                 x_adv = project(threat.steepest_ascent(grad).mul_(step_size).add_(x_adv))
         best.offer(batch.index, x_adv if self.last else x_best, value_best)

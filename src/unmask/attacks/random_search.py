@@ -112,15 +112,13 @@ class RandomSearch(Attack):
         state = moves.start(batch.streams)
         value, won = self._score(classifier, batch, moves.image(state), threat)
         count = torch.ones_like(value)  # scores averaged into `value`
-        ahead = torch.empty(0)
+        ahead = value.new_empty(len(batch), 0)  # random numbers of the queries to come
         for query in range(rounds):
             if self.early_stop and won.any():
-                stay = best.fooled(batch, won, moves.image(state))
-                if not len(stay):
+                best.fooled(batch, won, moves.image(state))
+                batch, moves, state, value, count, ahead = batch.keep(~won, moves, state, value, count, ahead)
+                if not len(batch):
                     return
-                batch, moves = batch.take(stay), moves.take(stay)
-                state, value, count = state[stay], value[stay], count[stay]
-                ahead = ahead[stay] if query else ahead
             if query == rounds - 1:
                 break
             if query % moves.ahead == 0:

@@ -99,11 +99,9 @@ class RayS(Attack):
                 x_adv = batch.x + threat.from_units((length[:, None] * signs).reshape(batch.x.shape))
                 value = torch.where(near & self.early_stop, torch.inf, -radius)
                 best.offer(batch.index[leaving], x_adv[leaving], value[leaving])
-                stay = (~leaving).nonzero()[:, 0]
-                if not len(stay):
+                batch, signs, radius, found, used = batch.keep(~leaving, signs, radius, found, used)
+                if not len(batch):
                     return
-                batch, signs, radius = batch.take(stay), signs[stay], radius[stay]
-                found, used = found[stay], used[stay]
 
             block += 1
             if block * -(-pixels // 2**level) >= pixels:

@@ -92,13 +92,12 @@ class SparsePGD(GradientAttack):
             overwrite(est.value > value_best, (x_best, x_adv), (value_best, est.value))
             grad = est.grad
             if self.early_stop and (won := fooled(est.outputs, batch.y, threat)).any():
-                stay = best.fooled(batch, won, x_adv)
-                if not len(stay):
-                    return
-                batch = batch.take(stay)
-                shown, scores, mask, stayed, grad, x_best, value_best = (
-                    t[stay] for t in (shown, scores, mask, stayed, grad, x_best, value_best)
+                best.fooled(batch, won, x_adv)
+                batch, shown, scores, mask, stayed, grad, x_best, value_best = batch.keep(
+                    ~won, shown, scores, mask, stayed, grad, x_best, value_best
                 )
+                if not len(batch):
+                    return
             if step == self.steps:
                 break
             scores = _MEMORY * scores + self._push(threat.units(grad * (shown - batch.x)))

@@ -14,7 +14,7 @@ from ..randomness import Streams
 from ..threat import ThreatModel, norm_ball
 from .apgd import APGD
 from .base import Attack, Cost, GradientAttack, Images, Labels, Setting
-from .batch import Batch, Incumbent
+from .batch import Batch, Incumbent, restarts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +69,7 @@ class TargetedAPGD(GradientAttack):
         ranked = logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)
         apgd = APGD(steps=self.steps, rho=self.rho, gradient=self.gradient, early_stop=self.early_stop)
         best = Incumbent(x)
-        for rank in range(min(self.targets, logits.shape[1] - 1)):
-            left = best.unfooled()
-            if not len(left):
-                break
-            aimed = replace(whole, objective=self.objective.aim(ranked[:, rank]))
-            apgd.ascend(classifier, aimed.take(left), threat, best)
-            whole = replace(whole, streams=whole.streams.fork("target"))
+        for rank, batch in restarts(min(self.targets, logits.shape[1] - 1), whole, best, "target"):
+            aimed = replace(batch, objective=self.objective.aim(ranked[batch.index, rank]))
+            apgd.ascend(classifier, aimed, threat, best)
         return threat.settle(best.x_adv, x)
