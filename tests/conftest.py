@@ -12,6 +12,8 @@ from jaxtyping import install_import_hook
 
 ROOMS = ("randomness", "objectives", "threat", "judge", "classifier", "attacks")
 
+collect_ignore = ["faults/kill.py", "faults/two_agents.py"]  # scripts, whatever --doctest-modules takes them for
+
 torch.set_num_threads(1)
 if os.environ.get("UNMASK_SHAPES"):  # before any of them is imported
     sys.path.append(str(Path(__file__).parent))  # the hook imports its checker by name
