@@ -55,6 +55,28 @@ def wide():
 def lazy():
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))
 
+def auxiliary():
+    class Auxiliary(Tied):
+        def forward(self, x):
+            logits = super().forward(x)
+            return (logits, logits) if self.training else logits
+    return Auxiliary()
+
+def detached():
+    class Detached(Tied):
+        def forward(self, x):
+            return super().forward(x).detach()
+    return Detached()
+
+class Volumes(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv3d(1, 4, (1, 3, 3), padding=(0, 1, 1))
+        self.last = nn.Linear(256, 10)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.conv(x[:, :, None])).flatten(1))
+
 number = 3
 '''
 
@@ -130,6 +152,8 @@ def test_lazy_layers_learn_their_shape_from_the_data(mine, tmp_path, capsys):
         ("pairs", "returns tuple for two images"),
         ("few_classes", "returns 3 logits, and the labels name 10 classes"),
         ("wide", "fails on images of shape [1, 8, 8]"),
+        ("auxiliary", "in training mode returns tuple for two images"),
+        ("detached", "returns logits without a gradient"),
         ("number", "is a int; give a callable"),
         ("absent", "has no 'absent'"),
     ],
@@ -139,6 +163,12 @@ def test_what_cannot_be_trained_is_one_line(name, message, mine, tmp_path, capsy
     said = capsys.readouterr().err
     assert message in said
     assert said.count("\n") == 1
+
+
+def test_weights_of_five_dimensions_are_trained(mine, tmp_path, capsys):
+    words = ["train", "standard", f"{mine}:Volumes", *WORDS, "--epochs", "1", "--out", str(tmp_path / "o")]
+    assert main(words) == 0
+    assert load_file(tmp_path / "o" / "network.safetensors")["conv.weight"].shape == (4, 1, 1, 3, 3)
 
 
 @pytest.mark.parametrize(

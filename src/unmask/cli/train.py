@@ -132,7 +132,9 @@ def _run(arguments: argparse.Namespace) -> int:
             network = architecture(arguments.arch or "cnn", shape, classes)
         else:
             network = given_network(arguments.target, data)
-    network.to(device=device).to(memory_format=torch.channels_last)  # pyright: ignore
+    network.to(device=device)
+    if not any(p.ndim == 5 for p in network.parameters()):  # channels last is a layout of four dimensions
+        network.to(memory_format=torch.channels_last)  # pyright: ignore
     write_curves = (
         tensorboard(arguments.out / "tensorboard") if arguments.tensorboard and processes.first else None
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from ..foreign import failure
 from .architectures import target_file
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from ..data import Data
 
@@ -38,26 +39,37 @@ def given_network(spec: str, data: Data) -> nn.Module:
         raise UnusableInput(f"{spec} returned a {type(network).__name__}; training needs a torch.nn.Module")
     if not any(p.requires_grad for p in network.parameters()):
         raise UnusableInput(f"{spec} has no parameter that asks for a gradient; there is nothing to train")
-    network.eval()
-    images = data.x[:2]
+    images, needed = data.x[:2], int(data.y.max()) + 1
+    with torch.no_grad():
+        logits = _logits(network.eval(), images, needed, spec)
+    if bool(((logits >= 0) & (logits <= 1)).all()) and torch.allclose(
+        logits.sum(1), torch.ones(2), atol=1e-4
+    ):
+        raise UnusableInput(f"{spec} returns probabilities; return logits, without the soft-max, to train it")
+    # Of a copy, for this pass moves what batch normalisation has counted. Some networks return more while they train.
+    with torch.enable_grad():
+        trained = _logits(copy.deepcopy(network).train(), images, needed, f"{spec} in training mode")
+    if not trained.requires_grad:
+        raise UnusableInput(f"{spec} returns logits without a gradient (detached?); there is nothing to train by")
+    return network
+
+
+def _logits(network: nn.Module, images: Tensor, needed: int, spec: str) -> Tensor:
+    """What the network says of two images. **Raises** `UnusableInput` where these are not their logits."""
+    import torch
+
     try:
-        with torch.no_grad():
-            logits = network(images.clone())
+        logits = network(images.clone())
     except Exception as error:
         raise UnusableInput(
             f"{spec} fails on images of shape {list(images.shape[1:])}: {failure(error)}"
         ) from error
     shape = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    needed = int(data.y.max()) + 1
     if not isinstance(shape, list) or len(shape) != 2 or shape[0] != len(images):
         raise UnusableInput(f"{spec} returns {shape} for two images; return logits, [batch, classes]")
     if shape[1] < needed:
         raise UnusableInput(f"{spec} returns {shape[1]} logits, and the labels name {needed} classes")
-    if bool(((logits >= 0) & (logits <= 1)).all()) and torch.allclose(
-        logits.sum(1), torch.ones(2), atol=1e-4
-    ):
-        raise UnusableInput(f"{spec} returns probabilities; return logits, without the soft-max, to train it")
-    return network
+    return logits
 
 
 def write_network(arguments: argparse.Namespace, network: Any, shape: list[int], classes: int) -> Path:

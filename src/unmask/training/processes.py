@@ -9,6 +9,7 @@ step, in one message.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,6 +53,8 @@ class Processes:
             num_nodes=int(os.environ["WORLD_SIZE"]) // here,
             strategy="ddp",
         )
+        # As in audit/runtime/processes.py: a later import would keep the group, and its threads, until the very end.
+        importlib.import_module("torch.distributed.nn.functional")
         fabric.launch()
         return cls(fabric)
 
