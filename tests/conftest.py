@@ -12,7 +12,7 @@ from jaxtyping import install_import_hook
 
 ROOMS = ("randomness", "objectives", "threat", "judge", "classifier", "attacks")
 
-collect_ignore = ["faults/kill.py", "faults/two_agents.py"]  # scripts, whatever --doctest-modules takes them for
+collect_ignore = ["faults/kill.py", "faults/two_agents.py"]  # scripts, which --doctest-modules would import
 
 torch.set_num_threads(1)
 if os.environ.get("UNMASK_SHAPES"):  # before any of them is imported

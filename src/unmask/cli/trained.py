@@ -50,7 +50,9 @@ def given_network(spec: str, data: Data) -> nn.Module:
     with torch.enable_grad():
         trained = _logits(copy.deepcopy(network).train(), images, needed, f"{spec} in training mode")
     if not trained.requires_grad:
-        raise UnusableInput(f"{spec} returns logits without a gradient (detached?); there is nothing to train by")
+        raise UnusableInput(
+            f"{spec} returns logits without a gradient (detached?); there is nothing to train by"
+        )
     return network
 
 
