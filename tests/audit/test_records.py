@@ -41,7 +41,8 @@ def test_its_repr_fits_a_screen(tmp_path):
 
 def test_report_survives_a_round_trip(tmp_path):
     report = refuted(tmp_path / "source.py")
-    assert Report.model_validate_json(report.to_json()) == report
+    without = [image.model_copy(update={"clean": [], "adversarial": []}) for image in report.images]
+    assert Report.model_validate_json(report.to_json()) == report.model_copy(update={"images": without})
 
 
 def test_non_finite_statistics_become_null():

@@ -46,7 +46,8 @@ class MaskingFinding(ReportPart):
     - `mechanism`: one of the taxonomy of Athalye et al. 2018, or `detector`, or `evaluation`.
     - `symptom`: what was measured, in one sentence.
     - `operation`: the torch operation, or null where none is to blame.
-    - `file`, `line`, `end_line`, `code`: where it stands in the user's source, and that source line.
+    - `file`, `line`, `end_line`, `code`: where it stands in the user's source, and that source line. `file` is told from
+      the working directory, or from the target's folder where it lies outside.
     - `statistics`: the numbers behind it, by name.
     - `repair`: what the audit did about it.
     - `module`: dotted name of the module it ran in.
@@ -198,17 +199,20 @@ class ExampleTable(ReportPart):
 
 
 class ImageTriple(ReportPart):
-    """One example to look at. Values in [0, 1], `[channels][height][width]`.
+    """One example to look at.
 
-    Vectors and signals have height one; slices of a volume stand below each other.
+    **Fields**
+    - `clean`, `adversarial`: values in [0, 1], `[channels][height][width]`; vectors and signals have height one, slices
+      of a volume stand below each other. For the page alone: `report.json` leaves them out, for the evidence and the
+      data set hold them.
     """
 
     index: int
     label: int
     clean_prediction: int
     adversarial_prediction: int
-    clean: list[list[list[float]]]
-    adversarial: list[list[list[float]]]
+    clean: list[list[list[float]]] = Field([], exclude=True)
+    adversarial: list[list[list[float]]] = Field([], exclude=True)
 
 
 class CleverRecord(ReportPart):

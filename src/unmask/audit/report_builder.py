@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from .. import __version__
 from ..diagnostics import Preflight
 from ..judge import Judgement
 from ..statistics import mean_interval
+from ..target.source_files import told
 from .campaign.standing import Standing
 from .context import Subject
 from .evidence import Evidence, hash_images, write_evidence
@@ -38,6 +41,7 @@ from .runtime.machine import hardware, utc
 from .shown import example_table, image_triples
 from .verdict import verdict_of
 
+Placed = TypeVar("Placed", MaskingFinding, Fact)
 # Of the curve of accuracy against cost. Ours.
 POINTS = 200
 
@@ -51,6 +55,7 @@ class Outcome:
     - `draws`: how many of them.
     - `naive`: accuracy that the standard attack reports.
     - `began`: when, by `time.perf_counter`.
+    - `folder`: of the target's source, if it has one; places outside the working directory are told from there.
     - `queries`: of an adversary who only sees answers.
     - `near_standard`: `distances` of what the standard attack found.
     """
@@ -68,6 +73,7 @@ class Outcome:
     controls: list[Control]
     curve: list[AccuracyAtEpsilon]
     began: float
+    folder: Path | None = None
     queries: QueriesRecord | None = None
     near_standard: Tensor | None = None
 
@@ -88,8 +94,8 @@ class Outcome:
             robust_accuracy=float(right.mean()),
             robust_accuracy_interval=interval,
             naive_robust_accuracy=self.naive,
-            masking=self.findings,
-            facts=self.harmless,
+            masking=[self._told(finding) for finding in self.findings],
+            facts=[self._told(fact) for fact in self.harmless],
             attacks=self._attacks(),
             controls=self.controls,
             cost=self._cost(),
@@ -164,6 +170,13 @@ class Outcome:
                 draws=self.draws,
                 targets=None if subject.claim.targets is None else subject.aim[found],
             ),
+        )
+
+    def _told(self, place: Placed) -> Placed:
+        """A finding or fact without the folders of this machine."""
+        places = {"file": place.file, "inside": getattr(place, "inside", None)}
+        return place.model_copy(
+            update={name: told(file, self.folder) for name, file in places.items() if file is not None}
         )
 
     def _attacks(self) -> list[AttackRecord]:

@@ -177,6 +177,7 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
             controls,
             controlled.curve,
             began,
+            folder,
             spent,
             campaign.near_standard,
         )

@@ -11,6 +11,7 @@ from ..judge import Judgement
 from .context import Subject
 from .distances import distances
 from .records import ExampleTable, ImageTriple
+from .verifying.pictures import as_picture
 
 IMAGES = 8  # ours
 
@@ -54,16 +55,8 @@ def image_triples(subject: Subject, clean: Judgement, final: Judgement, x_adv: T
             label=int(subject.y[n]),
             clean_prediction=int(clean.prediction[n]),
             adversarial_prediction=int(final.prediction[n]),
-            clean=_as_picture(subject.x[n]),
-            adversarial=_as_picture(x_adv[n]),
+            clean=as_picture(subject.x[n]),
+            adversarial=as_picture(x_adv[n]),
         )
         for n in chosen
     ]
-
-
-def _as_picture(one: Tensor) -> list[list[list[float]]]:
-    """One example as `[channels][height][width]`: curves have height one, a volume's slices stand below each other."""
-    one = one.cpu()
-    if one.ndim < 3:
-        return one.reshape(-1, 1, one.shape[-1]).tolist()
-    return (one if one.ndim == 3 else one.flatten(1, 2)).tolist()

@@ -32,7 +32,6 @@ from .verifying.evidence_checks import (
     lengths,
     mean_rate,
     met,
-    pictures,
     plausible,
     possible,
     randomness,
@@ -40,6 +39,7 @@ from .verifying.evidence_checks import (
     same_run,
     targets_by_rule,
 )
+from .verifying.pictures import pictures, with_pixels
 from .verifying.recertified import Recertified, recertified
 from .verifying.well_formed import read_report
 
@@ -97,11 +97,13 @@ def verify(
     data: str | None = None,
     allow_pickle: bool = False,
     device: str = "cpu",
+    page: Callable[[Report], str | None] | None = None,
 ) -> Verification:
     """Re-checks `report.json` against `evidence.safetensors`, the network and the data set.
 
     **Arguments**
     - `target`, `data`: where these are now, if not where the audit found them.
+    - `page`: told the report with the pixels of its pictures, says in a few words what is wrong with the page, or None.
 
     **Cost**: one clean pass over all examples and one pass over the evidence; for a random network twenty
     draws of `passes` passes for each. A certified accuracy costs what `recertified` says.
@@ -151,6 +153,7 @@ def verify(
                 hashed,
                 predict,
                 lambda aim: recertified(report, evidence, loaded, aim, network, asked, device),
+                page,
             )
 
 
@@ -172,6 +175,7 @@ def _verify(
     hashed: str,
     predict: Predict,
     prove_again: Callable[[Tensor], Recertified],
+    page: Callable[[Report], str | None] | None,
 ) -> Verification:
     index, n = evidence.index, len(evidence.index)
     draws = DRAWS if report.stochastic else 1
@@ -233,6 +237,9 @@ def _verify(
     ]
     again = prove_again(aim)
     checks += [] if again.check is None else [again.check]
+    if page is not None:
+        differs = page(with_pixels(report, evidence, data))
+        checks.append(Check("page", differs is None, differs or "says what report.json does"))
     proves = min(1.0, max(0.0, 1 - broken / report.examples))
     unchecked = [name for name in UNCHECKED if getattr(report, name)]
     unchecked = [name for name in unchecked if name != "certified_accuracy" or again.check is None]

@@ -75,29 +75,28 @@ def render(report: Report, folder: str = "DIR") -> str:
         ball=words.ball(report.threat),
         mechanisms=words.MECHANISMS,
         bars=_bars(report),
-        findings=[(finding, place(finding), source_lines(finding)) for finding in report.masking],
+        findings=[(finding, place(finding), source_lines(finding, _beside(report))) for finding in report.masking],
         facts=[words.fact_sentence(fact) for fact in report.facts],
         figures=_figures(report),
-        images=[(triple, *plots.image_row(triple)) for triple in report.images[:IMAGES]],
+        images=[(triple, *plots.image_row(triple)) for triple in report.images[:IMAGES] if triple.clean and triple.adversarial],
         commands=words.reproduce_commands(report, folder),
     )
 
 
-def source_lines(finding: MaskingFinding) -> list[SourceLine]:
-    """The guilty line with its neighbours; the line alone where its file has changed or is gone."""
+def source_lines(finding: MaskingFinding, beside: Path | None = None) -> list[SourceLine]:
+    """The guilty line with its neighbours; the line alone where its file has changed or is gone.
+
+    Looked for from the working directory, and in the folder `beside` the target.
+    """
     if finding.line is None:
         return []
     alone = [SourceLine(finding.line, finding.code or "", True)]
     if finding.file is None:
         return alone
-    try:
-        lines = Path(finding.file).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return alone
     last = finding.end_line or finding.line
-    if not 0 < finding.line <= last <= len(lines):
-        return alone
-    if finding.code and finding.code.splitlines()[0].strip() not in lines[finding.line - 1]:
+    places = [Path(finding.file)] + ([] if beside is None else [beside / finding.file])
+    lines = next((found for path in places if (found := _same(path, finding, last))), None)
+    if lines is None:
         return alone
     start, stop = max(1, finding.line - CONTEXT), min(len(lines), last + CONTEXT)
     while start < finding.line and not lines[start - 1].strip():
@@ -105,6 +104,25 @@ def source_lines(finding: MaskingFinding) -> list[SourceLine]:
     while stop > last and not lines[stop - 1].strip():
         stop -= 1
     return [SourceLine(n, lines[n - 1], finding.line <= n <= last) for n in range(start, stop + 1)]
+
+
+def _same(path: Path, finding: MaskingFinding, last: int) -> list[str] | None:
+    """The lines of a file, if the finding's own is still among them."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    assert finding.line is not None
+    if not 0 < finding.line <= last <= len(lines):
+        return None
+    code = finding.code.splitlines()[0].strip() if finding.code else ""
+    return lines if code in lines[finding.line - 1] else None
+
+
+def _beside(report: Report) -> Path | None:
+    """The folder of the target's file; None where it is named as a module or not at all."""
+    file = Path(report.target.partition(" + ")[0].rpartition(":")[0]).expanduser()
+    return file.parent if file.suffix == ".py" else None
 
 
 def place(finding: MaskingFinding) -> str:

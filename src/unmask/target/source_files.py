@@ -41,6 +41,26 @@ def what_runs(spec: str) -> str:
     return f"{spec} (SHA-256 of {path}: {hashlib.sha256(path.read_bytes()).hexdigest()})"
 
 
+def told(file: str, folder: Path | None) -> str:
+    r"""A source file's path as it may be handed out: without the folders that it lies in on this machine.
+
+    From the working directory where it lies there, else from the target's `folder`, else from the library's; of any other
+    the last two parts.
+
+    >>> told("/usr/lib/python3/site-packages/timm/layers/drop.py", None), told("/home/someone/work/net.py", None)
+    ('timm/layers/drop.py', 'work/net.py')
+    """
+    path = Path(file)
+    if not path.is_absolute():
+        return file
+    for root in (Path.cwd(), folder):
+        if root is not None and path.is_relative_to(root):
+            return path.relative_to(root).as_posix()
+    parts = path.parts
+    libraries = [n for n, part in enumerate(parts) if part in ("site-packages", "dist-packages")]
+    return "/".join(parts[libraries[-1] + 1 :] if libraries else parts[-2:])
+
+
 def _from(folder: Path, file: Path) -> str:
     return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -150,34 +149,6 @@ def clean_mistakes(report: Report, mistakes: Tensor, index: Tensor, data: Data) 
     above = report.robust_accuracy > report.clean_accuracy + 1e-6
     found = f"{len(missing)} are missing" + "; more survive than are right without an attack" * above
     return Check("clean mistakes are in the evidence", not missing and not above, found)
-
-
-def pictures(report: Report, evidence: Evidence, data: Data) -> Check:
-    """The images that the page shows are those of the evidence and of the data set."""
-    rows = {int(place): n for n, place in enumerate(evidence.index)}
-    wrong = []
-    for picture in report.images:
-        row = rows.get(picture.index)
-        at = (data.index == picture.index).nonzero()[:, 0]
-        pairs = [] if row is None else [(picture.adversarial, evidence.x_adv[row])]
-        pairs += [(picture.clean, data.x[int(at[0])])] if len(at) else []
-        same = len(pairs) == 2 and all(_equal(shown, kept) for shown, kept in pairs)
-        seen = row is not None and picture.label == int(evidence.label[row])
-        if not same or not seen or picture.adversarial_prediction != int(evidence.prediction[row or 0]):
-            wrong.append(picture.index)
-    found = f"{len(report.images)}" if not wrong else f"not example {', '.join(map(str, wrong[:5]))}"
-    return Check("pictures of the report", not wrong, found)
-
-
-def _equal(shown: Any, kept: Tensor) -> bool:
-    try:
-        found = torch.tensor(shown, dtype=kept.dtype)
-        # What is no image is shown in the shape of one.
-        return torch.equal(
-            found if kept.ndim == 3 else found.flatten(), kept if kept.ndim == 3 else kept.flatten()
-        )
-    except (ValueError, TypeError):  # rows of different lengths
-        return False
 
 
 def robust_accuracy(report: Report, broken: float) -> Check:
