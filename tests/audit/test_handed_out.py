@@ -38,7 +38,14 @@ def audited(folder):
     """Audits `rounding` into `folder / "out"`; the text of the report."""
     (folder / "nets").mkdir()
     (folder / "nets" / "rounding_handed_out.py").write_text(ROUNDING)
-    command = ["audit", f"{folder}/nets/rounding_handed_out.py:rounding", "--norm", "linf", "--epsilon", "0.2"]
+    command = [
+        "audit",
+        f"{folder}/nets/rounding_handed_out.py:rounding",
+        "--norm",
+        "linf",
+        "--epsilon",
+        "0.2",
+    ]
     command += ["--examples", "24", "--budget", "quick", "--quiet", "--out", str(folder / "out")]
     assert main(command) == 0
     return (folder / "out" / "report.json").read_text()
@@ -47,7 +54,9 @@ def audited(folder):
 @pytest.mark.parametrize(
     ("where", "file"), [(".", "nets/rounding_handed_out.py"), ("elsewhere", "rounding_handed_out.py")]
 )
-def test_a_report_without_pixels_and_folders_and_its_page_with_both(tmp_path, monkeypatch, capsys, where, file):
+def test_a_report_without_pixels_and_folders_and_its_page_with_both(
+    tmp_path, monkeypatch, capsys, where, file
+):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / where)
     text = audited(tmp_path)

@@ -1,5 +1,7 @@
 """Networks from files: what is loaded answers as the network that was saved."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +9,7 @@ from torch import nn
 from unmask import UnmaskError
 from unmask.sources import is_source, open_source
 from unmask.sources.opening import with_options
+from unmask.target.load import build
 from unmask.target.target import load_target
 
 ARCHITECTURE = """
@@ -140,8 +143,35 @@ def test_what_is_a_source():
     assert not is_source("package.module:build")
     assert is_source("net.PT2")
     assert is_source("w.pth(arch='net.py:Net')")
-    with pytest.raises(UnmaskError, match="inside the network"):
-        with_options("net.py:build", {"mean": [0.5]})
+
+
+def test_steps_stand_before_a_python_callable_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "stepped.py").write_text(
+        "from torch import nn\n"
+        "from unmask import Outputs\n"
+        "class Net(nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        return Outputs(x.flatten(1), x.flatten(1)[:, 0])\n"
+        "def build():\n"
+        "    return Net().train()\n"
+        "def bare():\n"
+        "    return lambda x: x\n"
+    )
+    spec = with_options(f"{tmp_path}/stepped.py:build + median(size=3)", {"mean": [0.5], "bgr": True})
+    assert spec == f"{tmp_path}/stepped.py:build(mean=[0.5], bgr=True) + median(size=3)"
+    network, source = build(spec.partition(" + ")[0])
+    assert source == tmp_path / "stepped.py"
+    assert network.training  # the modes are the user's
+    x = torch.rand(2, 3, 1, 1)
+    assert torch.equal(network(x).logits, (x - 0.5).flip(1).flatten(1))
+    assert torch.equal(network(x).detector_score, network(x).logits[:, 0])
+    with pytest.raises(UnmaskError, match="--arch names the class of a file of weights"):
+        with_options("net.py:build", {"arch": "a.py:Net"})
+    for wrong in ("build(arch='a.py:Net')", "build(mena=[1])", "bare(mean=[0.5])"):
+        with pytest.raises(UnmaskError) as refused:
+            build(f"{tmp_path}/stepped.py:{wrong}")
+        assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("spec", ["no.onnx", "no.pt2", "no.pth", "no.keras"])

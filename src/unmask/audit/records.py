@@ -46,8 +46,8 @@ class MaskingFinding(ReportPart):
     - `mechanism`: one of the taxonomy of Athalye et al. 2018, or `detector`, or `evaluation`.
     - `symptom`: what was measured, in one sentence.
     - `operation`: the torch operation, or null where none is to blame.
-    - `file`, `line`, `end_line`, `code`: where it stands in the user's source, and that source line. `file` is told from
-      the working directory, or from the target's folder where it lies outside.
+    - `file`, `line`, `end_line`, `code`: where it stands in the user's source, and that source line. `file` is told
+      from the working directory, or from the target's folder where it lies outside.
     - `statistics`: the numbers behind it, by name.
     - `repair`: what the audit did about it.
     - `module`: dotted name of the module it ran in.

@@ -91,7 +91,7 @@ def _callable(target: str) -> str:
     """The target as the script names it: from the working directory where it lies inside it."""
     from ..sources import is_source
 
-    if " + " in target or is_source(target):
+    if " + " in target or target.endswith(")") or is_source(target):
         raise UnusableInput(
             f"--script writes for Python callables, for a script cannot load {target!r} without unmask; "
             "wrap it in a callable of your own and audit that"

@@ -27,7 +27,7 @@ PROMISES = (
 # Which examples, in which ball, with which seed and where: what `unmask bound` takes too.
 LOADING = ("data", "norm", "epsilon", "examples", "split", "batch_size", "seed", "device", "allow_pickle")
 OPTIONS = tuple(name for name in Claim.model_fields if name != "target" and name not in PROMISES)
-SOURCE_OPTIONS = ("arch", "mean", "std", "resize", "crop", "channels_last")
+SOURCE_OPTIONS = ("arch", "mean", "std", "resize", "crop", "bgr", "channels_last")
 _SHAPES: dict[str, Any] = Claim.model_json_schema()["properties"]
 
 NORMS: tuple[str, ...] = tuple(_SHAPES["norm"]["enum"])
@@ -80,13 +80,27 @@ def size(text: str) -> int | tuple[int, int]:
 
 
 def add_source_options(command: argparse.ArgumentParser) -> None:
-    """Adds those that describe a network from a file or hub. They go into the target's own name, as defences do."""
+    """Adds those that say what stands before a network, and what class a state dict is of.
+
+    They go into the target's own name, as defences do.
+    """
     add = command.add_argument
     add("--arch", metavar="FILE:NET", help="the class of a state dict that TARGET names")
-    add("--mean", type=numbers, metavar="M,…", help="what is subtracted before a file's or hub's network")
-    add("--std", type=numbers, metavar="S,…", help="what is divided by after that")
+    add(
+        "--mean",
+        type=numbers,
+        metavar="M,…",
+        help="what is subtracted before the network, in units of [0, 1]",
+    )
+    add(
+        "--std",
+        type=numbers,
+        metavar="S,…",
+        help="what is divided by after that; 1/255 for one that takes bytes",
+    )
     add("--resize", type=size, metavar="N", help="shorter side in pixels, or HxW, before that")
     add("--crop", type=size, metavar="N", help="size of the centre that is kept, or HxW")
+    add("--bgr", action="store_true", default=None, help="it takes channels in the order blue, green, red")
     add(
         "--channels-last", action="store_true", default=None, help="it takes [batch, height, width, channels]"
     )

@@ -16,6 +16,7 @@ from ..types import Outputs
 from .base import Images
 from .memory import FIRST
 from .modes import check_precision
+from .readings import runs_with
 
 # Most members of an ensemble whose votes are told from probabilities. Ours.
 BALLOTS = 128
@@ -45,6 +46,10 @@ def check_shape(classifier: Classifier, x: Images, streams: Streams) -> Tensor:
             ) from error
         check_precision(classifier.network)
         _refuse_one_size(error)
+        if found := runs_with(classifier, x[:2], streams[:2]):
+            raise UnusableInput(
+                f"{error}; it runs with {found}: give that, or do the same inside the network"
+            ) from error
         raise
     shape = list(logits.shape)
     if logits.ndim != 2 or len(logits) != len(x) or shape[1] < 1:
@@ -105,14 +110,17 @@ def _shares(logits: Float[Tensor, "batch classes"], ballots: int) -> bool:
     return bool(((logits * ballots).round() / ballots).sub(logits).abs().le(1e-6 * logits).all())
 
 
-def check_claim(accuracy: float, examples: int, claim: float) -> None:
-    """**Raises** `UnusableInput` for a clean accuracy that is surely below what is claimed under attack."""
+def check_claim(accuracy: float, examples: int, claim: float, meant: str = "") -> None:
+    """**Raises** `UnusableInput` for a clean accuracy that is surely below what is claimed under attack.
+
+    `meant`: what `readings.meant` says of it.
+    """
     right = round(accuracy * examples)
     highest = float(binomtest(right, examples).proportion_ci(0.95).high)
     if highest < claim:
         raise UnusableInput(
             f"clean accuracy is {accuracy:.1%} ({right} of {examples}, at most {highest:.1%} with 95 % "
             "confidence), below "
-            f"the claim of {claim:.1%} under attack; check preprocessing, label order and weights, or "
+            f"the claim of {claim:.1%} under attack; {meant or 'check preprocessing, label order and weights'}, or "
             "lower the claim"
         )

@@ -24,6 +24,7 @@ from .modes import check_normalisation, check_train_mode
 from .one_function import modes
 from .outputs import check_claim, check_logits, check_shape, predicted
 from .reach import gradient_error
+from .readings import meant
 from .sentences import of_answers, of_attacks, of_company, of_examples
 
 PROBED = 16  # examples that are asked about repeatedly
@@ -86,7 +87,8 @@ def preflight(
     - `state`: what the network holds before anybody has called it; made here where nobody has.
 
     **Cost**: one prediction of every example, about 21 forwards of 40 points, a short attack on 16 images and
-    on eight alone, one backward of at most 16, about three batches. A random network costs 40 more.
+    on eight alone, one backward of at most 16, about three batches. A random network costs 40 more, and one that
+    errs often what `readings.meant` costs.
     **Raises** `UnusableInput` (or `ModelFailed`) with one line: name, value, way out.
     """
     check_images(x, box)
@@ -112,8 +114,9 @@ def preflight(
     logits, classes = answers.logits, answers.logits.shape[1]
     check_label_range(y, classes)
     accuracy = float((logits.argmax(1) == y).double().mean())
+    better = meant(classifier, x, y, accuracy, streams)
     if claim is not None:
-        check_claim(accuracy, len(x), claim)
+        check_claim(accuracy, len(x), claim, better)
 
     deterministic, seedable = _repeats(classifier, points)
     differs, warnings = None, []
@@ -129,7 +132,7 @@ def preflight(
     counts, touched = () if kept else state.counts(), state.changes()
     state.only(kept or counts).restore()
     warnings += said_of_state(kept, counts)
-    warnings += of_examples(x, y, box, classes, accuracy, detector=answers.has_detector)
+    warnings += of_examples(x, y, box, classes, accuracy, better, detector=answers.has_detector)
     warnings += of_company(differs)
     warnings += of_answers(answers.outputs, answers.place, probabilities=answers.probabilities)
     warnings += of_attacks(classifier, label_only=answers.label_only, seedable=seedable, gradient_error=error)

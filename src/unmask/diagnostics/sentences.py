@@ -14,16 +14,25 @@ from .modes import sixteen_bits
 
 
 def of_examples(
-    x: Images, y: Labels, box: tuple[float, float], classes: int, accuracy: float, *, detector: bool
+    x: Images,
+    y: Labels,
+    box: tuple[float, float],
+    classes: int,
+    accuracy: float,
+    meant: str = "",
+    *,
+    detector: bool,
 ) -> list[str]:
-    """Of images, labels and how many are right."""
+    """Of images, labels and how many are right. `meant`: how else the images may be meant."""
     found = []
     if classes == 2:
         found.append("the network has 2 classes: losses that rank three (DLR) are left out")
     if float(x.max()) <= box[0] + (box[1] - box[0]) / 100:
         found.append(f"the brightest pixel is {float(x.max()):.4g}: were the images divided by 255 twice?")
     found += composition(x, y, classes)
-    if accuracy <= 1.5 / classes:
+    if meant:
+        found.append(meant)
+    elif accuracy <= 1.5 / classes:
         found.append(
             f"clean accuracy is {accuracy:.1%}, no better than chance: check labels and preprocessing"
         )

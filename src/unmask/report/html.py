@@ -75,10 +75,16 @@ def render(report: Report, folder: str = "DIR") -> str:
         ball=words.ball(report.threat),
         mechanisms=words.MECHANISMS,
         bars=_bars(report),
-        findings=[(finding, place(finding), source_lines(finding, _beside(report))) for finding in report.masking],
+        findings=[
+            (finding, place(finding), source_lines(finding, _beside(report))) for finding in report.masking
+        ],
         facts=[words.fact_sentence(fact) for fact in report.facts],
         figures=_figures(report),
-        images=[(triple, *plots.image_row(triple)) for triple in report.images[:IMAGES] if triple.clean and triple.adversarial],
+        images=[
+            (triple, *plots.image_row(triple))
+            for triple in report.images[:IMAGES]
+            if triple.clean and triple.adversarial
+        ],
         commands=words.reproduce_commands(report, folder),
     )
 

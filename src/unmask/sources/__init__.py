@@ -4,6 +4,6 @@ Each file opens one kind and returns a `torch.nn.Module` from images [0, 1] NCHW
 imported when their kind is asked for; a missing one is told in one line with the command that installs it.
 """
 
-from .opening import is_source, open_source
+from .opening import is_source, open_source, split_steps
 
-__all__ = ["is_source", "open_source"]
+__all__ = ["is_source", "open_source", "split_steps"]

@@ -61,19 +61,38 @@ def open_source(spec: str) -> tuple[nn.Module, Path | None]:
 def with_options(spec: str, values: dict[str, object]) -> str:
     """The spec with options written into its brackets, where verification and the report read them again.
 
+    Behind a Python callable they are steps before its network; `arch` belongs to state dicts alone.
+
     >>> with_options("net.pth", {"arch": "net.py:Net", "mean": (0.5,)})
     "net.pth(arch='net.py:Net', mean=(0.5,))"
     """
     if not values:
         return spec
-    place, brackets = _split(spec)
-    if _opener(place) is None:
+    bare, plus, defences = spec.partition(" + ")
+    place, brackets = _split(bare)
+    if "arch" in values and _opener(place) is None:
         raise UnusableInput(
-            f"--{next(iter(values)).replace('_', '-')} describes a file or hub's network, and {spec} is a Python "
-            "callable: put the preprocessing inside the network"
+            f"--arch names the class of a file of weights, and {place} is a Python callable: leave --arch out"
         )
     written = [brackets] if brackets else []
-    return f"{place}({', '.join([*written, *(f'{k}={v!r}' for k, v in values.items())])})"
+    return f"{place}({', '.join([*written, *(f'{k}={v!r}' for k, v in values.items())])}){plus}{defences}"
+
+
+def split_steps(spec: str) -> tuple[str, Preprocessing | None]:
+    """A Python callable's name, and the steps in the brackets behind it; None where there are none.
+
+    >>> split_steps("net.py:build(std=[0.5])")[0]
+    'net.py:build'
+    """
+    place, brackets = _split(spec)
+    if not brackets:
+        return spec, None
+    options = _options(brackets, spec)
+    if options.arch is not None:
+        raise UnusableInput(
+            f"arch belongs to a file of weights, and {place} is a Python callable: leave it out"
+        )
+    return place, options
 
 
 def _split(spec: str) -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -18,13 +18,15 @@ Images = Float[Tensor, "batch channels height width"]
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """Resize, crop, normalise, lay out: in this order, differentiable, in float32.
+    """Resize, crop, normalise, order, lay out: in this order, differentiable, in float32.
 
     **Fields**
     - `resize`: shorter side in pixels, or (height, width); bilinear with antialiasing, as hubs' processors have it.
       `interpolation`: `bilinear`, `bicubic` or `nearest`.
     - `crop`: height and width of the centre that is kept, one number for a square.
-    - `mean`, `std`: a channel each, or one for all, in units of [0, 1].
+    - `mean`, `std`: a channel each, or one for all, in units of [0, 1], in the order of the images (red, green,
+      blue). A network that takes bytes has a `std` of 1/255.
+    - `bgr`: the network takes blue, green, red.
     - `channels_last`: the network takes `[batch, height, width, channels]`.
     """
 
@@ -32,6 +34,7 @@ class Preprocessing:
     crop: int | tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    bgr: bool | None = None
     channels_last: bool | None = None
     interpolation: str | None = None
 
@@ -55,8 +58,8 @@ class Preprocessing:
         return replace(self, **{name: value for name, value in stated.items() if value is not None})
 
     def before(self, network: nn.Module) -> nn.Module:
-        """The network behind these steps; it returns logits, whatever record it wraps them in."""
-        return Preprocessed(network, self)
+        """The network behind these steps, in evaluation mode; it returns logits, whatever record it wraps them in."""
+        return Preprocessed(network, self).eval()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,25 +74,35 @@ class SourceOptions(Preprocessing):
 
 
 class Preprocessed(nn.Module):
-    """A network behind its preprocessing. Takes images in [0, 1] NCHW; returns logits `[batch, classes]`."""
+    """A network behind its preprocessing. Takes images in [0, 1] NCHW; returns logits `[batch, classes]`.
+
+    The network stays in the modes that it has. `read` says what of its outputs is returned.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, steps: Preprocessing):
+    def __init__(self, network: Any, steps: Preprocessing, read: Callable[[Any], Any] | None = None):
         super().__init__()
-        self.network, self.steps = network, steps
+        self.network, self.steps, self.read = network, steps, read or logits_of
+        self.training = getattr(network, "training", False)
         self.register_buffer("mean", torch.tensor(steps.mean or (0.0,)).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(steps.std or (1.0,)).view(-1, 1, 1), persistent=False)
-        self.eval()
+
+    def on(self, device: torch.device) -> Preprocessed:
+        """With its own numbers there; the network stays where it is."""
+        self.mean, self.std = self.mean.to(device), self.std.to(device)
+        return self
 
     def forward(self, x: Images) -> Tensor:
         x = self._sized(x)
         if self.steps.mean is not None or self.steps.std is not None:
             x = (x - self.mean) / self.std
+        if self.steps.bgr:
+            x = x.flip(1)
         if self.steps.channels_last:
             x = x.permute(0, 2, 3, 1)
-        return logits_of(self.network(x))
+        return self.read(self.network(x))
 
     def _sized(self, x: Images) -> Images:
         steps = self.steps

@@ -64,9 +64,22 @@ def build(spec: str) -> tuple[Any, Path | None]:
 
 def opened(spec: str) -> tuple[Any, Path | None]:
     """A network from a Python callable, or from a file, hub or toolbox (`unmask.sources`)."""
-    from ..sources import is_source, open_source  # here, for a state dict's class is found by this file
+    # Here, for a state dict's class is found by this file.
+    from ..sources import is_source, open_source, split_steps
+    from ..sources.preprocessing import Preprocessed
 
-    return open_source(spec) if is_source(spec) else called(spec)
+    if is_source(spec):
+        return open_source(spec)
+    place, steps = split_steps(spec)
+    built, source = called(place)
+    if steps is None:
+        return built, source
+    if not isinstance(built, nn.Module):
+        raise UnusableInput(
+            f"{place} returned a {type(built).__name__}; options stand before a torch.nn.Module"
+        )
+    # What it returns is read by whoever asks: it may hold a detector's score.
+    return Preprocessed(built, steps, read=lambda outputs: outputs), source
 
 
 def called(spec: str, wanted: type = nn.Module) -> tuple[Any, Path | None]:

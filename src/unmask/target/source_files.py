@@ -44,8 +44,8 @@ def what_runs(spec: str) -> str:
 def told(file: str, folder: Path | None) -> str:
     r"""A source file's path as it may be handed out: without the folders that it lies in on this machine.
 
-    From the working directory where it lies there, else from the target's `folder`, else from the library's; of any other
-    the last two parts.
+    From the working directory where it lies there, else from the target's `folder`, else from the library's; of any
+    other the last two parts.
 
     >>> told("/usr/lib/python3/site-packages/timm/layers/drop.py", None), told("/home/someone/work/net.py", None)
     ('timm/layers/drop.py', 'work/net.py')
