@@ -243,9 +243,7 @@ def _findings(
         gained=gained,
         steady=steady,
     )
-    winner = race.winners()[0]
-    general = winner.name
-    if subject.random:
-        general = "EOT: gradients averaged over as many draws as their noise demands"
+    winner, many = race.winners()[0], "EOT: gradients averaged over as many draws as their noise demands"
+    general = many if subject.random else winner.name
     facts = harmless(analysis, suspects, state, deterministic=not subject.random)
     return describe(suspects, winner.at, general), facts

@@ -45,23 +45,10 @@ from .verifying.well_formed import read_report
 
 # Of a report, what no file can show to be so: only auditing again can.
 UNCHECKED = (
-    "naive_robust_accuracy",
-    "masking",
-    "facts",
-    "attacks",
-    "controls",
-    "cost",
-    "environment",
-    "accuracy_against_epsilon",
-    "accuracy_against_cost",
-    "gradient_histogram",
-    "warnings",
-    "queries",
-    "clever",
-    "certified_accuracy",
-    "class_names",
-    "table",
-)
+    "naive_robust_accuracy", "masking", "facts", "attacks", "controls", "cost", "environment",
+    "accuracy_against_epsilon", "accuracy_against_cost", "gradient_histogram", "warnings", "queries",
+    "clever", "certified_accuracy", "class_names", "table",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
