@@ -1,5 +1,7 @@
 """Every way in which `unmask` refuses to go on. Each message names the thing, its value and the way out."""
 
+_LONGEST = 2000  # characters of somebody's message that are repeated. Ours.
+
 
 class UnmaskError(Exception):
     """Base of everything raised on purpose. The CLI prints its message on one line and exits with 2."""
@@ -41,11 +43,20 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM, as `unmask.foreign.signals_heard` tells them from what a network may raise."""
 
 
+def said(error: BaseException) -> str:
+    """An exception's message, which can be printed; empty where it has none, or where its class fails to say it."""
+    try:
+        return str(error).encode(errors="backslashreplace").decode()
+    except BaseException:  # somebody's own class, whose words raise as well
+        return ""
+
+
 def first_line(error: BaseException) -> str:
-    """First line of an exception's message, else its type."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """First line of an exception's message, at most `_LONGEST` characters of it, else its type."""
+    line = (said(error).splitlines() or [""])[0]
+    return line[:_LONGEST] + " …" * (len(line) > _LONGEST) or type(error).__name__
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether it says that memory ran out, which torch raises as a plain `RuntimeError` on the CPU."""
-    return "out of memory" in str(error) or "can't allocate memory" in str(error)
+    return "out of memory" in said(error) or "can't allocate memory" in said(error)

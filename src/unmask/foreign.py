@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import sysconfig
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -20,12 +21,17 @@ _MACHINERY = tuple(os.path.dirname(os.path.abspath(str(f))) + os.sep for f in (_
 _STDLIB = sysconfig.get_paths()["stdlib"] + os.sep
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-_told = False
+# Seconds within which a second signal is the same wish: who stops a job often tells process and group. Ours.
+_AGAIN = 1.0
+
+_told, _when = False, 0.0
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    global _told
-    _told = True
+    global _told, _when
+    if _told and time.monotonic() - _when < _AGAIN:
+        return
+    _told, _when = True, time.monotonic()
     raise Interrupted
 
 

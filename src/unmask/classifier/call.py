@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from ..errors import ModelFailed, UnmaskError
+from ..errors import ModelFailed, UnmaskError, out_of_memory, said
 from ..foreign import failure, wants_to_stop
 from ..state.checkpointing import differentiable_checkpoints
 from ..state.process import back_afterwards
@@ -79,5 +79,5 @@ def refuse_to_stop(error: BaseException) -> None:
         raise error
     if isinstance(error, torch.OutOfMemoryError):
         raise error
-    if "out of memory" in str(error) or "can't allocate memory" in str(error):
-        raise torch.OutOfMemoryError(str(error)) from error
+    if out_of_memory(error):
+        raise torch.OutOfMemoryError(said(error)) from error

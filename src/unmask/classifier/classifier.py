@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ..errors import GradientFailed, UnmaskError
+from ..errors import GradientFailed, UnmaskError, said
 from ..foreign import failure, user_line
 from ..randomness import Streams
 from ..state import State
@@ -199,7 +199,7 @@ class Classifier:
         except UnmaskError:
             raise
         except BaseException as error:
-            if "derivative for" in str(error) and "is not implemented" in str(error):
+            if "derivative for" in said(error) and "is not implemented" in said(error):
                 return torch.zeros_like(x)  # `x // step` records a graph that autograd then refuses to walk
             refuse_to_stop(error)
             if isinstance(error, RuntimeError) and not user_line(error):

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 from .. import __version__
 from ..cli import audit, bound, claim, compare, demo, export, reproduce, train, verify
-from ..errors import UnmaskError, UnusableInput, first_line
+from ..errors import UnmaskError, UnusableInput, first_line, out_of_memory
 from ..foreign import failure, signals_heard, stay, user_line, wants_to_stop
 from .allocator import keep_freed_memory
 from .pipes import finish_printing, readers_may_leave
+from .watched import watched
 
 UNUSABLE = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -57,14 +58,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def command() -> int:
-    """As `main`, in a process of its own, which code that is given to it cannot leave."""
-    stay()
-    return main()
+    """As `main`, in a process of its own, whose end by code that is given to it is no verdict."""
+
+    def staying() -> int:
+        stay()
+        return main()
+
+    return watched(staying)
 
 
 def _plain(argv: Sequence[str]) -> Sequence[str]:
-    """The words as they are. **Raises** `UnusableInput` for `--option=--`, which argparse takes for an empty list."""
+    """The words as they are.
+
+    **Raises** `UnusableInput` for `--option=--`, which argparse takes for an empty list, and for a NUL, which no shell
+    hands on.
+    """
     for word in argv:
+        if "\0" in word:
+            raise UnusableInput(
+                f"{word!r} is no name of a folder, a file or anything else; see unmask --help"
+            )
         if word.startswith("--") and word.endswith("=--"):
             raise UnusableInput(f"{word[:-3]} is '--', which is no value; see unmask --help")
     return argv
@@ -110,9 +123,8 @@ def _judged(error: BaseException) -> tuple[int, str]:
 
 def _out_of_memory(error: BaseException) -> bool:
     """Torch's own error, and what it says on the CPU; torch need not be loaded yet."""
-    said = str(error)
-    known = "out of memory" in said or "can't allocate memory" in said
-    return type(error).__name__ == "OutOfMemoryError" or (isinstance(error, RuntimeError) and known)
+    known = isinstance(error, RuntimeError) and out_of_memory(error)
+    return type(error).__name__ == "OutOfMemoryError" or known
 
 
 def _way_back(arguments: argparse.Namespace, error: BaseException) -> str:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..classifier import Classifier
-from ..errors import ModelFailed
+from ..errors import ModelFailed, first_line
 from ..gradients import Exact
 from ..objectives import margin
 from ..randomness import Streams
@@ -27,7 +27,7 @@ def gradient_error(classifier: Classifier, x: Images, y: Labels, streams: Stream
     except ModelFailed as error:
         return str(error)
     except Exception as error:  # a user's own backward may raise anything
-        return f"the backward pass raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        return f"the backward pass raised {type(error).__name__}: {first_line(error)}"
     return None
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..classifier import Classifier, seeded
-from ..errors import first_line, out_of_memory
+from ..errors import first_line, out_of_memory, said
 from ..objectives import margin
 from ..randomness import Streams
 from ..threat import Linf, NormBall, ThreatModel
@@ -90,7 +90,7 @@ def analyse(
             raise
         except Exception as error:  # anybody's code, run with somebody looking: it may raise anything
             if out_of_memory(error):
-                raise torch.OutOfMemoryError(str(error)) from error
+                raise torch.OutOfMemoryError(said(error)) from error
             reason = reason or f"{type(error).__name__}: {first_line(error)}"
     empty = Trace([], plain.logits, x, [])
     return Analysis((), empty, {}, True, True, (), warning=UNTRACED.format(reason))
