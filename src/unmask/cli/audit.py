@@ -14,6 +14,7 @@ from ..claim.claim import Claim
 from ..cli import options as opt
 from ..errors import UnusableInput
 from ..foreign import failure
+from .device import choose_device
 from .folders import writable
 from .pipes import readers_may_leave
 
@@ -85,8 +86,6 @@ def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
 
 def _performed(arguments: argparse.Namespace, claim: Claim, out: Path) -> tuple[Report, list[Path]]:
     # Here, so that a wrong option is told before torch is loaded.
-    import torch
-
     from ..audit.run import audit
     from ..audit.runtime.processes import of_torchrun
     from ..claim.stated import check_checkpoint, check_clean, check_scope
@@ -94,7 +93,7 @@ def _performed(arguments: argparse.Namespace, claim: Claim, out: Path) -> tuple[
     from ..target.target import load_target
     from .terminal import TerminalProgress
 
-    device = choose_device(claim.device, torch.cuda.is_available())
+    device = choose_device(claim.device)
     check_scope(claim)
     attacks = [_attack(spec) for spec in claim.attack]
     target = load_target(claim.target)
@@ -178,24 +177,6 @@ def _print(arguments: argparse.Namespace, report: Report, files: list[Path]) -> 
             print(f"{words.headline(report)}. {words.verdict_sentence(report)}")
         return
     show_report(report, files, console(sys.stderr if arguments.json else sys.stdout))
-
-
-def choose_device(name: str | None, has_cuda: bool) -> str:
-    """The device asked for, else the best there is. **Raises** `UnusableInput` where it cannot be used."""
-    import torch
-
-    name = name or ("cuda" if has_cuda else "cpu")
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
-    try:
-        torch.ones(1, device=name).item()  # "meta" has no values
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        from ..errors import first_line
-
-        raise UnusableInput(
-            f"--device {name} cannot be used ({first_line(error)}); give cpu, cuda or cuda:N"
-        ) from error
-    return name
 
 
 def _attack(spec: str) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 from ..cli import options as opt
 from ..errors import UnusableInput
 from .bound_table import show
+from .device import choose_device
 from .pipes import readers_may_leave
 
 # Maxima and points per maximum. The last is the paper's; the others are ours.
@@ -99,7 +100,6 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     from ..state import State
     from ..target.target import load_target
     from ..threat import norm_ball, threat_model
-    from .audit import choose_device
     from .terminal import TerminalProgress
 
     if claim.epsilon == 0:
@@ -110,7 +110,7 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
         clever=Clever(batches=batches, samples=samples, half=arguments.half),
         methods=CERTIFICATES[arguments.certify],  # pyright: ignore[reportArgumentType]
     )
-    device = choose_device(claim.device, torch.cuda.is_available())
+    device = choose_device(claim.device)
     check_scope(claim)
     if claim.goal == "targeted" or claim.knowledge != "white-box":
         raise UnusableInput(

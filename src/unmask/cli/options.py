@@ -164,7 +164,11 @@ def _fold_box(values: dict[str, Any], typed: str | None) -> None:
         return
     from ..data.loading import with_option  # here, for it loads torch
 
-    text = typed or (stated if isinstance(stated, str) else ",".join(f"{side:g}" for side in stated))
+    text = (
+        typed
+        if typed is not None
+        else (stated if isinstance(stated, str) else ",".join(f"{side:g}" for side in stated))
+    )
     values["data"] = with_option(values.get("data", Claim.model_fields["data"].default), "box", text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,23 @@ ONLY = {
     "unlabelled": ("selftraining",),
     "pseudo_rate": ("selftraining",),
     "teacher_epochs": ("selftraining",),
+}
+
+# Numbers that make sense, least and most; what is not here is held to its range by the recipe itself.
+RANGES = {
+    "seed": (0, 2**63 - 1),
+    "steps": (1, math.inf),
+    "step_size": (1e-6, math.inf),
+    "full": (1, math.inf),
+    "inner": (0, math.inf),
+    "beta": (0, math.inf),
+    "strength": (0, math.inf),
+    "first_strength": (0, math.inf),
+    "reach": (0, math.inf),
+    "sharpening": (1e-6, math.inf),
+    "gain": (1e-6, math.inf),
+    "pull": (0, math.inf),
+    "alone": (0, 1),
 }
 
 
@@ -110,6 +128,11 @@ def add_recipe_options(command: argparse.ArgumentParser) -> None:
 def check(arguments: argparse.Namespace) -> None:
     """**Raises** `UnusableInput` for what is missing, or of no use to the recipe."""
     recipe = arguments.recipe
+    for name, (least, most) in RANGES.items():
+        value = getattr(arguments, name)
+        if value is not None and not least <= value <= most:
+            within = f"at least {least:g}" if most == math.inf else f"{least:g} to {most:g}"
+            raise UnusableInput(f"--{name.replace('_', '-')} is {value:g}; give {within}")
     for name, recipes in ONLY.items():
         value, option = getattr(arguments, name), f"--{name.replace('_', '-')}"
         if value is not None and recipe not in recipes:

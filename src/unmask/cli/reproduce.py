@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UnusableInput
+from .device import choose_device
 
 
 def add_parser(commands: Any) -> None:
@@ -64,17 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def request_of(arguments: argparse.Namespace) -> Any:
     """The options as one record. **Raises** `UnusableInput` for those that cannot be."""
-    import torch
-
     from ..reproducing.request import Request
 
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise UnusableInput(
-            f"--device {device} cannot be used here; give cpu, or cuda where there is one"
-        ) from error
+    device = choose_device(arguments.device)
     taken = ("name", "quick", "examples", "steps", "seed", "seeds", "data")
     return Request(**{name: getattr(arguments, name) for name in taken}, device=device)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Diverged, NoSuchSplit, UnusableInput
 from .architectures import ARCHITECTURES, architecture
+from .device import choose_device
 from .epochs import accuracies_of, describe, progress_bar, total_passes
 from .folders import writable
 from .options import number
@@ -101,7 +102,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from .terminal import console
 
     err = console(sys.stderr)
-    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(arguments.device)
     processes = Processes.join(device)
     if processes.fabric is not None:
         device = str(processes.fabric.device)

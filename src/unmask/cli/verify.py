@@ -13,6 +13,7 @@ from typing import Any
 
 from ..claim.claim import Claim, read_claim
 from ..cli.options import COMMAND, stored
+from .device import choose_device
 from .pipes import readers_may_leave
 
 
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
             target=arguments.target,
             data=arguments.data,
             allow_pickle=arguments.allow_pickle,
-            device=arguments.device,
+            device=choose_device(arguments.device),
             page=partial(page_differs, folder),
         )
     more = []

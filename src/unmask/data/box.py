@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -117,9 +118,10 @@ def _shaped(side: Tensor, x: Tensor) -> Tensor:
 def _read(place: str | Path) -> Any:
     path = Path(place).expanduser()
     try:
-        found = np.load(path, allow_pickle=False)
-        return (found["low"], found["high"]) if path.suffix == ".npz" else found
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            return (found["low"], found["high"]) if path.suffix == ".npz" else found
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise UnusableInput(
             f"the box {place} cannot be read ({first_line(error)}); give data, two numbers such as 0,255, or a .npz "
             "file with low and high"

@@ -94,6 +94,10 @@ def load(
     if examples is not None and examples < 1:
         raise UnusableInput(f"--examples is {examples}; give at least 1")
     place, size, reading = _brackets(name)
+    if not place.strip():
+        raise UnusableInput(
+            f"{name!r} names no data; give digits, mnist, cifar10, a file, a folder or a hub's id"
+        )
     path = Path(place).expanduser()
     kind = path.suffix.lower()
     names: tuple[str, ...] = ()

@@ -88,6 +88,13 @@ class Loop(Trainer):
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             self.at_least(name, 1)
+        self.at_least("pad", 0)
+        if not 0 < self.learning_rate < math.inf:
+            raise UnusableInput(
+                f"`{type(self).__name__}` has learning_rate={self.learning_rate}; give a finite one above 0"
+            )
+        if not 0 <= self.average < 1:
+            raise UnusableInput(f"`{type(self).__name__}` has average={self.average}; give a share in [0, 1)")
         if not 0 <= self.ramp <= 1:
             raise UnusableInput(f"`{type(self).__name__}` has ramp={self.ramp}; give a share in [0, 1]")
         if self.patience is not None:
