@@ -33,7 +33,7 @@ class NearestMean(nn.Module):
 def network():
     return NearestMean().eval()
 """
-OPTIONS = ["--data", "digits", "--norm", "linf", "--epsilon", "0.05", "--examples", "12", "--budget", "quick"]
+OPTIONS = ["--data", "digits", "--norm", "linf", "--epsilon", "0.05", "--examples", "8", "--budget", "quick"]
 BY_CLOCK = {"seconds", "date"}
 ENDED = (0, 1, 3)  # exit statuses of an audit that came to its end
 
@@ -59,17 +59,27 @@ def arguments(file: Path, out: Path) -> list[str]:
     return ["audit", f"{file}:network", *OPTIONS, "--out", str(out), "--quiet"]
 
 
-def start(given: list[str], launcher: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Starts `unmask` with these arguments. `launcher`: options of Python before, `-m` of `torchrun` among them."""
+def start(
+    given: list[str], launcher: list[str], log: Path, runs: tuple[str, ...] = ("-m", "unmask")
+) -> subprocess.Popen[bytes]:
+    """Starts `unmask`, or what `runs` in its place, with these arguments.
+
+    `launcher`: options of Python before, `-m` of `torchrun` among them.
+    """
     with log.open("ab") as said:
         return subprocess.Popen(
-            [sys.executable, *launcher, "-m", "unmask", *given],
+            [sys.executable, *launcher, *runs, *given],
             stdout=said,
             stderr=said,
             cwd=log.parent,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             start_new_session=True,
         )
+
+
+def kept(out: Path) -> int:
+    """Steps in the journal."""
+    return len(list(out.glob("journal/*.entry")))
 
 
 def ended(out: Path, status: int) -> bool:
@@ -84,16 +94,6 @@ def descendants(pid: int) -> list[int]:
         for task in Path(f"/proc/{pid}/task").iterdir():
             found += [int(child) for child in (task / "children").read_text().split()]
     return found + [further for child in found for further in descendants(child)]
-
-
-def processor_seconds(pid: int) -> float:
-    """What a process and those that it started have used of the processor, as far as they are still there."""
-    ticks = 0
-    for one in [pid, *descendants(pid)]:
-        with contextlib.suppress(OSError):
-            fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def is_over(pid: int) -> bool:

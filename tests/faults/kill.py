@@ -2,11 +2,18 @@
 
     python tests/faults/kill.py [SEED] [FIRST] [LAST]
 
-Forty audits are killed by SIGKILL, each at another moment, and resumed to their end: 20 at moments spread over the
-whole run, 10 while a file is being written, and 10 under `torchrun --nproc-per-node 2`, where by turns rank 0, rank 1,
-or everything is killed, the agent too. Compared with the undisturbed audit are `report.json` without what a clock
-measures, and the evidence, byte by byte. Prints one line for each and, last, how many were equal; exit status 1 if not
-all were. FIRST and LAST choose some of the forty, from 1 on: the same seed names the same moments.
+Forty audits are killed by SIGKILL, each with some of its steps kept and others not, and resumed to their end:
+
+- 14 at a random moment after a step, another one each, spread over the journal;
+- 12 while they write a step: with half of its file on the disk, with the whole file under its temporary name, and with
+  the new name not yet made safe (`dies_writing.py`);
+- 9 under `torchrun --nproc-per-node 2` after a step, where by turns rank 0, rank 1, or everything is killed, the agent
+  too;
+- 5 under `torchrun` while rank 0 writes a step.
+
+Compared with the undisturbed audit are `report.json` without what a clock measures, and the evidence, byte by byte.
+Prints one line for each and, last, how many were equal; exit status 1 if not all were. FIRST and LAST choose some of
+the forty, from 1 on: the same seed names the same steps.
 """
 
 from __future__ import annotations
@@ -20,33 +27,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from audits import (
-    NETWORK,
-    arguments,
-    descendants,
-    ended,
-    is_over,
-    kill,
-    outcome,
-    processor_seconds,
-    start,
-    worker,
-)
+from audits import NETWORK, arguments, descendants, ended, is_over, kept, kill, outcome, start, worker
+from dies_writing import MOMENTS
 
-ALONE, WRITING, TOGETHER = 20, 10, 10
+ALONE, WRITING, TOGETHER, TOGETHER_WRITING = 14, 12, 9, 5
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 VICTIMS = ("rank 0", "rank 1", "everything")
-PATIENCE, PAUSE = 600.0, 0.02  # seconds within which a process must have ended, and between two looks at it
+DIES = Path(__file__).with_name("dies_writing.py")
+PATIENCE, PAUSE = 600.0, 0.005  # seconds within which a process must have ended, and between two looks at it
 
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What an audit gives that nobody disturbs, its seconds on the processor, and how many files it writes."""
+    """What an audit gives that nobody disturbs, after how many steps, and the seconds between two of them."""
 
     status: int
-    seconds: float
     outcome: tuple[str, str]
-    files: int
+    steps: int
+    between: float
 
 
 def half_written(out: Path) -> list[Path]:
@@ -55,14 +53,17 @@ def half_written(out: Path) -> list[Path]:
 
 
 def undisturbed(file: Path, launcher: list[str]) -> Undisturbed:
-    out, took = file.with_name("undisturbed"), 0.0
+    out, first, last = file.with_name("undisturbed"), 0.0, 0.0
     process = start(arguments(file, out), launcher, file.with_name("log"))
+    seen = 0
     while not is_over(process.pid):
-        took = max(took, processor_seconds(process.pid))
+        if kept(out) > seen:
+            seen, last = kept(out), time.monotonic()
+            first = first or last
         time.sleep(PAUSE)
     status = process.wait()
     assert ended(out, status), file.with_name("log").read_text()
-    found = Undisturbed(status, took, outcome(out), len([p for p in out.glob("**/*") if p.is_file()]))
+    found = Undisturbed(status, outcome(out), kept(out), (last - first) / kept(out))
     shutil.rmtree(out)
     return found
 
@@ -74,67 +75,78 @@ class Blow:
     **Fields**
     - `whole`: the undisturbed audit that the resumed one must equal.
     - `launcher`: what runs both.
+    - `step`: how many are kept when it comes; while it is written, the number of that one.
+    - `later`: seconds after that step, for a blow from outside.
+    - `moment`: of `dies_writing.MOMENTS`, for one from inside.
     - `victim`: one of `VICTIMS`, or the process where there is one.
-    - `after`: seconds of the processor, which no other load moves; None where `write` says when.
-    - `write`: number of the file during whose writing it is.
     """
 
     whole: Undisturbed
     launcher: list[str]
-    victim: str
-    after: float | None = None
-    write: int = 0
+    step: int
+    later: float = 0.0
+    moment: str = ""
+    victim: str = "the process"
 
     def __str__(self) -> str:
-        when = f"at write {self.write}" if self.after is None else f"after {self.after:.1f} s"
-        return f"{self.victim} killed {when}"
+        when = (
+            f"as step {self.step} is {self.moment}"
+            if self.moment
+            else f"{self.later:.2f} s after step {self.step}"
+        )
+        return f"{'torchrun: ' if self.launcher else ''}{self.victim} killed {when} of {self.whole.steps}"
 
-    def wait(self, pid: int, out: Path) -> None:
-        """Until the moment has come, or the audit has ended before."""
-        if self.after is not None:
-            while processor_seconds(pid) < self.after and not is_over(pid):
-                time.sleep(PAUSE)
+    def strike(self, file: Path, out: Path, log: Path) -> None:
+        """Starts the audit and kills it; returns once all of it has ended."""
+        given = arguments(file, out)
+        if self.moment:  # the settings are the first file of a journal
+            runs = (str(DIES), str(self.step + 1), self.moment)
+            start(given, self.launcher, log, runs).wait(PATIENCE)
             return
-        seen: set[str] = set()
-        while len(seen) < self.write and not is_over(pid):
-            seen |= {path.name for path in half_written(out)}
-
-    def strike(self, pid: int) -> None:
+        process = start(given, self.launcher, log)
+        while kept(out) < self.step and not is_over(process.pid):
+            time.sleep(PAUSE)
+        time.sleep(self.later)
         if self.victim.startswith("rank"):
-            kill(*[w for w in [worker(pid, int(self.victim[-1]))] if w is not None])
+            kill(*[w for w in [worker(process.pid, int(self.victim[-1]))] if w is not None])
         else:
-            kill(pid, *descendants(pid))
+            kill(process.pid, *descendants(process.pid))
+        process.wait(PATIENCE)
 
 
 def blows(chance: random.Random, alone: Undisturbed, together: Undisturbed) -> Iterator[Blow]:
-    """One in each of equal shares of the run."""
+    """One in each of equal shares of the journal."""
+
+    def step(n: int, of: int, whole: Undisturbed) -> int:
+        return 1 + int((n + chance.random()) / of * (whole.steps - 1))
+
     for n in range(ALONE):
-        yield Blow(alone, [], "the process", after=(n + chance.random()) / ALONE * alone.seconds)
+        yield Blow(alone, [], step(n, ALONE, alone), later=chance.random() * alone.between)
     for n in range(WRITING):
-        write = 1 + int((n + chance.random()) / WRITING * alone.files)
-        yield Blow(alone, [], "the process", write=write)
+        yield Blow(alone, [], step(n, WRITING, alone) + 1, moment=MOMENTS[n % len(MOMENTS)])
     for n in range(TOGETHER):
-        after = (n + chance.random()) / TOGETHER * together.seconds
-        yield Blow(together, LAUNCHER, VICTIMS[n % len(VICTIMS)], after=after)
+        later, victim = chance.random() * together.between, VICTIMS[n % len(VICTIMS)]
+        yield Blow(together, LAUNCHER, step(n, TOGETHER, together), later=later, victim=victim)
+    for n in range(TOGETHER_WRITING):
+        at, moment = step(n, TOGETHER_WRITING, together) + 1, MOMENTS[n % len(MOMENTS)]
+        yield Blow(together, LAUNCHER, at, moment=moment, victim="rank 0")
 
 
 def survives(file: Path, blow: Blow) -> tuple[bool, str]:
     """Whether a killed and resumed audit equals the undisturbed one, and what was found of it between."""
     out, log = file.with_name("out"), file.with_name("log")
     log.unlink(missing_ok=True)
-    process = start(arguments(file, out), blow.launcher, log)
-    blow.wait(process.pid, out)
-    blow.strike(process.pid)
-    process.wait(PATIENCE)
-    words = f"{len(list(out.glob('journal/*.entry')))} steps kept"
+    blow.strike(file, out, log)
+    steps = kept(out)
+    words = f"{steps} steps kept"
     if half_written(out):
-        words += f", {half_written(out)[0].name} half written"
-    if not (out / "command.json").exists():  # killed before it had claimed its folder
-        shutil.rmtree(out, ignore_errors=True)
+        words += f" and {half_written(out)[0].stat().st_size:,} bytes under a temporary name"
     status = start(arguments(file, out), blow.launcher, log).wait(PATIENCE)
     same = ended(out, status) and (status, outcome(out)) == (blow.whole.status, blow.whole.outcome)
     if not same:
         words += f"; exit status {status}: {log.read_text().strip().splitlines()[-1:]}"
+    if not 0 < steps < blow.whole.steps:
+        words += "; NOT IN BETWEEN"
     shutil.rmtree(out, ignore_errors=True)
     return same, words
 
@@ -145,17 +157,16 @@ def main(seed: int, first: int, last: int) -> int:
         file = Path(place, "net.py")
         file.write_text(NETWORK)
         alone, together = undisturbed(file, []), undisturbed(file, LAUNCHER)
-        print(
-            f"undisturbed: {alone.seconds:.1f} s of the processor, under torchrun {together.seconds:.1f} s",
-            flush=True,
-        )
-        for blow in list(blows(chance, alone, together))[first - 1 : last]:
+        print(f"undisturbed: {alone.steps} steps, under torchrun {together.steps}", flush=True)
+        chosen = list(blows(chance, alone, together))[first - 1 : last]
+        for blow in chosen:
             same, words = survives(file, blow)
             equal += same
             print(f"{blow}, {words}: {'equal' if same else 'DIFFERS'}", flush=True)
-    total = min(last, ALONE + WRITING + TOGETHER) - first + 1
-    print(f"{equal} of {total} resumed audits equal the undisturbed one, in {time.monotonic() - began:.0f} s")
-    return int(equal < total)
+    print(
+        f"{equal} of {len(chosen)} resumed audits equal the undisturbed one, in {time.monotonic() - began:.0f} s"
+    )
+    return int(equal < len(chosen))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python tests/faults/two_agents.py [SEED]
 
 The agents meet on the loopback interface (`--nnodes 2`, one process each). Twice an audit is disturbed: once the agent
-with rank 0 is killed with its process, once the other, each at a random moment between a third and two thirds of the
-run. The one that is left must end by itself. Then two agents resume. Prints a line for each; exit status 1 if a resumed
+with rank 0 is killed with its process, once the other, each after a random step of the middle third of the journal. The
+one that is left must end by itself. Then two agents resume. Prints a line for each; exit status 1 if a resumed
 report or its evidence is another than the undisturbed one's.
 """
 
@@ -19,18 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from audits import (
-    NETWORK,
-    arguments,
-    descendants,
-    ended,
-    is_over,
-    kill,
-    outcome,
-    processor_seconds,
-    start,
-    worker,
-)
+from audits import NETWORK, arguments, descendants, ended, is_over, kept, kill, outcome, start, worker
 
 PATIENCE, PAUSE = 300.0, 0.02  # seconds within which an agent must have ended, and between two looks at it
 
@@ -53,10 +42,6 @@ def both_over(pair: list[subprocess.Popen[bytes]]) -> bool:
     return all(is_over(agent.pid) for agent in pair)
 
 
-def used(pair: list[subprocess.Popen[bytes]]) -> float:
-    return sum(processor_seconds(agent.pid) for agent in pair)
-
-
 def wait(pair: list[subprocess.Popen[bytes]]) -> list[int | None]:
     """Exit statuses; None of an agent that had to be ended."""
     deadline = time.monotonic() + PATIENCE
@@ -68,14 +53,14 @@ def wait(pair: list[subprocess.Popen[bytes]]) -> list[int | None]:
     return [None if agent in left else agent.wait() for agent in pair]
 
 
-def disturb(file: Path, out: Path, rank: int, after: float) -> str:
-    """Kills the agent whose process has that rank; says what became of the other."""
+def disturb(file: Path, out: Path, rank: int, step: int) -> str:
+    """Kills the agent whose process has that rank once so many steps are kept; says what became of the other."""
     pair = agents(file, out)
-    while used(pair) < after and not both_over(pair):
+    while kept(out) < step and not both_over(pair):
         time.sleep(PAUSE)
     victim = next((agent for agent in pair if worker(agent.pid, rank) is not None), pair[rank])
     kill(victim.pid, *descendants(victim.pid))
-    steps = len(list(out.glob("journal/*.entry")))
+    steps = kept(out)
     statuses = dict(zip([agent is victim for agent in pair], wait(pair), strict=True))
     left = statuses.get(False)
     return f"{steps} steps kept, the other agent " + (
@@ -88,25 +73,19 @@ def main(seed: int) -> int:
     with tempfile.TemporaryDirectory() as place:
         file, out = Path(place, "net.py"), Path(place, "out")
         file.write_text(NETWORK)
-        pair, whole = agents(file, out), 0.0
-        while not both_over(pair):
-            whole = max(whole, used(pair))
-            time.sleep(PAUSE)
-        statuses = wait(pair)
+        statuses = wait(agents(file, out))
         assert ended(out, statuses[0] or 0), file.with_name("agent 0").read_text()
-        wanted = outcome(out)
-        print(f"undisturbed: exit statuses {statuses}, {whole:.1f} s of the processor", flush=True)
+        wanted, steps = outcome(out), kept(out)
+        print(f"undisturbed: exit statuses {statuses}, {steps} steps", flush=True)
         for rank in (0, 1):
             shutil.rmtree(out)
-            after = chance.uniform(1 / 3, 2 / 3) * whole
-            words = disturb(file, out, rank, after)
+            step = chance.randint(steps // 3, 2 * steps // 3)
+            words = disturb(file, out, rank, step)
             again = wait(agents(file, out))
             same = ended(out, again[0] or 0) and again == statuses and outcome(out) == wanted
             equal += same
-            print(
-                f"rank {rank} killed after {after:.1f} s, {words}; resumed: {'equal' if same else f'DIFFERS, {again}'}",
-                flush=True,
-            )
+            words += f"; resumed: {'equal' if same else f'DIFFERS, {again}'}"
+            print(f"rank {rank} killed after step {step} of {steps}, {words}", flush=True)
             if not same:
                 print(
                     file.with_name("agent 0").read_text()[-3000:],
