@@ -197,7 +197,7 @@ def lines() -> Iterator[list[str]]:
 
 def words(good: list[str], option: str = "", value: str = "") -> list[str]:
     """Words that would do, with another value of that option."""
-    given = dict(word.partition("=")[::2] for word in good)
+    given = {name: text for name, _, text in (word.partition("=") for word in good)}
     if option:
         given.pop(option.split()[-1], None)
         given[option] = value

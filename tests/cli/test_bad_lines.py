@@ -38,7 +38,7 @@ def place(tmp_path_factory):
         for part, value in (("x", digits.x.numpy()), ("y", digits.y.numpy()))
         for name in ("train", "test")
     }
-    np.savez(folder / "both.npz", **split)
+    np.savez(folder / "both.npz", **split)  # pyright: ignore[reportArgumentType]
     (folder / "claim.toml").write_text('target = "own.py:sound"\nnorm = "linf"\nepsilon = 0.1\n')
     np.savez(folder / "empty.npz", x=digits.x.numpy()[:0], y=digits.y.numpy()[:0])
     np.savez(folder / "flat.npz", x=digits.x.numpy(), y=digits.x.numpy())
