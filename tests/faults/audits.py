@@ -9,6 +9,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ class NearestMean(nn.Module):
 def network():
     return NearestMean().eval()
 """
-OPTIONS = ["--data", "digits", "--norm", "linf", "--epsilon", "0.05", "--examples", "8", "--budget", "quick"]
+OPTIONS = ["--data", "digits", "--norm", "linf", "--epsilon", "0.3", "--examples", "3", "--budget", "quick"]
 BY_CLOCK = {"seconds", "date"}
 ENDED = (0, 1, 3)  # exit statuses of an audit that came to its end
 
@@ -75,6 +77,35 @@ def start(
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             start_new_session=True,
         )
+
+
+class Forked:
+    """An audit in a process split off from this one, which has loaded `unmask` already: as `start`, in less time.
+
+    **Arguments**
+    - `before`: called in that process before anything else.
+    """
+
+    def __init__(self, given: list[str], log: Path, before: Callable[[], None] = lambda: None):
+        from unmask.cli.main import main
+
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            said = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.dup2(said, 1)
+            os.dup2(said, 2)
+            os.chdir(log.parent)
+            before()
+            os._exit(main(given))
+
+    def wait(self, patience: float) -> int:
+        """Its exit status, negative for a signal."""
+        deadline = time.monotonic() + patience
+        while not is_over(self.pid):
+            assert time.monotonic() < deadline, "it does not end"
+            time.sleep(0.02)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
 def kept(out: Path) -> int:

@@ -11,6 +11,7 @@ Forty audits are killed by SIGKILL, each with some of its steps kept and others 
   too;
 - 5 under `torchrun` while rank 0 writes a step.
 
+Those without `torchrun` are processes split off from this one, so that loading does not take longer than auditing.
 Compared with the undisturbed audit are `report.json` without what a clock measures, and the evidence, byte by byte.
 Prints one line for each and, last, how many were equal; exit status 1 if not all were. FIRST and LAST choose some of
 the forty, from 1 on: the same seed names the same steps.
@@ -18,17 +19,20 @@ the forty, from 1 on: the same seed names the same steps.
 
 from __future__ import annotations
 
+import importlib
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from audits import NETWORK, arguments, descendants, ended, is_over, kept, kill, outcome, start, worker
-from dies_writing import MOMENTS
+from audits import NETWORK, Forked, arguments, descendants, ended, is_over, kept, kill, outcome, start, worker
+from dies_writing import MOMENTS, arm
 
 ALONE, WRITING, TOGETHER, TOGETHER_WRITING = 14, 12, 9, 5
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -47,6 +51,12 @@ class Undisturbed:
     between: float
 
 
+def audit(file: Path, out: Path, launcher: list[str], log: Path) -> Forked | subprocess.Popen[bytes]:
+    """Begins the audit, or goes on with it."""
+    given = arguments(file, out)
+    return start(given, launcher, log) if launcher else Forked(given, log)
+
+
 def half_written(out: Path) -> list[Path]:
     """Files that stand beside their place and have not been renamed to it."""
     return [path for path in out.glob("**/.*.*") if path.suffix[1:].isdigit()]
@@ -54,14 +64,14 @@ def half_written(out: Path) -> list[Path]:
 
 def undisturbed(file: Path, launcher: list[str]) -> Undisturbed:
     out, first, last = file.with_name("undisturbed"), 0.0, 0.0
-    process = start(arguments(file, out), launcher, file.with_name("log"))
+    process = audit(file, out, launcher, file.with_name("log"))
     seen = 0
     while not is_over(process.pid):
         if kept(out) > seen:
             seen, last = kept(out), time.monotonic()
             first = first or last
         time.sleep(PAUSE)
-    status = process.wait()
+    status = process.wait(PATIENCE)
     assert ended(out, status), file.with_name("log").read_text()
     found = Undisturbed(status, outcome(out), kept(out), (last - first) / kept(out))
     shutil.rmtree(out)
@@ -98,12 +108,14 @@ class Blow:
 
     def strike(self, file: Path, out: Path, log: Path) -> None:
         """Starts the audit and kills it; returns once all of it has ended."""
-        given = arguments(file, out)
-        if self.moment:  # the settings are the first file of a journal
-            runs = (str(DIES), str(self.step + 1), self.moment)
-            start(given, self.launcher, log, runs).wait(PATIENCE)
+        given, write = arguments(file, out), self.step + 1  # the settings are the first file of a journal
+        if self.moment and self.launcher:
+            start(given, self.launcher, log, (str(DIES), str(write), self.moment)).wait(PATIENCE)
             return
-        process = start(given, self.launcher, log)
+        if self.moment:
+            Forked(given, log, partial(arm, write, self.moment)).wait(PATIENCE)
+            return
+        process = audit(file, out, self.launcher, log)
         while kept(out) < self.step and not is_over(process.pid):
             time.sleep(PAUSE)
         time.sleep(self.later)
@@ -141,7 +153,7 @@ def survives(file: Path, blow: Blow) -> tuple[bool, str]:
     words = f"{steps} steps kept"
     if half_written(out):
         words += f" and {half_written(out)[0].stat().st_size:,} bytes under a temporary name"
-    status = start(arguments(file, out), blow.launcher, log).wait(PATIENCE)
+    status = audit(file, out, blow.launcher, log).wait(PATIENCE)
     same = ended(out, status) and (status, outcome(out)) == (blow.whole.status, blow.whole.outcome)
     if not same:
         words += f"; exit status {status}: {log.read_text().strip().splitlines()[-1:]}"
@@ -152,6 +164,7 @@ def survives(file: Path, blow: Blow) -> tuple[bool, str]:
 
 
 def main(seed: int, first: int, last: int) -> int:
+    importlib.import_module("unmask.audit.run")  # before anything is split off
     chance, equal, began = random.Random(seed), 0, time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         file = Path(place, "net.py")
