@@ -205,6 +205,11 @@ def test_a_file_without_splits_is_refused_with_the_way_out_and_does_as_a_source(
     said = capsys.readouterr().err
     assert "put train_x, train_y, test_x and test_y into one .npz" in said
     assert "--split" not in said
+    np.savez(tmp_path / "half.npz", train_x=some.x.numpy(), train_y=some.y.numpy())
+    half = str(tmp_path / "half.npz")
+    assert main(["train", "standard", "--data", half, *small, "--out", str(tmp_path / "c")]) == 2
+    assert "put train_x, train_y, test_x and test_y" in capsys.readouterr().err
+    assert not (tmp_path / "c" / "network.safetensors").exists()
     words = [
         "train",
         "pretraining",

@@ -111,6 +111,7 @@ def _run(arguments: argparse.Namespace) -> int:
         threat = norm_ball(threat_model(arguments.norm, arguments.epsilon), "`unmask train`")
     try:
         data = load(arguments.data, split="train", examples=arguments.examples)
+        test = load(arguments.data, split="test")  # before hours of training, not after
     except NoSuchSplit as error:
         raise UnusableInput(
             f"{arguments.data} has no split to train on, beside the one to measure on in the end; put train_x, "
@@ -175,7 +176,6 @@ def _run(arguments: argparse.Namespace) -> int:
     if not processes.first:
         return 0
     target = write_network(arguments, network, shape, classes)
-    test = load(arguments.data, split="test")
     clean, _ = accuracies(network, test, None, PGD(), 500, arguments.seed)
     few, _ = split_off(test, max(len(test) - ROBUST_EXAMPLES, 0))
     attack = PGD(steps=20, rel_step_size=0.125)
