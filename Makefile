@@ -4,14 +4,14 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo quick test test-slow test-libraries lint format peers mutate
+.PHONY: demo quick test test-slow test-libraries lint format peers mutate wheel docs site notebooks gallery
 
 demo: $(STAMP)
 	$(BIN)/unmask demo
 
 # What a person runs while writing: the arithmetic, the attacks' paths, the rules of what is named and decided. No
 # audit, no training, no bound; `make test` is the whole.
-QUICK := $(filter-out tests/test_top_level.py tests/test_testing.py, $(wildcard tests/test_*.py)) tests/attacks/test_[afhmrs]*.py tests/attacks/test_carlini_wagner.py tests/tracing/detect \
+QUICK := $(filter-out tests/test_top_level.py tests/test_testing.py tests/test_wheel.py, $(wildcard tests/test_*.py)) tests/attacks/test_[afhmrs]*.py tests/attacks/test_carlini_wagner.py tests/tracing/detect \
 	tests/classifier tests/claim tests/report tests/audit/test_standing.py tests/audit/test_findings.py tests/audit/test_evidence.py \
 	tests/audit/test_verdict.py tests/audit/test_records.py
 
@@ -48,6 +48,24 @@ test-libraries:
 # Whether the tests notice what is changed in one file: make mutate MODULE=src/unmask/judge.py; SAMPLE=60 for so many changes.
 mutate: $(STAMP)
 	$(BIN)/python .ci/mutate.py $(MODULE) $(if $(TESTS),--tests $(TESTS)) $(if $(SAMPLE),--sample $(SAMPLE))
+
+# What `pip install` elsewhere takes: dist/unmask-*.whl.
+wheel: $(STAMP)
+	$(BIN)/python -m hatchling build -t wheel
+
+# The site in build/site, without warnings or not at all. Slow parts of it are made apart: its notebooks are kept as they
+# were run last, and the gallery is shown where `make gallery` has been run.
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]' -c constraints.txt
+
+site: docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+notebooks: docs
+	$(BIN)/python .ci/notebooks.py
+
+gallery: $(STAMP)
+	$(BIN)/python .ci/gallery.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
