@@ -50,7 +50,7 @@ def read_hugging_face(
             yield f"image {place}", picture
 
     x = stack(pictures(), size, name)
-    return torch.from_numpy(x).to(torch.float32) / 255, labels[chosen], chosen, split, names
+    return torch.from_numpy(x).to(torch.float32).div_(255), labels[chosen], chosen, split, names
 
 
 def _columns(set_: Any, name: str, datasets: Any) -> tuple[str, str, tuple[str, ...]]:
