@@ -163,3 +163,17 @@ def test_a_broken_picture_is_one_line(tmp_path):
         picture(n).save(tmp_path / "set" / name / f"{n}.png")
     (tmp_path / "set" / "dog" / "2.png").write_bytes(b"no picture")
     assert "cannot be read" in message(tmp_path / "set")
+
+
+def test_a_folder_is_looked_through_once(tmp_path, monkeypatch):
+    """It has neither a test nor a validation split, and each question about one would look at every file again."""
+    asked = []
+    load_dataset = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: asked.append(a) or load_dataset(*a, **k))
+    for n in range(6):
+        (tmp_path / "photos" / f"class {n % 2}").mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4), 40 * n).save(tmp_path / "photos" / f"class {n % 2}" / f"{n}.png")
+    assert load(tmp_path / "photos", examples=4, seed=0).y.tolist() == [0, 0, 1, 1]
+    assert len(asked) == 1
+    with pytest.raises(UnusableInput, match="test"):
+        load(tmp_path / "photos", split="test")

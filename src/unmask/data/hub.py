@@ -98,7 +98,7 @@ def _open(name: str, place: str, split: str | None) -> tuple[Any, str]:
 
     path = Path(place)
     saved = [path / file for file in ("dataset_dict.json", "state.json")]
-    first = None
+    first, whole = None, None
     for candidate in ("test", "validation", "train") if split is None else (split,):
         try:
             if any(file.is_file() for file in saved):
@@ -109,6 +109,10 @@ def _open(name: str, place: str, split: str | None) -> tuple[Any, str]:
                     "parquet", data_files={split or "test": place}, split=split or "test"
                 )
                 return found, split or ""
+            if path.is_dir():
+                # Every call looks at every file of a folder, whatever split it asks for.
+                whole = whole or datasets.load_dataset(place)
+                return _saved(whole, candidate)
             where, _, configuration = place.partition(":") if place in ALIASES.values() else (place, "", "")
             return datasets.load_dataset(where, configuration or None, split=candidate), candidate
         except (
