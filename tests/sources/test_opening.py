@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from unmask import UnmaskError
+from unmask.bounds.relaxation.graph import read_graph
 from unmask.sources import is_source, open_source
 from unmask.sources.opening import with_options
 from unmask.target.load import build
@@ -178,3 +179,13 @@ def test_steps_stand_before_a_python_callable_too(tmp_path, monkeypatch):
 def test_a_missing_file_is_one_line(spec):
     with pytest.raises(UnmaskError, match=r"there is no file|is not installed"):
         open_source(spec)
+
+
+def test_bounds_pass_through_what_stands_before_a_network(tmp_path, arch):
+    """The reader of a network's graph hands on symbols, which have any attribute that one asks for."""
+    torch.save(network().state_dict(), tmp_path / "w.pth")
+    opened, _ = open_source(
+        with_options(str(tmp_path / "w.pth"), {"arch": arch, "mean": [0.5], "std": [0.5]})
+    )
+    graph = read_graph(opened, images(1))
+    assert graph.nodes

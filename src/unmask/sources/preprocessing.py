@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ..errors import UnusableInput
 
@@ -130,7 +130,7 @@ class Preprocessed(nn.Module):
 
 def logits_of(outputs: Any) -> Any:
     """The logits in what a network returned: a tensor, a record with `logits`, a dict, or a tuple's first entry."""
-    if isinstance(outputs, Tensor):
+    if isinstance(outputs, Tensor | fx.Proxy):  # the latter while bounds read the network
         return outputs
     if isinstance(outputs, dict):
         return outputs.get("logits", outputs)
