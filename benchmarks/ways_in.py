@@ -11,6 +11,7 @@ installed are left out and named. "Lines" are what a user has to write in Python
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,7 +107,7 @@ def _lightning(net: nn.Module) -> None:
 
 
 def _scripted(net: nn.Module) -> None:
-    torch.jit.trace(net, torch.rand(2, 1, 8, 8)).save("net.pt")
+    torch.jit.save(torch.jit.trace(net, torch.rand(2, 1, 8, 8)), "net.pt")
 
 
 def _exported(net: nn.Module) -> None:
@@ -122,9 +124,9 @@ def _onnx(net: nn.Module) -> None:
 
 def _keras(net: nn.Module) -> None:
     os.environ["KERAS_BACKEND"] = "torch"
-    import keras
+    keras: Any = importlib.import_module("keras")
 
-    dense = [(layer.weight, layer.bias) for layer in net if isinstance(layer, nn.Linear)]
+    dense = [(layer.weight, layer.bias) for layer in net.children() if isinstance(layer, nn.Linear)]
     model = keras.Sequential([keras.layers.Input((8, 8, 1)), keras.layers.Flatten()])
     for n, (weight, _) in enumerate(dense):
         model.add(keras.layers.Dense(len(weight), activation="relu" if n == 0 else "softmax"))
@@ -134,10 +136,10 @@ def _keras(net: nn.Module) -> None:
 
 
 def _transformers(net: nn.Module) -> None:
-    from transformers import ResNetConfig, ResNetForImageClassification, ViTImageProcessor
+    transformers: Any = importlib.import_module("transformers")
 
     torch.manual_seed(0)
-    config = ResNetConfig(
+    config = transformers.ResNetConfig(
         num_channels=3,
         embedding_size=16,
         hidden_sizes=[16, 32],
@@ -145,18 +147,20 @@ def _transformers(net: nn.Module) -> None:
         layer_type="basic",
         num_labels=10,
     )
-    model = ResNetForImageClassification(config)
+    model = transformers.ResNetForImageClassification(config)
     train = load("digits", split="train")
     images = nn.functional.interpolate(train.x.repeat(1, 3, 1, 1), (32, 32), mode="bilinear", antialias=True)
     _fit(lambda x: model((x - 0.5) / 0.5).logits, model, images, train.y, 25)
     model.eval().save_pretrained("resnet")
     size = {"height": 32, "width": 32}
-    ViTImageProcessor(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained("resnet")
+    transformers.ViTImageProcessor(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(
+        "resnet"
+    )
     np.savez("colour.npz", x=load("digits").x.repeat(1, 3, 1, 1).numpy(), y=load("digits").y.numpy())
 
 
 def _timm(net: nn.Module) -> None:
-    import timm
+    timm: Any = importlib.import_module("timm")
 
     torch.manual_seed(0)
     model = timm.create_model("resnet18", num_classes=1000)
@@ -225,6 +229,10 @@ def _files(folder: str) -> list[tuple[str, int]]:
     return found
 
 
+def _pictures(net: nn.Module) -> None:
+    _files("pictures")
+
+
 def _table(net: nn.Module) -> None:
     rows = [f"pictures/{path},{label}" for path, label in _files("pictures")]
     Path("table.csv").write_text("\n".join(["path,label", *rows]) + "\n")
@@ -260,7 +268,8 @@ def _arrays(net: nn.Module) -> None:
     np.savez(
         "medical.npz", train_images=x[:9], train_labels=y[:9, None], test_images=x, test_labels=y[:, None]
     )
-    np.save("test_x.npy", x), np.save("test_y.npy", y)
+    np.save("test_x.npy", x)
+    np.save("test_y.npy", y)
     save_file({"x": floats[:, None], "y": y}, "floats.safetensors")
     np.savez("vectors.npz", x=16 * floats.reshape(-1, 64), y=y)
     np.savez("signals.npz", x=16 * floats.reshape(-1, 2, 32) - 8, y=y)
@@ -295,7 +304,7 @@ def bytes_():
 
 DATA = [
     Row("built in", data="digits"),
-    Row("folder of pictures by class", data="pictures", make=lambda net: _files("pictures") and None),
+    Row("folder of pictures by class", data="pictures", make=_pictures),
     Row("table of files", data="table.csv", make=_table),
     Row("table of numbers", "units.py:bytes_", "numbers.csv", make=_numbers),
     Row("`save_to_disk`", data="saved", make=_hugging_face),
