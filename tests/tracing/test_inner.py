@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.tracing import inner
+from tests.tracing import fresh_again, inner
 from tests.tracing.idiom_table import along, attacked, by_hand
 from tests.tracing.idioms import Network
 from tests.tracing.test_analyse import images, suspects
@@ -31,10 +31,32 @@ def test_the_way_goes_on_through_the_gradient(name):
     assert min(left.values()) <= attacked(network, x, y, by_hand(network, y))
 
 
-def test_the_gradient_of_an_unrolled_step_is_the_networks_own():
-    network = Network(inner.normalised).double().eval()
+def nesterov(net, x):
+    """The step before is a number for the next gradient, which is taken with respect to what both begin at."""
+    z = x.detach().requires_grad_()
+    pace = torch.zeros_like(z)
+    with torch.enable_grad():
+        for _ in range(3):
+            (g,) = torch.autograd.grad((net.inner(z + 0.9 * pace).tanh() ** 2).sum(), z)
+            pace = 0.9 * pace - 0.05 * g
+    return (z + pace).detach()
+
+
+def by_grad_attribute(net, x):
+    """The same, with gradients that add up in `.grad`."""
+    z = x.detach().requires_grad_()
+    with torch.enable_grad():
+        for _ in range(2):
+            moved = z if z.grad is None else z - 0.05 * z.grad
+            (net.inner(moved).tanh() ** 2).sum().backward()
+    return (z - 0.05 * z.grad).detach()
+
+
+@pytest.mark.parametrize("step", [inner.normalised, fresh_again.lookahead, nesterov, by_grad_attribute])
+def test_the_gradient_of_an_unrolled_step_is_the_networks_own(step):
+    network = Network(step).double().eval()
     x = images(2).double()
-    (unrolled,) = (r for r in propose(suspects(Network(inner.normalised).eval())) if r.name == "unrolled")
+    (unrolled,) = (r for r in propose(suspects(Network(step).eval())) if r.name == "unrolled")
     f = Rewritten(network, unrolled.rewrite)
     z = x.clone().requires_grad_()
     (found,) = torch.autograd.grad(f(z).square().sum(), z)

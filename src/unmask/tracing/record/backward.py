@@ -34,6 +34,41 @@ def goes_back(ends: list[Tensor], edges: list[GradientEdge]) -> bool:
     return True
 
 
+class Valves:
+    """Where a gradient that the network took of its own goes on as a number: none of its next ones lead through there.
+
+    Entered while such a gradient is taken, and shut as long; open for whoever differentiates the whole.
+    """
+
+    def __init__(self) -> None:
+        self.shut = False
+
+    def __enter__(self) -> None:
+        self.shut = True
+
+    def __exit__(self, *_: object) -> None:
+        self.shut = False
+
+    def behind(self, made: Tensor | None, beside: Tensor | None) -> Tensor | None:
+        """What stands for `made`, a gradient of the network's own; unchanged where that has a graph itself."""
+        if made is None or beside is None:
+            return None
+        return beside if made.requires_grad else _Valve.apply(beside, self)
+
+
+class _Valve(torch.autograd.Function):
+    """Identity without a gradient while its valves are shut."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, valves: Valves) -> Tensor:
+        ctx.valves = valves
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:  # type: ignore[override]
+        return None if ctx.valves.shut else grad, None
+
+
 class Hooked(torch.autograd.Function):
     """Identity whose backward is a tensor's hook."""
 

@@ -26,7 +26,7 @@ from ..intercept.operations import (
     tensors_in,
     written,
 )
-from .backward import Root
+from .backward import Root, Valves
 from .compare import alike
 
 
@@ -61,6 +61,7 @@ class Shadows:
         self.retaining: list[Tensor] = []  # of those made by an operation
         self._uncut = uncut
         self._unroll = unroll
+        self._valves = Valves()
 
     def of(self, tensor: Tensor) -> Tensor:
         """The shadow of a tensor, or the tensor itself where it has none."""
@@ -153,13 +154,15 @@ class Shadows:
         try:
             with torch.enable_grad():
                 if name == "autograd.grad":
-                    beside = func(*self._all(args[:3]), **{**self._all(kwargs), **graph})
-                    self._pair(result, beside, name)
+                    with self._valves:
+                        beside = func(*self._all(args[:3]), **{**self._all(kwargs), **graph})
+                    self._pair(result, list(map(self._valves.behind, result, beside)), name)
                     return result
                 starts, outer = self._all(args[0]), self._all(kwargs.get("gradient"))
-                found = torch.autograd.grad(starts, self._all(ends), outer, **graph)
-                for leaf, old, new in zip(ends, before, found, strict=True):
-                    if new is not None and leaf.grad is not None:
+                with self._valves:
+                    found = torch.autograd.grad(starts, self._all(ends), outer, **graph)
+                for leaf, old, one in zip(ends, before, found, strict=True):
+                    if leaf.grad is not None and (new := self._valves.behind(leaf.grad, one)) is not None:
                         self._pair(leaf.grad, new if old is None else old + new, name)
         except Exception:  # somebody's operation that has no second derivative
             pass
