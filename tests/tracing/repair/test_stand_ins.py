@@ -14,6 +14,16 @@ EDGES = torch.linspace(-1.5, 1.5, 5)
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
 
 
+POWERS = torch.tensor([1, 2, 4])
+TABLES = torch.randn(8, generator=torch.Generator().manual_seed(6))  # no order among neighbours
+
+
+def gray(x: Tensor) -> Tensor:
+    """Whole numbers of which two neighbours differ in one bit."""
+    level = (4 * x + 16).round().long()
+    return level ^ (level >> 1)
+
+
 def votes(x: Tensor) -> Tensor:
     """Three ballots over three classes, `[batch, 3]`."""
     return x.reshape(len(x), 2, 3).argmax(2)
@@ -83,6 +93,19 @@ CASES = {
     "int_repr": lambda x: torch.quantize_per_tensor(x, 0.3, 10, torch.quint8).int_repr().float(),
     "bitwise shift": lambda x: ((20 * x + 100).int() >> 3).float(),
     "bitwise and": lambda x: ((20 * x + 100).int() & 0xF0).float(),
+    "shift left": lambda x: ((2 * x + 9).int() << 2).float(),
+    "shift of one": lambda x: (1 << (x + 5).int()).float() / 32,
+    "bitwise or": lambda x: ((20 * x + 100).int() | 7).float(),
+    "bitwise not": lambda x: (~(20 * x + 100).int()).float(),
+    "one bit": lambda x: ((4 * x + 16).int() & 8).float(),
+    "a Gray code's bit": lambda x: (gray(x) >> 3 & 1).float(),
+    "a code of weighted truth values": lambda x: TABLES[((x[:, :3] > 0).long() * POWERS).sum(1)],
+    "a code of shifted truth values": lambda x: TABLES[((x[:, :3] > 0).long() << torch.arange(3)).sum(1)],
+    "a code by a product": lambda x: F.one_hot((x[:, :3] > 0).long() @ POWERS, 8).float(),
+    "a code of two terms": lambda x: TABLES[(x[:, 0] > 0).long() + 2 * (x[:, 1] > 0.1).long()],
+    "the first true": lambda x: TABLE[(x > 0.4).int().argmax(1)],
+    "the first true, in floats": lambda x: TABLE[(x > 0.4).float().argmax(1)],
+    "the first false": lambda x: (x > -0.4).long().argmin(1, keepdim=True).float(),
     "argmax": lambda x: TABLE[x.argmax(1)],
     "argmin": lambda x: TABLE[x.argmin(1)],
     "argmax, kept": lambda x: x.argmax(1, keepdim=True).float(),

@@ -41,8 +41,12 @@ def item(call: Call) -> Made:
         return None
     index = index if isinstance(index, tuple) else (index,)
     spelt = (*index, slice(None)) if any(i is Ellipsis for i in index) else index
-    choice = shadow.choice
-    return Shadow(shadow.value[call.args[1]], choice=None if choice is None else choice[spelt])
+    choice, bits = shadow.choice, shadow.bits
+    return Shadow(
+        shadow.value[call.args[1]],
+        choice=None if choice is None else choice[spelt],
+        bits=None if bits is None else tuple(b if b is None else b[call.args[1]] for b in bits),
+    )
 
 
 def _item_of_several(call: Call, of: Tensor, index: tuple[Any, ...]) -> Made:

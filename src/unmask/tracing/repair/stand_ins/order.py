@@ -21,19 +21,43 @@ SORTABLE = 2**16
 
 
 def arg_extreme(sign: int) -> Callable[[float, Args, Named], Shadow]:
-    """The place of the largest (`sign` 1) or smallest (-1) along a dimension."""
+    """The place of the largest (`sign` 1) or smallest (-1) along a dimension; of zeros and ones, the first one."""
 
     def soft(width: float, args: Args, kwargs: Named) -> Shadow:
-        dim = argument(args, kwargs, 1, "dim", None)
         scores = sign * args[0]
-        if dim is None:
-            scores, dim = scores.flatten(), 0
-        choice = torch.softmax(scores / width, dim).movedim(dim, -1)
-        if argument(args, kwargs, 2, "keepdim", False):
-            choice = choice.unsqueeze(dim if dim >= 0 else dim - 1)
-        return chosen(choice)
+        if zeros_and_ones(args[0]):
+            return first_extreme(sign, args[0], args, kwargs)
+        return chosen(_along(lambda s: torch.softmax(s / width, -1), scores, args, kwargs))
 
     return soft
+
+
+def first_extreme(sign: int, truths: Tensor, args: Args, kwargs: Named) -> Shadow:
+    """The first of truth values that is true (`sign` 1) or false (-1), the first of all where there is none."""
+
+    def first(truths: Tensor) -> Tensor:
+        none_before = (1 - truths).cumprod(-1)
+        found = torch.cat([truths[..., :1], truths[..., 1:] * none_before[..., :-1]], -1)
+        return torch.cat([found[..., :1] + none_before[..., -1:], found[..., 1:]], -1)
+
+    return chosen(_along(first, truths if sign > 0 else 1 - truths, args, kwargs))
+
+
+def zeros_and_ones(values: Tensor) -> bool:
+    """Whether numbers are truth values, with as many of the largest as there are true ones."""
+    return bool(((values == 0) | (values == 1)).all())
+
+
+def _along(choose: Callable[[Tensor], Tensor], scores: Tensor, args: Args, kwargs: Named) -> Tensor:
+    """A soft choice along the dimension that was asked for, `[*shape of the index, options]`."""
+    dim = argument(args, kwargs, 1, "dim", None)
+    scores, dim = (scores.flatten(), 0) if dim is None else (scores, dim)
+    choice = choose(scores.movedim(dim, -1))
+    return (
+        choice.unsqueeze(dim if dim >= 0 else dim - 1)
+        if argument(args, kwargs, 2, "keepdim", False)
+        else choice
+    )
 
 
 def extreme(sign: int) -> Callable[[float, Args, Named], Shadow | None]:

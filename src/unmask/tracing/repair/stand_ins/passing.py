@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import lookups, votes
+from . import bits, lookups, order, votes
 from .call import Call
 from .layers import LAYERS
 from .shadow import Made, Shadow, ShadowOf, chosen, hat, names
 from .steps import SMOOTH, base_name
+from .tables import or_else
 
 # Width of a step of what is a truth value or a whole number already.
 HALF = 0.5
@@ -44,25 +45,6 @@ def _fill(call: Call) -> Made:
 
 def _not(call: Call) -> Made:
     return Shadow(1 - call.plain[0])
-
-
-def _both(call: Call) -> Shadow:
-    a, b = (_soft(p) for p in call.plain[:2])
-    return Shadow(a * b)
-
-
-def _either(call: Call) -> Shadow:
-    a, b = (_soft(p) for p in call.plain[:2])
-    return Shadow(a + b - a * b)
-
-
-def _one_of(call: Call) -> Shadow:
-    a, b = (_soft(p) for p in call.plain[:2])
-    return Shadow(a + b - 2 * a * b)
-
-
-def _soft(item: Any) -> Any:
-    return item.to(torch.float32) if isinstance(item, Tensor) and not item.is_floating_point() else item
 
 
 def _any(call: Call) -> Made:
@@ -109,6 +91,16 @@ def _stepping(call: Call) -> Made:
     return SMOOTH[base_name(call.name)](HALF, call.plain, call.named)
 
 
+def _first(sign: int) -> Callable[[Call], Made]:
+    def rule(call: Call) -> Made:
+        shadow = call.shadow_of(call.args[0])
+        if shadow is None or not order.zeros_and_ones(call.args[0]):
+            return _stepping(call)
+        return order.first_extreme(sign, shadow.value, call.args, call.kwargs)
+
+    return rule
+
+
 def _kept(call: Call) -> Made:
     """A cast, or a rounding of what is whole."""
     return call.shadow_of(call.args[0])
@@ -123,14 +115,20 @@ def _as_stored(call: Call) -> Made:
 
 
 def _moved(call: Call) -> Made:
-    """A change of shape or type takes the choice along."""
+    """A change of shape or type takes the choice and the bits along."""
     shadow = call.shadow_of(call.args[0])
-    if shadow is None or shadow.choice is None:
+    if shadow is None or (shadow.choice is None and shadow.bits is None):
         made = call.func(*call.plain, **call.named)
         return made if isinstance(made, Tensor) else None
-    options = [call.func(o, *call.plain[1:], **call.named) for o in shadow.choice.unbind(-1)]
-    value = call.func(shadow.value, *call.plain[1:], **call.named)
-    return Shadow(value, choice=torch.stack(options, -1))
+
+    def moved(of: Tensor) -> Tensor:
+        return call.func(of, *call.plain[1:], **call.named)
+
+    choice = shadow.choice
+    choice = None if choice is None else torch.stack([moved(o) for o in choice.unbind(-1)], -1)
+    known = shadow.bits
+    known = None if known is None else tuple(b if b is None else moved(b) for b in known)
+    return Shadow(moved(shadow.value), choice=choice, bits=known)
 
 
 def _floats(call: Call) -> Made:
@@ -164,14 +162,26 @@ PASSING: dict[str, Callable[[Call], Made]] = {
     "one_hot": votes.as_one_hot,
     "bincount": votes.bincount,
     "mode": votes.mode,
+    "argmax": _first(1),
+    "argmin": _first(-1),
     "argsort": _argsort,
     "unbind": votes.unbind,
     "where": _where,
     "masked_fill": _fill,
-    **names(_not, "__invert__ logical_not bitwise_not"),
-    **names(_both, "__and__ logical_and bitwise_and __rand__ __iand__"),
-    **names(_either, "__or__ logical_or bitwise_or __ror__ __ior__"),
-    **names(_one_of, "__xor__ logical_xor bitwise_xor __rxor__ __ixor__"),
+    **names(_not, "logical_not"),
+    **names(or_else(bits.inverted), "__invert__ bitwise_not"),
+    **names(bits.combined(bits.both), "__and__ logical_and bitwise_and __rand__ __iand__"),
+    **names(bits.combined(bits.either), "__or__ logical_or bitwise_or __ror__ __ior__"),
+    **names(bits.combined(bits.one_of), "__xor__ logical_xor bitwise_xor __rxor__ __ixor__"),
+    **names(bits.shifted(1), "__lshift__ bitwise_left_shift __ilshift__"),
+    **names(bits.shifted(-1), "__rshift__ bitwise_right_shift __irshift__"),
+    "__rlshift__": bits.power,
+    **names(or_else(_stepping), "remainder fmod __mod__ floor_divide __floordiv__"),
+    **names(or_else(bits.times, begun=True), "mul multiply __mul__ __rmul__ __imul__"),
+    **names(or_else(bits.added, begun=True), "add __add__ __radd__ __iadd__"),
+    **names(or_else(_floats, begun=True), "sub subtract __sub__ __rsub__ __isub__ abs neg __neg__"),
+    **names(bits.product, "matmul __matmul__ mv"),
+    "sum": bits.total,
     "int_repr": _as_stored,
     "any": _any,
     "all": _all,

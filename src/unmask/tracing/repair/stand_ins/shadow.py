@@ -10,6 +10,20 @@ import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A whole number as a function of another one, its level.
+
+    **Fields**
+    - `root`: the real-valued level, of any shape; `lowest`: the level at which the row begins.
+    - `row`: `[levels]`, the number at each of them.
+    """
+
+    root: Tensor
+    lowest: int
+    row: Tensor
+
+
 @dataclass(frozen=True)
 class Shadow:
     """The differentiable companion of an integer or boolean tensor.
@@ -18,11 +32,17 @@ class Shadow:
     - `value`: float, shape of the tensor: a soft truth value, or a real-valued index.
     - `choice`: `[*shape, options]`, a soft one-hot, where the tensor came from an arg-max or a sort; else None.
     - `mask`: a soft membership over the sorted dimension, where the tensor holds the indices of a top-k; else None.
+    - `bits`: soft truth values, lowest first and None for zero, of a number that was put together of them; else None.
+    - `digit`: a soft truth value and its weight, where a sum of such products may be a number; else None.
+    - `table`: what it is at every level of another number; None where that is not known.
     """
 
     value: Tensor
     choice: Tensor | None = None
     mask: Tensor | None = None
+    bits: tuple[Tensor | None, ...] | None = None
+    digit: tuple[Tensor, Tensor] | None = None
+    table: Table | None = None
 
 
 # What a rule makes: a float, a shadow, one shadow for each of several tensors, or None where it does not apply.
