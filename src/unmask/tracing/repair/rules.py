@@ -71,7 +71,7 @@ class Bridge:
       of its results. For a way out of torch (`.numpy()`) it is the tensor that left.
     - `pairing`: `each` (n-th source to n-th target), `item` (one source, the n-th image of it to the n-th target) or
       `stack` (all sources, stacked, to the one target).
-    - `fit`: shapes the source like the target: `same`, `permute` or `resize`, with what is needed for it.
+    - `fit`: shapes the source like the target: `same`, `permute`, `resize` or `filter`, with what is needed for it.
     - `argument`: the target is not the result but this tensor argument of the operation, which came from where no
       operation was seen.
     - `stand_in`: a differentiable function of the source that takes the place of `fit` and `slope`.
@@ -126,4 +126,24 @@ def fitted(source: Tensor, fit: tuple[Any, ...], shape: torch.Size | tuple[int, 
         source = source.permute(*fit[1])
     elif fit[0] == "resize":
         source = torch.nn.functional.interpolate(source, size=shape[2:], mode="bilinear", align_corners=False)
+    elif fit[0] == "filter":
+        _, weights, places, before = fit
+        windows = neighbours(fitted(source, before, shape), places, len(weights))
+        return windows @ torch.tensor(weights, dtype=windows.dtype, device=windows.device)
     return source.reshape(shape)
+
+
+def neighbours(values: Tensor, places: int, count: int) -> Tensor:
+    """The values around each place, `[*shape, count]`; the outermost ones go on beyond the border.
+
+    **Arguments**
+    - `places`: 1 for rows `[…, length]`, 2 for images `[…, height, width]`.
+    - `count`: how many values, an odd number in each direction.
+    """
+    side = round(count ** (1 / places))
+    around = side // 2
+    flat = values.reshape(-1, 1, *values.shape[-places:])
+    flat = torch.nn.functional.pad(flat, (around,) * (2 * places), mode="replicate")
+    for dim in range(2, 2 + places):
+        flat = flat.unfold(dim, side, 1)
+    return flat.reshape(*values.shape, count)

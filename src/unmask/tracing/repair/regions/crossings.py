@@ -7,7 +7,7 @@ both sides of a trip are taken for the same ones, whatever carried them (bytes, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,8 +16,9 @@ from ...intercept.operations import COPIES, CUTS, EXITS, WRITES
 from ...record.compare import equal, twins_of, unaccounted
 from ...record.values import Record, Trace
 from ...suspect import Analysis
-from ..rules import INPUT, Bridge, Group
+from ..rules import INPUT, Bridge, Group, fitted
 from .likeness import ALIKE, best_end, dependents, likeness, main_input
+from .neighbourhood import sharpened
 
 # Most operations among which the two ends of a trip are looked for. Ours.
 LOOKED_AT = 300
@@ -130,14 +131,35 @@ def _exit_bridge(analysis: Analysis) -> tuple[Bridge, float] | None:
     if crossing.argument is not None:
         alike = likeness(data, first.inputs[crossing.argument].data)
         if alike is not None and alike[0] > ALIKE:
-            return Bridge(
-                crossing.source, first.group, alike[1], 0, pairing, alike[2], crossing.argument
-            ), alike[0]
+            bridge = Bridge(crossing.source, first.group, alike[1], 0, pairing, alike[2], crossing.argument)
+            return _sharper(bridge, alike[0], *crossing.ends(analysis.base))
     best = best_end(data, [first, *dependents(analysis.base.records, first.index)[:BEYOND]])
     if best is None:
         return None
     end, correlation, slope, fit = best
-    return Bridge(crossing.source, end.group, slope, 0, pairing, fit), correlation
+    bridge = Bridge(crossing.source, end.group, slope, 0, pairing, fit)
+    return _sharper(bridge, correlation, *replace(crossing, last=end).ends(analysis.base))
+
+
+def _sharper(
+    bridge: Bridge, correlation: float, left: list[Tensor], back: list[Tensor]
+) -> tuple[Bridge, float]:
+    """The bridge with a filter in the place of the identity, where neighbours are mixed on the way."""
+    if bridge.pairing == "stack":
+        left = [torch.stack(left)]
+    elif bridge.pairing == "item":
+        left = list(left[0])
+    if len(left) != len(back) or any(t.shape != back[0].shape or not t.is_floating_point() for t in back):
+        return bridge, correlation
+    if len(back) > 1:
+        shaped = torch.stack([fitted(t, bridge.fit, back[0].shape) for t in left])
+        found = sharpened(shaped, torch.stack(back), ("same",))
+    else:
+        found = sharpened(left[0], back[0], bridge.fit)
+    if found is None:
+        return bridge, correlation
+    weights, places = found[1][1:3]
+    return replace(bridge, slope=1.0, fit=("filter", weights, places, bridge.fit)), found[0]
 
 
 def arrivals(analysis: Analysis) -> list[tuple[Record, list[int]]]:
@@ -158,7 +180,7 @@ def _found_again(analysis: Analysis) -> tuple[Bridge, float] | None:
 
     What came back is known by its first use, among the `arrivals`.
     """
-    best: tuple[tuple[float, int], Bridge] | None = None
+    best: tuple[tuple[float, int], Bridge, list[Tensor], list[Tensor]] | None = None
     for r, places in arrivals(analysis):
         argument = places[0] if len(places) == 1 else None  # many, as in a stack of images: its result, then
         ends = [r.inputs[places[0]]] if argument is not None else r.outputs[:1]
@@ -166,16 +188,17 @@ def _found_again(analysis: Analysis) -> tuple[Bridge, float] | None:
             found = _most_like(analysis, end.data, r.index)
             if found is None:
                 continue
-            source, output, (correlation, slope, fit) = found
+            source, output, value, (correlation, slope, fit) = found
             rank = round(correlation, 2), -r.index
             if best is None or rank > best[0]:
-                best = rank, Bridge(source, r.group, slope, output, fit=fit, argument=argument)
-    return None if best is None else (best[1], best[0][0])
+                bridge = Bridge(source, r.group, slope, output, fit=fit, argument=argument)
+                best = rank, bridge, [value], [end.data]
+    return None if best is None else _sharper(best[1], best[0][0], *best[2:])
 
 
 def _most_like(
     analysis: Analysis, data: Tensor, before: int
-) -> tuple[Group, int, tuple[float, float, tuple]] | None:
+) -> tuple[Group, int, Tensor, tuple[float, float, tuple]] | None:
     """The result, of an operation on the way from the input, that is most like a tensor; the latest of several."""
     base = analysis.base
     made = [(INPUT, 0, base.x.detach())]
@@ -184,8 +207,8 @@ def _most_like(
     best = None
     for group, n, value in made:
         alike = likeness(value, data.to(value.dtype))
-        if alike is not None and alike[0] > ALIKE and (best is None or alike[0] > best[2][0] - 0.005):
-            best = group, n, alike
+        if alike is not None and alike[0] > ALIKE and (best is None or alike[0] > best[3][0] - 0.005):
+            best = group, n, value, alike
     return best
 
 
