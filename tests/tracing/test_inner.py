@@ -49,7 +49,7 @@ def by_grad_attribute(net, x):
         for _ in range(2):
             moved = z if z.grad is None else z - 0.05 * z.grad
             (net.inner(moved).tanh() ** 2).sum().backward()
-    return (z - 0.05 * z.grad).detach()
+    return (z - 0.05 * torch.as_tensor(z.grad)).detach()
 
 
 @pytest.mark.parametrize("step", [inner.normalised, fresh_again.lookahead, nesterov, by_grad_attribute])
@@ -59,7 +59,9 @@ def test_the_gradient_of_an_unrolled_step_is_the_networks_own(step):
     (unrolled,) = (r for r in propose(suspects(Network(step).eval())) if r.name == "unrolled")
     f = Rewritten(network, unrolled.rewrite)
     z = x.clone().requires_grad_()
-    (found,) = torch.autograd.grad(f(z).square().sum(), z)
+    logits = f(z)
+    assert isinstance(logits, torch.Tensor)
+    (found,) = torch.autograd.grad(logits.square().sum(), z)
     step = 1e-6 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
     with torch.no_grad():
         change = network(x + step).square().sum() - network(x - step).square().sum()

@@ -182,6 +182,7 @@ def test_value_and_slope(name, points):
     for _ in range(40):
         x = (points + 0.5 * torch.randn(points.shape, generator=generator)).requires_grad_()
         made = rewritten(x)
+        assert isinstance(made, Tensor)
         with torch.no_grad():
             assert torch.equal(made, step(x.detach()))
         assert made.requires_grad, "no gradient at all"

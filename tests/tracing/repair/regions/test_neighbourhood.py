@@ -75,7 +75,9 @@ def test_the_gradient_behind_a_blur_of_scipys(step):
     network = Network(step).eval()
     smooth = next(r for r in propose(suspects(network)) if r.name == "smooth")
     x = pictures(3, 1, 4, 4).requires_grad_()
-    (found,) = torch.autograd.grad(Rewritten(network, smooth.rewrite)(x)[:, 0].sum(), x)
+    logits = Rewritten(network, smooth.rewrite)(x)
+    assert isinstance(logits, Tensor)
+    (found,) = torch.autograd.grad(logits[:, 0].sum(), x)
     with torch.no_grad():
         steps = torch.eye(16).reshape(16, 1, 1, 4, 4)
         truth = torch.stack([(network(x + 0.1 * s) - network(x - 0.1 * s))[:, 0] / 0.2 for s in steps], 1)
