@@ -143,6 +143,51 @@ def test_another_function_under_autograd_is_refused(when):
     assert "\n" not in str(caught.value)
 
 
+OF_ITS_STORAGE = {
+    "a base": lambda net, x: x._base is not None,
+    "a place in it": lambda net, x: x.storage_offset() > 0,
+    "its size": lambda net, x: x.untyped_storage().nbytes() > x.nbytes,
+    "an address": lambda net, x: x.data_ptr() % 16 != 0,
+}
+INFERRED = {
+    "the mode": lambda net, x: torch.is_inference_mode_enabled(),
+    "the input": lambda net, x: x.is_inference(),
+    "what is made": lambda net, x: torch.zeros(1).is_inference(),
+}
+
+
+@pytest.mark.parametrize("kind", [Gate, Mended])
+@pytest.mark.parametrize("when", OF_ITS_STORAGE.values(), ids=OF_ITS_STORAGE)
+def test_another_function_of_a_part_of_a_tensor_is_refused(kind, when):
+    with pytest.raises(UnusableInput, match="part of a larger tensor"):
+        fly(kind(lambda net, x: not when(net, x)))
+
+
+@pytest.mark.parametrize("kind", [Gate, Mended])
+@pytest.mark.parametrize("when", INFERRED.values(), ids=INFERRED)
+def test_another_function_in_inference_mode_is_refused(kind, when):
+    with pytest.raises(UnusableInput, match="inference_mode"):
+        fly(kind(lambda net, x: not when(net, x)))
+
+
+def test_what_only_makes_a_cache_runs_in_inference_mode_and_keeps_its_gradient():
+    class Cached(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.scale = trained("plain_cnn"), None
+
+        def forward(self, x):
+            if self.scale is None or self.scale.shape != x.shape:
+                self.scale = torch.ones_like(x)
+            return self.net(x * self.scale)
+
+    network = Cached()
+    assert fly(network).gradient_available
+    x = DIGITS.x[:3].clone().requires_grad_()
+    network(x).sum().backward()
+    assert x.grad is not None
+
+
 def test_a_part_in_train_mode_that_matters_is_refused():
     network = Gate(lambda net, x: net.part.training)
     network.part = nn.Identity()

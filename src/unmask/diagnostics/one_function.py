@@ -1,4 +1,4 @@
-"""Whether autograd, frozen parameters, train mode of a part or a copy of the network give another function."""
+"""Whether modes of torch or of a part, frozen parameters, a copy or a place in memory give another function."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from ..classifier import Network
 from ..errors import ModelFailed, UnusableInput
+from ..types import Outputs
 from .comparison import Comparison, Difference, asked
 from .modes import in_eval_mode, in_train_mode
 
 
 def modes(compare: Comparison) -> list[str]:
-    """Whether autograd, frozen parameters, train mode of a part or a copy of the network give another function.
+    """Whether it is another function under autograd, in inference or train mode, frozen, copied, or of a part of a tensor.
 
     Returns a line for each that does and that has a sensible reading. Seeds are equal, so that random networks whose
     randomness can be seeded are compared, too.
 
-    **Cost**: at most seven forwards of the points.
+    **Cost**: at most nine forwards of the points.
     **Raises** `UnusableInput` for those that have none.
     """
     classifier, points, network = compare.classifier, compare.points, compare.classifier.network
@@ -51,6 +53,12 @@ def modes(compare: Comparison) -> list[str]:
                 f"the network answers otherwise where {asks} ({found}): an attack sees one function and a user "
                 "another; take the question for requires_grad or is_grad_enabled out of forward"
             )
+    moved = classifier.replace(network=_Elsewhere(network))
+    if found := other(nullcontext(), lambda: asked(moved, points)):
+        raise UnusableInput(
+            f"the network answers otherwise to an input that is part of a larger tensor ({found}): what it is "
+            "given is sometimes one, as x[:1] is; take the question for the input's storage out of forward"
+        )
     if not isinstance(network, nn.Module):
         return []
     said, trained = [], [name for name, module in network.named_modules() if in_train_mode(module)]
@@ -74,7 +82,25 @@ def modes(compare: Comparison) -> list[str]:
             said.append(
                 f"a deep copy of the network answers otherwise ({found}): the network itself is judged"
             )
+        # Of a copy, for what a network keeps of such a pass can take part in no other.
+        elif found := other(torch.inference_mode(), lambda: asked(copied, points)):
+            raise UnusableInput(
+                f"the network answers otherwise in torch.inference_mode() ({found}): who deploys it there has another "
+                "one than was attacked; take the question for it out of forward"
+            )
     return said
+
+
+class _Elsewhere(nn.Module):
+    """A network that is given its input as part of a larger tensor, at an odd place in memory."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor | Outputs:
+        larger = x.new_zeros(x.numel() + 2)
+        return self.network(larger[1:-1].view(x.shape).copy_(x))
 
 
 def _others(network: nn.Module, frozen: bool) -> list[nn.Parameter]:
