@@ -17,7 +17,7 @@ from .modes import in_eval_mode, in_train_mode
 
 
 def modes(compare: Comparison) -> list[str]:
-    """Whether it is another function under autograd, in inference or train mode, frozen, copied, or of a part of a tensor.
+    """Whether autograd, inference or train mode, a freeze, a copy or a place in memory give another function.
 
     Returns a line for each that does and that has a sensible reading. Seeds are equal, so that random networks whose
     randomness can be seeded are compared, too.
