@@ -75,15 +75,15 @@ def modes(compare: Comparison) -> list[str]:
                 "leaves them"
             )
     classifier.put_back()  # or a copy would have a memory of its own
-    twin = _copied(network)
-    if twin is not None:
-        copied = classifier.replace(network=twin)
+    twin, another = _copied(network), _copied(network)
+    if twin is not None and another is not None:
+        copied, inferring = classifier.replace(network=twin), classifier.replace(network=another)
         if found := other(nullcontext(), lambda: asked(copied, points)):
             said.append(
                 f"a deep copy of the network answers otherwise ({found}): the network itself is judged"
             )
         # Of a copy, for what a network keeps of such a pass can take part in no other.
-        elif found := other(torch.inference_mode(), lambda: asked(copied, points)):
+        elif found := other(torch.inference_mode(), lambda: asked(inferring, points)):
             raise UnusableInput(
                 f"the network answers otherwise in torch.inference_mode() ({found}): who deploys it there has another "
                 "one than was attacked; take the question for it out of forward"
