@@ -28,12 +28,18 @@ PINNED_BY = {
     "attacks/square_moves.py": ["tests/attacks/test_square.py"],
     "audit/campaign/rounds.py": ["tests/audit/test_standing.py"],
     "audit/campaign/standing.py": ["tests/audit/test_standing.py"],
-    "audit/verifying/evidence_checks.py": ["tests/audit/test_verify.py", "tests/audit/test_verify_says.py"],
+    "audit/verify.py": ["tests/audit/test_verify.py", "tests/audit/test_verify_says.py"],
+    "audit/verifying/recertified.py": ["tests/audit/test_recertified.py"],
     "statistics.py": ["tests/test_statistics.py", "tests/audit/test_random_interval.py"],
     "tracing/detect/flow.py": ["tests/tracing/detect"],
+    "tracing/detect/slopes.py": ["tests/tracing/detect"],
     "tracing/detect/losses.py": ["tests/tracing/detect", "tests/tracing/test_analyse.py"],
     "tracing/detect/misleading.py": ["tests/tracing/detect", "tests/tracing/test_analyse.py"],
     "tracing/detect/vanishing.py": ["tests/tracing/detect", "tests/tracing/test_analyse.py"],
+    **{
+        f"tracing/symptoms/{name}.py": ["tests/tracing/symptoms", "tests/audit/test_findings.py"]
+        for name in ("declared", "dying", "lost", "non_finite", "random", "underflow", "wrong")
+    },
 }
 
 
