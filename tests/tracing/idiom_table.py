@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from tests.tracing.fresh import FRESH, FRESH_DRAWN
 from tests.tracing.fresh_again import FRESH_AGAIN
+from tests.tracing.fresh_eyes import FRESH_EYES
 from tests.tracing.idioms import DECIDED, DRAWN, HONEST, SEEN, Network, spare
 from tests.tracing.inner import INNER
 from tests.tracing.networks import LOSING, Wrapped
@@ -32,8 +33,8 @@ HEAD = """# Idioms: ways to write a forward pass
 Made by `python -m tests.tracing.idiom_table` on torch {version}; do not edit. Each row is a network of 16 pixels and 4
 classes that differs in how one step is written, in `tests/tracing/`: `idioms.py`, `networks.py`, `trips.py` (out of
 torch and back), `inner.py` (gradients of its own), `tampered.py` (autograd's graph), `fresh.py`, whose rows
-were written before the tracer was read, and `fresh_again.py`, whose rows were written when it was done. Every row is a
-test, too.
+were written before the tracer was read, `fresh_again.py`, whose rows were written when it was done, and
+`fresh_eyes.py`, by another pair of eyes after that. Every row is a test, too.
 
 - *Survived*: the recorded pass has the plain pass's logits, draws, weights and buffers, and no warning was given.
 - *Seen*: the symptoms named; "nothing" is right for code that loses no gradient.
@@ -64,6 +65,7 @@ def rows() -> list[tuple[str, Callable[[], nn.Module], set[str], str, Path]]:
     found += of("tampered.py", TAMPERED)
     found += of("fresh.py", {name: row for name, row in FRESH.items() if name not in TRIPS})
     found += of("fresh_again.py", FRESH_AGAIN)
+    found += of("fresh_eyes.py", FRESH_EYES)
     found += [
         (name, lambda step=step, inputs=inputs: Wrapped(step, inputs), symptoms, text, here / "networks.py")
         for name, (step, symptoms, text, inputs) in LOSING.items()

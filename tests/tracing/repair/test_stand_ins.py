@@ -77,6 +77,7 @@ CASES = {
     "where, by method": lambda x: torch.full_like(x, 2.0).where(x > 0.1, torch.tensor(-1.0)),
     "masked_fill": lambda x: torch.zeros_like(x).masked_fill(x > 0.1, 2.0),
     "assignment": filled,
+    "rows where a mask is true": lambda x: x[(x[:, 0] > -9).bool()] ** 2,
     "~": lambda x: (~(x > 0.1)).float(),
     "logical_not": lambda x: torch.logical_not(x > 0.1).float(),
     "&": lambda x: ((x > -0.3) & (x < 0.8)).float(),
@@ -191,3 +192,23 @@ def test_value_and_slope(name, points):
         found += grad
     cosine = torch.cosine_similarity(found.flatten(), truth.flatten(), dim=0)
     assert cosine > 0.5, f"{name}: cosine {cosine:.2f}"
+
+
+def test_rows_that_a_mask_chose_lead_on_and_away():
+    """An early exit: rows that went another way have that way's slope, and the slope of going it."""
+
+    def leaves(x: Tensor) -> Tensor:
+        far = x[:, 0] > 0.2
+        made = x * 1.0
+        made[far] = 3 * x[far]
+        return made
+
+    x = torch.tensor([[0.5, 1.0], [-0.5, 1.0]]).requires_grad_()
+    made = Rewritten(leaves, Rewrite(heal_cuts=True, soften=1.0))(x)
+    assert isinstance(made, Tensor)
+    assert torch.equal(made, leaves(x.detach()))
+    (grad,) = torch.autograd.grad(made[:, 1].sum(), x)
+    gone, stayed = grad
+    assert gone[0] > 0  # three times as much is more: of the one that went, up to the rule's own softness
+    assert 1 < gone[1] <= 3
+    assert stayed.tolist() == [0.0, 1.0]

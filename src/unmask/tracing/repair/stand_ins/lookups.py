@@ -34,6 +34,10 @@ def item(call: Call) -> Made:
     shadow = call.shadow_of(index)
     if shadow is not None and index.dtype != torch.bool:
         return taken(of, shadow)
+    if shadow is not None and call.shadow_of(of) is None:
+        return (
+            of[index] if of.is_floating_point() else None
+        )  # who is chosen is a step; what they hold goes on
     if isinstance(index, tuple) and call.shadow_of(of) is None:
         return _item_of_several(call, of, index)
     shadow = call.shadow_of(of)
@@ -107,12 +111,15 @@ def take(call: Call) -> Made:
 
 
 def set_item(call: Call) -> Made:
-    """`x[mask] = number`: mixed, as far as the mask is true."""
+    """`x[mask] = number`, or a row for each that is true: mixed, as far as the mask is true."""
     of, index, value = call.args[:3]
     mask = call.shadow_of(index)
     if mask is None or mask.value.shape != of.shape[: mask.value.ndim]:
         return None
     soft = mask.value.reshape(*mask.value.shape, *[1] * (of.ndim - mask.value.ndim))
     if isinstance(value, Tensor) and value.ndim and value.numel() > 1:
-        return None
+        # Nobody knows what the others would have been given.
+        if index.dtype != torch.bool or value.shape != (rows := of[index]).shape:
+            return None
+        return of.index_put((index,), rows + (value - rows) * soft.expand(of.shape)[index])
     return of * (1 - soft) + value * soft
