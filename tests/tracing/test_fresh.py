@@ -10,7 +10,12 @@ from tests.tracing.test_analyse import suspects
 from unmask.tracing.repair.propose import propose
 from unmask.tracing.repair.rewrite import Rewritten
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:.*torch.jit.script. is deprecated:DeprecationWarning"
+    ),  # torch.func.jvp's
+]
 
 
 TABLES = {
