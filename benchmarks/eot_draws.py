@@ -3,7 +3,7 @@
 One small network on digits behind seven random defences, each attacked at one radius. Rows with a fixed number of
 draws a step get `--budget` draws an example, spent as `budget / draws` steps; those whose number follows the noise get
 half of that: `EOT(snr=...)` under PGD, and `MomentumPGD(max_draws=8)`, which draws again at a point only while the sign
-of its running mean still changes. Every attack ascends the margin. Accuracy is of the mean over the defence's own
+of its running mean still changes. Every attack ascends the margin loss. Accuracy is of the mean over the defence's own
 passes, on fresh draws, the same for all rows. Differences are to the strongest fixed number of draws under PGD, the
 attack that the papers use EOT with, and to the strongest of all fixed rows; with the standard error over the examples.
 
@@ -33,7 +33,7 @@ from unmask.defenses import (
 )
 from unmask.gradients import EOT
 from unmask.judge import judge
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 from unmask.randomness import Streams
 from unmask.threat import Linf
 from unmask.training import Standard
@@ -81,17 +81,17 @@ def attacked(
 def pgd(eot: EOT, steps: int) -> PGD:
     """Crosses the ball in as many steps as there are, as PGD's default does: 40 steps of a sixteenth."""
     size = max(0.02, min(0.25, 2.5 / steps))
-    return PGD(steps=steps, rel_step_size=size, gradient=eot, objective=margin, early_stop=False)
+    return PGD(steps=steps, rel_step_size=size, gradient=eot, objective=margin_loss, early_stop=False)
 
 
 def momentum(eot: EOT, steps: int) -> MomentumPGD:
     """One estimate a step, its defaults."""
-    return MomentumPGD(steps=steps, gradient=eot, objective=margin, early_stop=False)
+    return MomentumPGD(steps=steps, gradient=eot, objective=margin_loss, early_stop=False)
 
 
 def settling(eot: EOT, steps: int) -> MomentumPGD:
     """As `momentum`, and draws again where the running mean still changes its sign."""
-    return MomentumPGD(steps=steps, max_draws=8, gradient=eot, objective=margin, early_stop=False)
+    return MomentumPGD(steps=steps, max_draws=8, gradient=eot, objective=margin_loss, early_stop=False)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from unmask.attacks import PGD
 from unmask.bounds import certify_box
 from unmask.classifier import Classifier
 from unmask.judge import fooled
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 from unmask.randomness import Streams
 from unmask.threat import Linf
 
@@ -38,7 +38,7 @@ def attacked(network: nn.Module, lower: Tensor, upper: Tensor, y: Tensor, steps:
             lambda p, low=low, high=high: network(torch.minimum(low + p * (high - low), high)),
             deterministic=True,
         )
-        attack = PGD(steps=steps, rel_step_size=0.1, restarts=2, objective=margin)
+        attack = PGD(steps=steps, rel_step_size=0.1, restarts=2, objective=margin_loss)
         threat = Linf(epsilon=0.5)
         streams = Streams.seeded(0, torch.tensor([i]))
         points = attack.run(classifier, torch.full_like(low, 0.5), y[i : i + 1], threat, generator=streams)

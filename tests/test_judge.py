@@ -84,16 +84,16 @@ def test_all_that_the_judge_saw_is_over_all_draws_and_the_prediction_of_the_last
     seen = judge(classifier, x, x, y, Linf(epsilon=0.1), draws=2, generator=rng())
     assert calls == [3, 3]
     assert seen.failure_rate.tolist() == [0.5, 1.0, 0.5]
-    assert seen.margin[:2].tolist() == [(-2 + 1) / 2, (4 + 2) / 2]
+    assert seen.margin_loss[:2].tolist() == [(-2 + 1) / 2, (4 + 2) / 2]
     assert seen.prediction.tolist() == [1, 1, 2]
     assert seen.finite.tolist() == [True, True, False]
     assert seen.allowed.tolist() == [True, True, True]
 
 
-def test_one_draw_unless_more_are_asked_for_and_the_margin_of_a_target_pulls_towards_it():
+def test_one_draw_unless_more_are_asked_for_and_the_loss_of_a_target_pulls_towards_it():
     classifier, calls = said([[3.0, 0.0, 1.0], [0.0, 4.0, 0.0]])
     x, y = torch.full((2, 1), 0.5), torch.zeros(2, dtype=torch.int64)
     seen = judge(classifier, x, x, y, Linf(epsilon=0.1, goal="targeted"), generator=rng())
     assert calls == [2]
-    assert seen.margin.tolist() == [2.0, -4.0]
+    assert seen.margin_loss.tolist() == [2.0, -4.0]
     assert seen.failure_rate.tolist() == [1.0, 0.0]

@@ -14,7 +14,7 @@ from unmask.objectives import (
     Undetected,
     cross_entropy,
     dlr,
-    margin,
+    margin_loss,
 )
 from unmask.types import Outputs
 
@@ -23,13 +23,13 @@ Y = torch.tensor([0, 1])
 OUT = Outputs(LOGITS)
 EACH = {
     "ce": cross_entropy,
-    "margin": margin,
+    "margin": margin_loss,
     "dlr": dlr,
     "targeted": Targeted(torch.tensor([2, 3])),
     "targeted dlr": TargetedDLR(torch.tensor([2, 3])),
-    "minus": Towards(margin),
-    "confident": Confident(margin, 1.0),
-    "undetected": Undetected(margin, 2.0),
+    "minus": Towards(margin_loss),
+    "confident": Confident(margin_loss, 1.0),
+    "undetected": Undetected(margin_loss, 2.0),
 }
 
 
@@ -37,7 +37,7 @@ def test_values_written_out():
     assert cross_entropy(OUT, Y)[0].item() == pytest.approx(
         math.log(1 + math.exp(-2) + math.exp(-3) + math.exp(-4))
     )
-    assert margin(OUT, Y).tolist() == [-2.0, 2.0]
+    assert margin_loss(OUT, Y).tolist() == [-2.0, 2.0]
     assert dlr(OUT, Y).tolist() == pytest.approx([-2 / 3, 2 / 3])
     assert EACH["targeted"](OUT, Y).tolist() == [-3.0, 2.0]
     assert EACH["targeted dlr"](OUT, Y).tolist() == pytest.approx([-3 / 3.5, 2 / 3.25])
@@ -69,7 +69,7 @@ def test_three_classes_are_enough(objective):
     assert objective(Outputs(LOGITS[:, :3]), Y).isfinite().all()
 
 
-@pytest.mark.parametrize("objective", [cross_entropy, margin, dlr, Undetected(margin)])
+@pytest.mark.parametrize("objective", [cross_entropy, margin_loss, dlr, Undetected(margin_loss)])
 def test_a_targeted_goal_turns_the_objective_round_once(objective):
     turned = objective.for_goal("targeted")
     assert torch.equal(turned(OUT, Y), -objective(OUT, Y))
@@ -93,8 +93,8 @@ def test_a_part_keeps_targets_weight_and_level_and_a_goal_keeps_them_too():
     scored = Outputs(LOGITS, torch.tensor([0.5, 0.25], dtype=torch.float64))
     for whole, value in ((Towards(inner), -2.0), (Undetected(inner, 2.0), 1.5), (Confident(inner, 1.5), 1.5)):
         assert whole.take(part)(scored[part], Y[part]).tolist() == [value]
-    assert Undetected(margin, 2.0).for_goal("targeted")(scored, Y).tolist() == [2.0 - 1.0, -2.0 - 0.5]
-    assert Confident(margin, -1.0).for_goal("targeted")(scored, Y).tolist() == [-1.0, -2.0]
+    assert Undetected(margin_loss, 2.0).for_goal("targeted")(scored, Y).tolist() == [2.0 - 1.0, -2.0 - 0.5]
+    assert Confident(margin_loss, -1.0).for_goal("targeted")(scored, Y).tolist() == [-1.0, -2.0]
 
 
 def test_aiming_anew_changes_the_targets_alone():

@@ -31,20 +31,20 @@ def test_only_the_examples_that_were_named():
     assert worst.value.tolist() == [2, -torch.inf, 1]
 
 
-def test_of_equal_values_the_greater_margin_stays():
+def test_of_equal_values_the_greater_margin_loss_stays():
     worst = WorstCase(points(0))
     one = torch.tensor([0])
     worst.offer(one, points(1), torch.ones(1), torch.tensor([0.5]))
     assert not worst.offer(one, points(2), torch.ones(1), torch.tensor([0.4]))
     assert worst.offer(one, points(3), torch.ones(1), torch.tensor([0.6]))
     assert worst.offer(one, points(4), torch.tensor([2.0]), torch.tensor([-9.0]))  # value comes first
-    assert (float(worst.x_adv), float(worst.margin)) == (4, -9)
+    assert (float(worst.x_adv), float(worst.margin_loss)) == (4, -9)
 
 
-@pytest.mark.parametrize("margin", [None, torch.ones(1)])
-def test_nan_is_no_progress(margin):
+@pytest.mark.parametrize("margin_loss", [None, torch.ones(1)])
+def test_nan_is_no_progress(margin_loss):
     worst = WorstCase(points(0))
-    assert not worst.offer(torch.tensor([0]), points(1), torch.tensor([torch.nan]), margin)
+    assert not worst.offer(torch.tensor([0]), points(1), torch.tensor([torch.nan]), margin_loss)
     assert float(worst.x_adv) == 0
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unmask.attacks import Attack
 from unmask.classifier import Classifier
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 from unmask.randomness import Streams
 from unmask.threat import ThreatModel
 
@@ -58,7 +58,7 @@ class GreedyFlips(Attack):
             tried = now.repeat(len(left), 1)
             tried[torch.arange(len(left)), places[left]] = other[places[left]]
             outputs = classifier(tried.view(-1, *x.shape[1:]), generator=streams)
-            value = margin(outputs, y.expand(len(left)))
+            value = margin_loss(outputs, y.expand(len(left)))
             first = int(value.argmax())
             used[left[first]] = True
             now = tried[first]

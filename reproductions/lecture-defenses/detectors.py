@@ -34,7 +34,7 @@ from unmask.defenses.detectors import (
     threshold_at,
 )
 from unmask.judge import judge
-from unmask.objectives import Undetected, margin
+from unmask.objectives import Undetected, margin_loss
 from unmask.randomness import Streams
 from unmask.statistics import clopper_pearson
 from unmask.threat import L2
@@ -149,7 +149,7 @@ def adaptive(setting: Setting, detector: Detector) -> dict[str, Attack]:
         "high confidence": ConfidenceSweep(
             inner=PGD(steps=steps // 2, early_stop=stop), confidences=(0.0, 5.0, 15.0, 40.0)
         ),
-        "weighted sum": APGD(steps=steps, objective=Undetected(margin), early_stop=stop),
+        "weighted sum": APGD(steps=steps, objective=Undetected(margin_loss), early_stop=stop),
         "selective": JointPGD(steps=steps, early_stop=stop),
         "orthogonal": JointPGD(rule="orthogonal", steps=steps, early_stop=stop),
         "feature matching": FeatureMatching(

@@ -31,7 +31,7 @@ from unmask.defenses import (
 )
 from unmask.gradients import BPDA, EOT, Exact, GradientEstimator, Smoothing
 from unmask.gradients.learned import choose
-from unmask.objectives import cross_entropy, margin
+from unmask.objectives import cross_entropy, margin_loss
 from unmask.randomness import Streams
 from unmask.statistics import clopper_pearson
 
@@ -112,7 +112,7 @@ class Subject:
         if not defended.deterministic:
             estimators = {name: estimators[name] for name in sorted(left, key=left.__getitem__)[:1]}
         for name, gradient in estimators.items():
-            for objective in (margin, cross_entropy):
+            for objective in (margin_loss, cross_entropy):
                 attack = self.longer(defended, gradient, objective)
                 standing.offer(attack, f"{name}, again by {type(objective).__name__}", survivors=True)
             # Of a random defence's survivors, towards each wrong class: the nearest one changes from draw to draw.
@@ -128,7 +128,7 @@ class Subject:
         best = min(estimators, key=left.__getitem__, default=None)
         kept = {}
         if best is not None:
-            kept = standing.falls_at(rate, self.longer(defended, estimators[best], margin))
+            kept = standing.falls_at(rate, self.longer(defended, estimators[best], margin_loss))
         worst = 1 - float(rate.mean())
         count = self.bench.attacked
         return {

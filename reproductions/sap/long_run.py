@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unmask.classifier import Classifier
 from unmask.gradients import Exact
-from unmask.objectives import Objective, cross_entropy, margin
+from unmask.objectives import Objective, cross_entropy, margin_loss
 from unmask.randomness import Streams
 from unmask.threat import Linf
 
@@ -52,7 +52,7 @@ def ours(epsilon: float) -> Settings:
 def published(goal: Literal["targeted", "untargeted"]) -> Settings:
     """Those of the attack's public code: the margin's gradient, steps of 0.1/255, from the image itself."""
     return Settings(
-        tag=f"published {goal}", goal=goal, objective=margin, step_size=0.1 / 255, random_start=False
+        tag=f"published {goal}", goal=goal, objective=margin_loss, step_size=0.1 / 255, random_start=False
     )
 
 

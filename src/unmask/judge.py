@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .classifier import Classifier
-from .objectives import Undetected, margin
+from .objectives import Undetected, margin_loss
 from .randomness import Streams
 from .threat import ThreatModel
 from .types import Outputs
@@ -42,15 +42,15 @@ class Judgement:
       For a deterministic network this is 0 or 1.
     - `allowed`: whether `x_adv` is finite, in the box and in the ball.
     - `finite`: whether all logits and scores of all draws were finite, or the input rejected.
-    - `margin`: mean over the draws of the largest other logit minus the label's, less what a detector objects; how
-      near the example is to breaking.
+    - `margin_loss`: mean over the draws of the largest other logit minus the label's, less what a detector objects;
+      how near the example is to breaking, positive where it does. Under a targeted goal minus the first.
     - `prediction`: class on the last draw.
     """
 
     failure_rate: Float[Tensor, " batch"]
     allowed: Bool[Tensor, " batch"]
     finite: Bool[Tensor, " batch"]
-    margin: Float[Tensor, " batch"]
+    margin_loss: Float[Tensor, " batch"]
     prediction: Int[Tensor, " batch"]
 
 
@@ -73,13 +73,13 @@ def judge(
     allowed = threat.contains(x_adv, x)
     failures = torch.zeros(len(x), device=x.device)
     finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
-    margins = torch.zeros(len(x), device=x.device)
+    loss = torch.zeros(len(x), device=x.device)
     prediction = torch.zeros_like(y)
-    nearness = Undetected(margin).for_goal(threat.goal)
+    objective = Undetected(margin_loss).for_goal(threat.goal)
     for _ in range(draws):
         outputs = classifier.predict(x_adv, generator=generator)
-        margins += nearness(outputs, y).float() / draws
+        loss += objective(outputs, y).float() / draws
         prediction = outputs.logits.argmax(1)
         failures += fooled(outputs, y, threat)
         finite &= _answered(outputs)
-    return Judgement(failures / draws * allowed, allowed, finite, margins, prediction)
+    return Judgement(failures / draws * allowed, allowed, finite, loss, prediction)

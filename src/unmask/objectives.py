@@ -63,7 +63,7 @@ def true_and_best_other(logits: Tensor, y: Labels) -> tuple[Tensor, Tensor]:
 class CrossEntropy(Objective):
     """Negative log-probability of the label.
 
-    Its gradient underflows when the margin passes about 100 (float32).
+    Its gradient underflows where the margin (see `MarginLoss`) is more than about 100 (float32).
     """
 
     def __call__(self, outputs: Outputs, y: Labels) -> Values:
@@ -71,8 +71,11 @@ class CrossEntropy(Objective):
 
 
 @dataclass(frozen=True)
-class Margin(Objective):
-    """Largest other logit minus the label's: positive exactly where the example is misclassified.
+class MarginLoss(Objective):
+    """Minus the margin: the largest other logit minus the label's, positive exactly where the example is misclassified.
+
+    Everywhere in this package a margin is the label's logit minus the largest other, positive where the example is
+    classified correctly.
 
     **Source**: Carlini & Wagner 2017, arXiv:1608.04644, their f6 without the hinge.
     """
@@ -87,7 +90,7 @@ class DLR(Objective):
     """Difference of logits ratio: invariant to shift and scale of the logits. Needs at least three classes.
 
     **Source**: Croce & Hein 2020, arXiv:2003.01690, equation 6.
-    **Differs**: a zero denominator (three equal logits) gives the plain margin instead of NaN.
+    **Differs**: a zero denominator (three equal logits) gives the plain margin loss instead of NaN.
     """
 
     def __call__(self, outputs: Outputs, y: Labels) -> Values:
@@ -192,5 +195,5 @@ class Confident(Objective):
 
 
 cross_entropy = CrossEntropy()
-margin = Margin()
+margin_loss = MarginLoss()
 dlr = DLR()

@@ -20,7 +20,7 @@ from .gradients import (
 )
 from .gradients.repaired import Repaired
 from .gradients.widened import narrow
-from .objectives import Objective, Undetected, cross_entropy, margin
+from .objectives import Objective, Undetected, cross_entropy, margin_loss
 from .threat import ThreatModel
 from .tracing.repair.propose import propose
 from .tracing.repair.regions.learned import Learned
@@ -43,7 +43,7 @@ class Candidate:
 
     name: str
     gradient: GradientEstimator
-    objective: Objective = margin
+    objective: Objective = margin_loss
     at: dict[Group, str] = field(default_factory=dict)
     passes: int = 1
 

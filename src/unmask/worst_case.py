@@ -16,31 +16,32 @@ class WorstCase:
     **Fields**
     - `x_adv`: `[batch, …]`, `x` until something is offered.
     - `value`: `[batch]`, float64, -inf until then.
-    - `margin`: `[batch]`, how near the point is to the goal: tells which of two points of equal value is kept.
+    - `margin_loss`: `[batch]`, how near the point is to the goal: tells which of two points of equal value is kept.
     """
 
     def __init__(self, x: Float[Tensor, "batch *dims"]):
         self.x_adv = x.clone()
         self.value = torch.full((len(x),), -torch.inf, device=x.device, dtype=torch.float64)
-        self.margin = torch.full((len(x),), -torch.inf, device=x.device)
+        self.margin_loss = torch.full((len(x),), -torch.inf, device=x.device)
 
     def offer(
         self,
         part: Int[Tensor, " part"],
         x_adv: Float[Tensor, "part *dims"],
         value: Float[Tensor, " part"],
-        margin: Float[Tensor, " part"] | None = None,
+        margin_loss: Float[Tensor, " part"] | None = None,
     ) -> Bool[Tensor, " part"]:
         """Takes for the examples at `part` the points that are worse than those that stand; says which it took.
 
-        Equal value with a greater margin is worse. NaN never is: a defect of the network is no progress of an attack.
+        Equal value with a greater margin loss is worse. NaN never is: a defect of the network is no progress of an
+        attack.
         """
         better = value > self.value[part]
-        if margin is not None:
-            better = better | ((value == self.value[part]) & (margin > self.margin[part]))
+        if margin_loss is not None:
+            better = better | ((value == self.value[part]) & (margin_loss > self.margin_loss[part]))
         rows = better.nonzero()[:, 0]
         self.x_adv[part[rows]] = x_adv[rows]
         self.value[part[rows]] = value[rows].to(self.value.dtype)
-        if margin is not None:
-            self.margin[part[rows]] = margin[rows].to(self.margin.dtype)
+        if margin_loss is not None:
+            self.margin_loss[part[rows]] = margin_loss[rows].to(self.margin_loss.dtype)
         return better

@@ -8,7 +8,7 @@ from unmask.attacks import APGD
 from unmask.attacks.apgd import _checkpoints
 from unmask.classifier import Classifier
 from unmask.errors import Unsupported
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 from unmask.threat import threat_model
 
 STEPS = 60
@@ -20,7 +20,7 @@ def problem(norm: str) -> Curved:
     return curved(sharpness=SHARPNESS[norm], seed=2)
 
 
-def margin_of(net: Curved, y: int):
+def margin_loss_of(net: Curved, y: int):
     def objective(point):
         logits = net.logits(point)
         return torch.cat([logits[:y], logits[y + 1 :]]).max() - logits[y]
@@ -41,7 +41,7 @@ class Algorithm1:
     and those at which that moved the search back to its best point."""
 
     def __init__(self, net, x, y, start, norm, epsilon, steps, rho=0.75):
-        objective = margin_of(net, y)
+        objective = margin_loss_of(net, y)
 
         def ascent(slope):
             if norm == "linf":
@@ -92,7 +92,7 @@ def test_checkpoints(steps):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_every_step_is_that_of_algorithm_1(norm):
     net, threat = problem(norm), threat_model(norm, EPSILON[norm])
-    attack = APGD(steps=STEPS, objective=margin, early_stop=False)
+    attack = APGD(steps=STEPS, objective=margin_loss, early_stop=False)
     found = attack.run(net.classifier(), net.x, net.y, threat, generator=net.streams())
     halvings = returns = 0
     conditions: set[int] = set()
@@ -113,7 +113,7 @@ def test_every_step_is_that_of_algorithm_1(norm):
 def test_few_steps_between_checkpoints(norm, steps):
     """Where exactly three of four must rise, and where of the first three updates every one must."""
     net, threat = problem(norm), threat_model(norm, EPSILON[norm])
-    attack = APGD(steps=steps, objective=margin, early_stop=False)
+    attack = APGD(steps=steps, objective=margin_loss, early_stop=False)
     attack.run(net.classifier(), net.x, net.y, threat, generator=net.streams())
     for n in range(len(net.x)):
         one = Algorithm1(net, net.x[n], int(net.y[n]), net.asked[0][n], norm, EPSILON[norm], steps)
@@ -123,7 +123,7 @@ def test_few_steps_between_checkpoints(norm, steps):
 def test_a_best_point_that_stands_halves_at_every_other_checkpoint():
     """Without the first condition only the second halves: not twice in a row, so that a step can show its worth."""
     net, threat = problem("l2"), threat_model("l2", EPSILON["l2"])
-    attack = APGD(steps=STEPS, rho=0.0, objective=margin, early_stop=False)
+    attack = APGD(steps=STEPS, rho=0.0, objective=margin_loss, early_stop=False)
     attack.run(net.classifier(), net.x, net.y, threat, generator=net.streams())
     for n in range(len(net.x)):
         one = Algorithm1(net, net.x[n], int(net.y[n]), net.asked[0][n], "l2", EPSILON["l2"], STEPS, rho=0.0)
@@ -132,7 +132,7 @@ def test_a_best_point_that_stands_halves_at_every_other_checkpoint():
 
 def test_restarts_keep_the_best_of_all():
     net, threat = problem("l2"), threat_model("l2", 0.9)
-    attack = APGD(steps=6, restarts=3, objective=margin, early_stop=False)
+    attack = APGD(steps=6, restarts=3, objective=margin_loss, early_stop=False)
     found = attack.run(net.classifier(), net.x, net.y, threat, generator=net.streams())
     starts = [net.asked[7 * k] for k in range(3)]
     assert not torch.equal(starts[0], starts[1])
@@ -140,15 +140,15 @@ def test_restarts_keep_the_best_of_all():
     assert len(net.asked) == 21
     for n, y in enumerate(net.y.tolist()):
         ends = [Algorithm1(net, net.x[n], y, start[n], "l2", 0.9, 6).best for start in starts]
-        best = max(float(margin_of(net, y)(end)) for end in ends)
-        assert float(margin_of(net, y)(found[n])) == pytest.approx(best, abs=1e-9)
+        best = max(float(margin_loss_of(net, y)(end)) for end in ends)
+        assert float(margin_loss_of(net, y)(found[n])) == pytest.approx(best, abs=1e-9)
 
 
 def test_who_is_fooled_leaves_and_the_others_walk_on():
     """With and without early stop an example walks the same path, until it is fooled."""
     for norm, epsilon in EPSILON.items():
         net, threat = problem(norm), threat_model(norm, epsilon)
-        attack = APGD(steps=STEPS, objective=margin)
+        attack = APGD(steps=STEPS, objective=margin_loss)
         found = attack.run(net.classifier(), net.x, net.y, threat, generator=net.streams())
         left = list(range(len(net.x)))
         start = net.asked[0]
@@ -160,7 +160,7 @@ def test_who_is_fooled_leaves_and_the_others_walk_on():
             assert len(points) == len(left)
             for row, n in enumerate(left):
                 torch.testing.assert_close(points[row], paths[n].path[step], rtol=0, atol=1e-9)
-            wrong = [n for n in left if float(margin_of(net, int(net.y[n]))(paths[n].path[step])) > 0]
+            wrong = [n for n in left if float(margin_loss_of(net, int(net.y[n]))(paths[n].path[step])) > 0]
             for n in wrong:
                 torch.testing.assert_close(found[n], paths[n].path[step], rtol=0, atol=1e-6)
             left = [n for n in left if n not in wrong]
@@ -174,7 +174,7 @@ def test_a_targeted_goal_climbs_towards_the_target():
     w = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]])
     classifier = Classifier(lambda x: x.flatten(1) @ w.T, deterministic=True)
     x, target = torch.full((2, 1, 2, 2), 0.5), torch.tensor([1, 2])
-    attack = APGD(steps=10, objective=margin, early_stop=False)
+    attack = APGD(steps=10, objective=margin_loss, early_stop=False)
     threat = threat_model("linf", 0.1, goal="targeted")
     x_adv = attack.run(classifier, x, target, threat, generator=torch.Generator().manual_seed(0))
     assert classifier(x_adv, generator=torch.Generator()).logits.argmax(1).tolist() == target.tolist()

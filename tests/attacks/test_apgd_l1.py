@@ -3,10 +3,10 @@
 import pytest
 import torch
 from tests.attacks.curved import Curved, curved, follows, project, value_and_slope
-from tests.attacks.test_apgd import margin_of
+from tests.attacks.test_apgd import margin_loss_of
 
 from unmask.attacks import APGD
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 from unmask.threat import L1
 
 EPSILON, STEPS = 2.5, 50
@@ -29,7 +29,7 @@ class Phases:
     """Algorithm 2 with the radii 3, 2 and 1 epsilon for 30, 30 and 40 % of the steps; within each, algorithm 1."""
 
     def __init__(self, net: Curved, x, y, start, steps):
-        self.objective, self.x, self.path = margin_of(net, y), x, []
+        self.objective, self.x, self.path = margin_loss_of(net, y), x, []
         self.sparser = self.finer = 0
         first, second = round(0.3 * steps), round(0.3 * steps)
         point = self.phase(start, 3 * EPSILON, first, density=0.2)
@@ -68,7 +68,7 @@ class Phases:
 @pytest.mark.parametrize("steps", [20, STEPS])
 def test_every_step_is_that_of_the_paper(steps):
     net = curved(channels=2, sharpness=3.0, seed=4)
-    attack = APGD(steps=steps, objective=margin, early_stop=False)
+    attack = APGD(steps=steps, objective=margin_loss, early_stop=False)
     found = attack.run(net.classifier(), net.x, net.y, L1(epsilon=EPSILON), generator=net.streams())
     sparser = finer = 0
     for n in range(len(net.x)):

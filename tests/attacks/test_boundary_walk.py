@@ -8,7 +8,7 @@ from unmask.attacks import APGD, BoundaryWalk, Others, Setting
 from unmask.attacks.batch import Batch
 from unmask.classifier import Classifier
 from unmask.judge import fooled
-from unmask.objectives import Undetected, margin
+from unmask.objectives import Undetected, margin_loss
 from unmask.randomness import Streams
 from unmask.threat import L1, L2, Linf
 
@@ -38,7 +38,7 @@ def test_finds_what_a_threshold_hides_from_an_ascent_in_the_ball():
     classifier, x, y, others = problem()
     walk = BoundaryWalk(others=others)
     for attack, threat, found in (
-        (APGD(steps=50, objective=margin), L2(epsilon=0.45), False),
+        (APGD(steps=50, objective=margin_loss), L2(epsilon=0.45), False),
         (walk, L2(epsilon=0.45), True),
         (walk, L1(epsilon=0.5), True),
         (walk, Linf(epsilon=0.45), True),
@@ -60,7 +60,7 @@ def test_starts_at_the_nearest_image_of_another_class_then_at_the_next_class():
     places = torch.tensor([[0.1, 0.0], [0.5, 0.0], [0.3, 0.0], [0.0, 0.4], [0.9, 0.9]]).view(5, 1, 1, 2)
     walk = BoundaryWalk(others=Others(places, torch.tensor([0, 1, 1, 2, 2])))
     threat = L2(epsilon=0.1)
-    batch, gaps = Batch.whole(x, y, streams(1), margin), walk._gaps(x, y, threat)
+    batch, gaps = Batch.whole(x, y, streams(1), margin_loss), walk._gaps(x, y, threat)
     seen = []
     for _ in range(3):
         start, there = walk._image(batch, gaps, threat)
@@ -106,5 +106,5 @@ def test_fits_itself_to_the_network_that_it_meets():
     assert isinstance(fitted, BoundaryWalk)
     assert fitted.others is others
     assert not fitted.early_stop
-    assert fitted.objective == Undetected(margin)
+    assert fitted.objective == Undetected(margin_loss)
     assert "3 images" in fitted.describe()

@@ -3,22 +3,22 @@
 import pytest
 import torch
 from tests.attacks.curved import curved, follows
-from tests.attacks.test_apgd import margin_of
+from tests.attacks.test_apgd import margin_loss_of
 
 from unmask.attacks import CarliniWagner
 from unmask.threat import L2
 
 
 def adam(net, x, y, c, confidence, steps):
-    """Minimises |delta|^2 + c max(confidence - margin, 0) over w, where x_adv = (tanh w + 1) / 2."""
-    margin = margin_of(net, y)
+    """Minimises |delta|^2 + c max(confidence - loss, 0) over w, where x_adv = (tanh w + 1) / 2."""
+    loss = margin_loss_of(net, y)
     w = torch.atanh((2 * x - 1).clamp(-1 + 1e-3, 1 - 1e-3)).requires_grad_()
     optimiser = torch.optim.Adam([w], lr=0.05)
     path, nearest, least = [], None, torch.inf
     for _ in range(steps + 1):
         point = (torch.tanh(w) + 1) / 2
         path.append(point.detach())
-        distance, value = (point - x).square().sum(), margin(point)
+        distance, value = (point - x).square().sum(), loss(point)
         if (
             float(value.detach()) >= confidence
             and float(value.detach()) > 0
@@ -66,7 +66,7 @@ def test_who_reaches_the_ball_leaves_and_the_others_walk_on():
         assert len(points) == len(left)
         for row, n in enumerate(list(left)):
             torch.testing.assert_close(points[row], paths[n][step], rtol=0, atol=1e-7)
-            wrong = float(margin_of(net, int(net.y[n]))(points[row])) > 0
+            wrong = float(margin_loss_of(net, int(net.y[n]))(points[row])) > 0
             if wrong and float((points[row] - net.x[n]).norm()) <= 0.6:
                 torch.testing.assert_close(found[n], points[row], rtol=0, atol=1e-6)
                 left.remove(n)

@@ -37,7 +37,7 @@ from unmask.attacks import (
 from unmask.classifier import Classifier
 from unmask.errors import Unsupported, UnusableInput
 from unmask.judge import fooled
-from unmask.objectives import dlr, margin
+from unmask.objectives import dlr, margin_loss
 from unmask.randomness import Streams
 
 ALL = ("linf", "l2", "l1")
@@ -91,7 +91,7 @@ CASES = {
     "FGSM-edge": Case(FGSM(edge_start=True, rel_step_size=2.0), 1, 1, slack={"l2": 1.5, "l1": 1.5}),
     "PGD": Case(PGD(), 41, 41),
     "PGD-last": Case(PGD(last=True, early_stop=False), 40, 40),
-    "PGD-margin-restarts": Case(PGD(objective=margin, restarts=2, early_stop=False), 82, 82),
+    "PGD-margin-restarts": Case(PGD(objective=margin_loss, restarts=2, early_stop=False), 82, 82),
     "APGD": Case(APGD(), 103, 103),
     "APGD-dlr-restarts": Case(APGD(objective=dlr, restarts=2, steps=50), 106, 106),
     "APGD-all-steps": Case(APGD(steps=50, early_stop=False), 53, 53),
@@ -126,7 +126,7 @@ CASES = {
     ),
     "RayS": Case(RayS(queries=1500), 1500, 0, ("linf",), {"linf": 1.03}),
     "SparsePGD": Case(SparsePGD(steps=60), 61, 61, FEW),
-    "SparsePGD-margin-restarts": Case(SparsePGD(objective=margin, steps=30, restarts=3), 93, 93, FEW),
+    "SparsePGD-margin-restarts": Case(SparsePGD(objective=margin_loss, steps=30, restarts=3), 93, 93, FEW),
     "SparsePGD-all-steps": Case(SparsePGD(steps=30, early_stop=False), 31, 31, FEW),
     "SparseRS": Case(SparseRS(queries=2000), 2000, 0, FEW, {"l0": 1.5, "l0-elements": 1.5, "patch": 1.5}),
     "SparseRS-all-queries": Case(

@@ -14,7 +14,7 @@ from unmask.classifier import Classifier
 from unmask.errors import Unsupported, UnusableInput
 from unmask.gradients import FiniteDifference
 from unmask.judge import fooled, judge
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 from unmask.threat import L2, Linf
 from unmask.types import Outputs
 
@@ -89,7 +89,7 @@ def test_joint_pgd_reaches_what_a_linear_program_reaches(rule, pairs):
 
 
 def test_plain_pgd_does_not(pairs):
-    attack = PGD(objective=margin, steps=200, rel_step_size=0.05)
+    attack = PGD(objective=margin_loss, steps=200, rel_step_size=0.05)
     assert np.mean([reached(attack, pair, x, 1.3 * radius) for pair, x, radius in pairs]) < 0.7
 
 

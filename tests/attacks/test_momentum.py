@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tests.attacks.curved import curved, follows, project, value_and_slope
-from tests.attacks.test_apgd import margin_of
+from tests.attacks.test_apgd import margin_loss_of
 from torch import nn
 
 from unmask.attacks import PGD, MomentumPGD
@@ -11,7 +11,7 @@ from unmask.attacks.momentum import flipped
 from unmask.classifier import Classifier
 from unmask.errors import UnusableInput
 from unmask.gradients import EOT, Exact
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 from unmask.randomness import Streams
 from unmask.threat import Linf, threat_model
 
@@ -19,7 +19,7 @@ DIMS, N = 64, 40
 
 
 class NoisyLinear(nn.Module):
-    """The margin is (w + noise) . x: its mean is largest at the corner sign(w), whatever the noise."""
+    """The margin loss is (w + noise) . x: its mean is largest at the corner sign(w), whatever the noise."""
 
     def __init__(self, sigma):
         super().__init__()
@@ -33,7 +33,7 @@ class NoisyLinear(nn.Module):
 
 
 def gained(attack, sigma):
-    """Share of the largest possible gain of the mean margin."""
+    """Share of the largest possible gain of the mean margin loss."""
     network = NoisyLinear(sigma)
     x = torch.full((N, 1, 8, 8), 0.5)
     classifier = Classifier(network)
@@ -45,16 +45,17 @@ def gained(attack, sigma):
 
 
 def test_reaches_the_corner_of_a_silent_network():
-    assert gained(MomentumPGD(objective=margin, early_stop=False), 0.0) == pytest.approx(1, abs=1e-3)
+    assert gained(MomentumPGD(objective=margin_loss, early_stop=False), 0.0) == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("sigma", [3.0, 6.0])
 def test_one_draw_a_step_beats_many_draws_at_few_points(sigma):
     """All spend 60 draws. A gradient draw has `1 / sigma^2` as much signal as noise."""
-    ours = gained(MomentumPGD(objective=margin, early_stop=False, steps=60), sigma)
-    one = gained(PGD(objective=margin, early_stop=False, steps=59), sigma)
+    ours = gained(MomentumPGD(objective=margin_loss, early_stop=False, steps=60), sigma)
+    one = gained(PGD(objective=margin_loss, early_stop=False, steps=59), sigma)
     ten = gained(
-        PGD(objective=margin, gradient=EOT(draws=10), early_stop=False, steps=5, rel_step_size=0.5), sigma
+        PGD(objective=margin_loss, gradient=EOT(draws=10), early_stop=False, steps=5, rel_step_size=0.5),
+        sigma,
     )
     assert ours > one + 0.1
     assert ours > ten + 0.05
@@ -68,14 +69,14 @@ def test_one_draw_a_step_beats_many_draws_at_few_points(sigma):
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.2), ("l2", 0.8), ("l1", 2.0)])
 def test_every_step_follows_a_running_mean_by_steps_that_shrink(norm, epsilon):
     net, steps = curved(seed=2), 12
-    attack = MomentumPGD(steps=steps, objective=margin, early_stop=False)
+    attack = MomentumPGD(steps=steps, objective=margin_loss, early_stop=False)
     threat = threat_model(norm, epsilon)
     found = attack.run(net.classifier(), net.x, net.y, threat, generator=net.streams())
     for n in range(len(net.x)):
         point, mean, path = net.asked[0][n], torch.zeros_like(net.x[n]), []
         for step in range(steps):
             path.append(point)
-            _, slope = value_and_slope(margin_of(net, int(net.y[n])), point)
+            _, slope = value_and_slope(margin_loss_of(net, int(net.y[n])), point)
             mean = 0.9 * mean + 0.1 * slope
             if norm == "linf":
                 direction = mean.sign()
@@ -99,7 +100,7 @@ def draws_a_step(sigma, **options):
     """Mean number of draws at a point."""
     x = torch.full((N, 1, 8, 8), 0.5)
     classifier = Classifier(NoisyLinear(sigma))
-    attack = MomentumPGD(objective=margin, early_stop=False, steps=20, max_draws=8, **options)
+    attack = MomentumPGD(objective=margin_loss, early_stop=False, steps=20, max_draws=8, **options)
     streams = Streams.seeded(0, torch.arange(N))
     attack.run(classifier, x, torch.zeros(N, dtype=torch.int64), Linf(epsilon=0.1), generator=streams)
     return classifier.meter.forwards / N / 20
@@ -125,7 +126,7 @@ def test_an_example_draws_for_itself():
 
     classifier = Classifier(NoisyLinear(0.0), deterministic=True)
     x, y = torch.full((6, 1, 8, 8), 0.5), torch.zeros(6, dtype=torch.int64)
-    attack = MomentumPGD(objective=margin, gradient=Own(), early_stop=False, steps=8, max_draws=6)
+    attack = MomentumPGD(objective=margin_loss, gradient=Own(), early_stop=False, steps=8, max_draws=6)
     some = torch.tensor([1, 4])
     whole = attack.run(classifier, x, y, Linf(epsilon=0.1), generator=Streams.seeded(0, torch.arange(6)))
     part = attack.run(classifier, x[some], y[some], Linf(epsilon=0.1), generator=Streams.seeded(0, some))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from tests.attacks.curved import SIDE, curved, follows
-from tests.attacks.test_apgd import margin_of
+from tests.attacks.test_apgd import margin_loss_of
 
 from unmask.attacks import Square
 from unmask.threat import threat_model
@@ -97,8 +97,8 @@ def walk(net, n, norm, signs, numbers):
         current = (x + epsilon * signs[n].expand_as(x)).clamp(0, 1)
     else:  # a grid of five by five; of so small an image every pixel is a bump of its own
         current = (x + epsilon * signs[n] / float(signs[n].abs().pow(p).sum()) ** (1 / p)).clamp(0, 1)
-    margin = margin_of(net, y)
-    value, path, kept = float(margin(current)), [current], 0
+    loss = margin_loss_of(net, y)
+    value, path, kept = float(loss(current)), [current], 0
     for query in range(QUERIES - 1):
         share = share_at(query, QUERIES)
         if norm == "linf":
@@ -106,7 +106,7 @@ def walk(net, n, norm, signs, numbers):
         else:
             candidate = lp_candidate(x, current, share, numbers[n, query], epsilon, p)
         path.append(candidate)
-        new = float(margin(candidate))
+        new = float(loss(candidate))
         if new > value:
             current, value, kept = candidate, new, kept + 1
     return path, current, kept

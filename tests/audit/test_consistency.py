@@ -18,11 +18,11 @@ N, K = 40, 16
 THREAT = Linf(epsilon=0.1)
 
 
-def judgement(rates, margins=None):
+def judgement(rates, losses=None):
     ones = torch.ones(len(rates), dtype=torch.bool)
     rates = torch.as_tensor(rates, dtype=torch.float32)
-    margins = torch.where(rates > 0.5, 1.0, -1.0) if margins is None else margins
-    return Judgement(rates, ones, ones, margins, torch.zeros(len(rates), dtype=torch.long))
+    losses = torch.where(rates > 0.5, 1.0, -1.0) if losses is None else losses
+    return Judgement(rates, ones, ones, losses, torch.zeros(len(rates), dtype=torch.long))
 
 
 def controlled(rates, *, ahead=False, draws=4):
@@ -68,13 +68,13 @@ def test_one_example_that_any_part_broke_is_enough(against):
     assert control.decisive
 
 
-def test_a_margin_that_rounds_to_either_side_is_no_contradiction():
-    margins = torch.full((N,), -1.0)
-    margins[10] = -1e-6
-    close = judgement(some(10), margins)
+def test_a_margin_loss_that_rounds_to_either_side_is_no_contradiction():
+    losses = torch.full((N,), -1.0)
+    losses[10] = -1e-6
+    close = judgement(some(10), losses)
     assert asked(close, controlled(some(11, K))).passed
-    margins[10] = -1e-2
-    assert not asked(judgement(some(10), margins), controlled(some(11, K))).passed
+    losses[10] = -1e-2
+    assert not asked(judgement(some(10), losses), controlled(some(11, K))).passed
 
 
 def test_under_a_limit_on_queries_each_control_is_another_adversary():

@@ -28,7 +28,7 @@ from unmask.defenses.detectors import (
 )
 from unmask.defenses.transforms import Autoencoder, train_autoencoder
 from unmask.judge import judge
-from unmask.objectives import Undetected, margin
+from unmask.objectives import Undetected, margin_loss
 from unmask.threat import Linf
 
 EXAMPLES = 40
@@ -97,7 +97,7 @@ def hand_accuracy(defence, detector, bench, data):
         JointPGD(steps=80, early_stop=not random),
         JointPGD(rule="orthogonal", steps=80, early_stop=not random),
         JointPGD(targets=9, steps=40, early_stop=not random),
-        APGD(steps=80, objective=Undetected(margin), early_stop=not random),
+        APGD(steps=80, objective=Undetected(margin_loss), early_stop=not random),
     ]
     best = torch.zeros(len(data))
     for attack in attacks:

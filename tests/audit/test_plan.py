@@ -16,7 +16,7 @@ from unmask.claim.claim import claim_about
 from unmask.data import Data
 from unmask.errors import Unsupported, UnusableInput
 from unmask.gradients import EOT, Exact, LogitScale
-from unmask.objectives import Targeted, Undetected, cross_entropy, margin
+from unmask.objectives import Targeted, Undetected, cross_entropy, margin_loss
 from unmask.threat import Linf
 
 
@@ -178,9 +178,10 @@ def test_bad_budgets_are_named():
         replace(STANDARD, after=STANDARD)
 
 
-def test_margins_are_what_a_plan_climbs_by_default():
+def test_margin_losses_are_what_a_plan_climbs_by_default():
     assert all(
-        getattr(stage.attack, "objective", margin) in (margin, cross_entropy) or stage.attack.chooses_targets
+        getattr(stage.attack, "objective", margin_loss) in (margin_loss, cross_entropy)
+        or stage.attack.chooses_targets
         for budget in BUDGETS.values()
         for line in budget.lines
         for stage in line

@@ -30,7 +30,7 @@ from unmask.defenses import (
 )
 from unmask.gradients import BPDA, EOT
 from unmask.judge import judge
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 from unmask.threat import Linf
 
 EPSILON = 0.15
@@ -93,7 +93,7 @@ def hand_attacks(known: Known) -> list[Attack]:
     gradients = [EOT(draws=20)]
     if known.undefended:
         gradients.append(EOT(BPDA(), draws=10))
-    return [MomentumPGD(steps=100, objective=margin, gradient=g, early_stop=False) for g in gradients]
+    return [MomentumPGD(steps=100, objective=margin_loss, gradient=g, early_stop=False) for g in gradients]
 
 
 def by_hand(known: Known, classifier: Classifier, data, threat) -> float:

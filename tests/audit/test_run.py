@@ -205,7 +205,7 @@ def test_a_journal_of_other_settings_is_refused(tmp_path):
         audit(network, DATA, claim_about(Linf(epsilon=0.2), budget="quick"), out=tmp_path, resume=True)
 
 
-def test_standing_keeps_the_worst_and_ranks_by_margin():
+def test_standing_keeps_the_worst_and_ranks_by_margin_loss():
     from unmask.audit.campaign.standing import Standing
     from unmask.audit.runtime.progress import Silent
 
@@ -234,7 +234,7 @@ def test_standing_keeps_the_worst_and_ranks_by_margin():
     assert standing.robust_accuracy == broken
     nearest = standing.unbroken(0.3)
     others = [n for n in standing.unbroken().tolist() if n not in nearest.tolist()]
-    assert standing.margin[nearest].min() >= standing.margin[others].max()
+    assert standing.margin_loss[nearest].min() >= standing.margin_loss[others].max()
     assert Streams.seeded(0, DATA.index, "a").seeds.unique().numel() == len(DATA)
 
 

@@ -245,10 +245,10 @@ def test_points_are_judged_again_without_being_chosen():
     assert other.failure_rate.tolist() == [1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
 
 
-def test_the_nearest_to_breaking_come_first_and_a_margin_that_is_no_number_last(verdicts):
+def test_the_nearest_to_breaking_come_first_and_a_margin_loss_that_is_no_number_last(verdicts):
     state = standing(deterministic=True, draws=1, examples=5)
     state.worst.value[:] = 0.0
-    state.worst.margin[:] = torch.tensor([-3.0, torch.nan, -1.0, -1.0, torch.inf])
+    state.worst.margin_loss[:] = torch.tensor([-3.0, torch.nan, -1.0, -1.0, torch.inf])
     assert state.unbroken(0.2).tolist() == [4]
     assert state.unbroken(0.4).tolist() == [2, 4]  # of equals the first
     assert state.unbroken(0.8).tolist() == [0, 2, 3, 4]

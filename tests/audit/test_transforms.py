@@ -29,7 +29,7 @@ from unmask.defenses import (
 from unmask.defenses.transforms import Autoencoder, train_autoencoder
 from unmask.gradients import BPDA, EOT, Exact
 from unmask.judge import judge
-from unmask.objectives import cross_entropy, margin
+from unmask.objectives import cross_entropy, margin_loss
 from unmask.threat import Linf
 from unmask.training import Standard
 from unmask.zoo import CNN
@@ -130,7 +130,7 @@ def hand_accuracy(defended, data):
     gradient = Exact() if exact else BPDA()
     worst = torch.zeros(len(data))
     generator = torch.Generator().manual_seed(3)
-    for objective in (cross_entropy, margin):
+    for objective in (cross_entropy, margin_loss):
         attack = APGD(steps=60, gradient=gradient, objective=objective)
         if not defended.deterministic:
             gradient = EOT(BPDA(same_values=True), draws=2)

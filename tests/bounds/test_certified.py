@@ -13,7 +13,7 @@ from unmask.bounds.relaxation.graph import read_graph
 from unmask.classifier import Classifier
 from unmask.errors import Unsupported, UnusableInput
 from unmask.judge import fooled
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 from unmask.threat import L1, L2, Linf
 
 ALL = ("interval", "crown", "alpha_crown")
@@ -38,7 +38,7 @@ def assert_sound(network, x, y, threat, certificate, seed):
     """No sampled or attacked point lies below the bound, and nothing certified is fooled."""
     generator = torch.Generator().manual_seed(seed)
     classifier = Classifier(network, deterministic=True)
-    attack = PGD(steps=8, rel_step_size=0.3, objective=margin, early_stop=False)
+    attack = PGD(steps=8, rel_step_size=0.3, objective=margin_loss, early_stop=False)
     points = [threat.random_start(x, generator=generator) for _ in range(8)]
     points.append(attack.run(classifier, x, y, threat, generator=generator))
     for point in points:

@@ -12,7 +12,7 @@ from unmask.attacks import PGD
 from unmask.bounds import certify, certify_box
 from unmask.classifier import Classifier
 from unmask.judge import fooled
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 from unmask.threat import Linf
 
 pytestmark = pytest.mark.data
@@ -83,7 +83,7 @@ def test_verification_instances(folder, networks, name):
     assert found.certified[verdict == 0].sum() >= 3
     middle = (lower + upper) / 2
     threat = Linf(epsilon=float((upper - lower).max()) / 2)
-    attack = PGD(steps=20, rel_step_size=0.2, objective=margin)
+    attack = PGD(steps=20, rel_step_size=0.2, objective=margin_loss)
     door = Classifier(network, deterministic=True)
     generator = torch.Generator().manual_seed(0)
     point = attack.run(door, middle, y, threat, generator=generator)

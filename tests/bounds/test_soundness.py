@@ -10,7 +10,7 @@ from torch import nn
 from unmask.attacks import FAB, PGD
 from unmask.bounds import certified_radius, certify
 from unmask.classifier import Classifier
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 from unmask.threat import L1, L2, Linf
 
 ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
@@ -66,7 +66,7 @@ def check(case):
     door = Classifier(network, deterministic=True)
     generator = torch.Generator().manual_seed(0)
     found = certify(network, x, y, threat, methods=(method,))
-    attack = PGD(steps=8, rel_step_size=0.3, objective=margin)
+    attack = PGD(steps=8, rel_step_size=0.3, objective=margin_loss)
     points = [attack.run(door, x, y, threat, generator=generator)]
     points += [threat.random_start(x, generator=generator) for _ in range(3)]
     for point in points:

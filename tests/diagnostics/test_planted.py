@@ -7,7 +7,7 @@ from unmask.classifier import Classifier
 from unmask.diagnostics import Planted, RandomPoints
 from unmask.diagnostics.readout import Inside, ReadOut, Replanted, last_linear, separate
 from unmask.gradients import EOT
-from unmask.objectives import dlr, margin
+from unmask.objectives import dlr, margin_loss
 from unmask.randomness import Streams
 from unmask.threat import L1, L2, Linf
 from unmask.types import Outputs
@@ -48,7 +48,7 @@ def test_a_sound_attack_finds_what_was_planted(threat, honest, examine):
     assert reading.statistics["random_success"] <= 0.5
 
 
-@pytest.mark.parametrize("attack", [APGD(steps=20), PGD(objective=dlr), PGD(objective=margin, steps=20)])
+@pytest.mark.parametrize("attack", [APGD(steps=20), PGD(objective=dlr), PGD(objective=margin_loss, steps=20)])
 def test_any_attack_can_be_put_to_the_test(attack, base, examine):
     assert examine(Planted(attack=attack, examples=8), base).passed
 
@@ -62,7 +62,7 @@ def test_a_masked_gradient_misses_it(defence, base, examine):
 
 
 def test_the_right_objective_finds_it_behind_saturated_logits(base, examine):
-    assert examine(Planted(attack=PGD(objective=margin, steps=20)), Scaled(base)).passed
+    assert examine(Planted(attack=PGD(objective=margin_loss, steps=20)), Scaled(base)).passed
 
 
 def test_random_guessing_does_not_pass(base, examine):

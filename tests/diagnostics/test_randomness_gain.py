@@ -8,11 +8,11 @@ from unmask.attacks import PGD
 from unmask.classifier import Classifier
 from unmask.defenses import SAP, InputNoise
 from unmask.diagnostics import RandomnessGain
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 from unmask.threat import Linf
 
 N, DIMS = 40, 16
-ATTACK = PGD(steps=20, rel_step_size=0.125, objective=margin, early_stop=False)
+ATTACK = PGD(steps=20, rel_step_size=0.125, objective=margin_loss, early_stop=False)
 
 
 def points():

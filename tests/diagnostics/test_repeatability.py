@@ -29,7 +29,7 @@ def test_noise_that_never_changes_a_prediction_is_still_noise(base, examine):
 
 
 def test_noise_to_signal_has_the_known_value(examine):
-    """Logits (0, w·x), w = 1 + 2 noise: the gradient of the margin is w, its noise to signal ratio 2."""
+    """Logits (0, w·x), w = 1 + 2 noise: the gradient of the margin loss is w, its noise to signal ratio 2."""
 
     class RandomSlope(nn.Module):
         def forward(self, x):

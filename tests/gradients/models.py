@@ -19,14 +19,14 @@ class Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.scale * (x.flatten(1) @ self.weight.T + self.bias)
 
-    def margin_gradient(self, x: Tensor, y: Tensor) -> Tensor:
+    def margin_loss_gradient(self, x: Tensor, y: Tensor) -> Tensor:
         with torch.no_grad():
             other = self(x).scatter(1, y[:, None], -torch.inf).argmax(1)
             return (self.scale * (self.weight[other] - self.weight[y])).reshape(x.shape)
 
 
 class Quadratic(nn.Module):
-    """Two classes: logits (0, x A x / 2 + b x), so that the margin of label 0 has gradient A x + b."""
+    """Two classes: logits (0, x A x / 2 + b x), so that the margin loss of label 0 has gradient A x + b."""
 
     def __init__(self):
         super().__init__()
@@ -44,7 +44,7 @@ class Quadratic(nn.Module):
 
 
 class NoisyGradient(nn.Module):
-    """Margin of label 0 is (w + sigma * n) x with n standard normal, one draw per example and call."""
+    """Margin loss of label 0 is (w + sigma * n) x with n standard normal, one draw per example and call."""
 
     def __init__(self, sigma: float):
         super().__init__()

@@ -5,7 +5,7 @@ from tests.gradients.models import Linear, Quadratic, batch
 from unmask.classifier import Classifier
 from unmask.errors import Unsupported
 from unmask.gradients import BPDA, StraightThrough
-from unmask.objectives import Undetected, cross_entropy, margin
+from unmask.objectives import Undetected, cross_entropy, margin_loss
 from unmask.types import Outputs
 
 
@@ -17,11 +17,11 @@ def test_rounded_network_gets_the_gradient_of_the_smooth_one():
     smooth = Linear()
     x, y = batch(6)
     rounded = Classifier(lambda t: smooth((t * 4).round() / 4)).with_surrogate(smooth)
-    est = estimate(BPDA(), rounded, margin, x, y)
+    est = estimate(BPDA(), rounded, margin_loss, x, y)
     with torch.no_grad():
         logits = smooth((x * 4).round() / 4)
     assert torch.equal(est.outputs.logits, logits)
-    assert torch.equal(est.value, margin(Outputs(logits), y))
+    assert torch.equal(est.value, margin_loss(Outputs(logits), y))
     other = logits.scatter(1, y[:, None], -torch.inf).argmax(1)  # the rival in the true network
     truth = (smooth.weight[other] - smooth.weight[y]).reshape(x.shape).detach()
     torch.testing.assert_close(est.grad, truth)
@@ -40,9 +40,13 @@ def test_own_surrogate_goes_before_the_classifiers():
     network, mine, other = Linear(seed=0), Linear(seed=1), Linear(seed=2)
     x, y = batch(3)
     classifier = Classifier(network)
-    mine_alone = estimate(BPDA(mine), classifier, margin, x, y).grad
-    assert torch.equal(estimate(BPDA(mine), classifier.with_surrogate(other), margin, x, y).grad, mine_alone)
-    assert not torch.equal(estimate(BPDA(), classifier.with_surrogate(other), margin, x, y).grad, mine_alone)
+    mine_alone = estimate(BPDA(mine), classifier, margin_loss, x, y).grad
+    assert torch.equal(
+        estimate(BPDA(mine), classifier.with_surrogate(other), margin_loss, x, y).grad, mine_alone
+    )
+    assert not torch.equal(
+        estimate(BPDA(), classifier.with_surrogate(other), margin_loss, x, y).grad, mine_alone
+    )
 
 
 def test_the_detectors_slope_comes_from_the_surrogate_when_it_has_one():
@@ -53,22 +57,24 @@ def test_the_detectors_slope_comes_from_the_surrogate_when_it_has_one():
 
     x, y = batch(3)
     hidden = Classifier(lambda t: Outputs(network(t), detecting(t).detector_score.round()))
-    combined = Undetected(margin, weight=2.0)
+    combined = Undetected(margin_loss, weight=2.0)
     est = estimate(BPDA(detecting), hidden, combined, x, y)
-    torch.testing.assert_close(est.grad, network.margin_gradient(x, y) - 2 * detector.reshape(x.shape[1:]))
+    torch.testing.assert_close(
+        est.grad, network.margin_loss_gradient(x, y) - 2 * detector.reshape(x.shape[1:])
+    )
     assert torch.equal(est.outputs.detector_score, detecting(x).detector_score.round().detach())
 
 
 def test_without_surrogate_says_how_to_get_one():
     x, y = batch(1)
     with pytest.raises(Unsupported, match=r"`BPDA` needs a surrogate; this classifier has none\. Use `class"):
-        estimate(BPDA(), Classifier(Quadratic()), margin, x, y)
+        estimate(BPDA(), Classifier(Quadratic()), margin_loss, x, y)
 
 
 def test_surrogate_with_other_classes_is_named():
     x, y = batch(1)
     with pytest.raises(Unsupported, match=r"\[1, 4\].*\[1, 2\]"):
-        estimate(BPDA(Linear()), Classifier(Quadratic()), margin, x, y)
+        estimate(BPDA(Linear()), Classifier(Quadratic()), margin_loss, x, y)
 
 
 def test_a_stand_in_that_draws_sees_what_the_transformation_sees():

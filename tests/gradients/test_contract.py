@@ -6,7 +6,7 @@ from tests.gradients.models import Linear, batch
 
 from unmask.classifier import Classifier
 from unmask.gradients import BPDA, EOT, Exact, FiniteDifference, Float64, LogitScale, Smoothing
-from unmask.objectives import cross_entropy, margin
+from unmask.objectives import cross_entropy, margin_loss
 from unmask.randomness import Streams
 
 SURROGATE = Linear()
@@ -38,7 +38,7 @@ def test_cost_is_metered(case):
     estimator, forwards, backwards = case
     classifier = Classifier(Linear())
     x, y = batch(5)
-    estimator.estimate(classifier, margin, x, y, generator=torch.Generator().manual_seed(0))
+    estimator.estimate(classifier, margin_loss, x, y, generator=torch.Generator().manual_seed(0))
     meter = classifier.meter
     assert (meter.forwards, meter.backwards, meter.judge_forwards) == (5 * forwards, 5 * backwards, 0)
 
@@ -49,7 +49,9 @@ def test_leaves_the_world_alone(case):
     x, y = batch(5)
     before, state = x.clone(), torch.get_rng_state()
     weights = {name: t.clone() for name, t in network.state_dict().items()}
-    est = estimator.estimate(Classifier(network), margin, x, y, generator=torch.Generator().manual_seed(0))
+    est = estimator.estimate(
+        Classifier(network), margin_loss, x, y, generator=torch.Generator().manual_seed(0)
+    )
     assert torch.equal(x, before)
     assert x.grad is None
     assert not x.requires_grad
@@ -77,14 +79,16 @@ def test_example_does_not_depend_on_its_batch(case):
     torch.testing.assert_close(whole.value[chosen], part.value, rtol=1e-4, atol=1e-5)
 
 
-def test_margin_of_a_linear_network(case):
+def test_margin_loss_of_a_linear_network(case):
     estimator = case[0]
     network = Linear()
     x, y = batch(5)
-    est = estimator.estimate(Classifier(network), margin, x, y, generator=torch.Generator().manual_seed(0))
+    est = estimator.estimate(
+        Classifier(network), margin_loss, x, y, generator=torch.Generator().manual_seed(0)
+    )
     logits = network(x).detach()
     torch.testing.assert_close(est.outputs.logits, logits, rtol=1e-4, atol=1e-4)
-    truth = network.margin_gradient(x, y)
+    truth = network.margin_loss_gradient(x, y)
     if estimator == LogitScale(scale=0.1):
         truth *= 0.1
     if getattr(estimator, "method", "") not in ("spsa", "nes"):  # those hold in expectation only

@@ -5,14 +5,14 @@ from tests.gradients.models import Linear, NoisyGradient, batch, cosine
 from unmask.classifier import Classifier
 from unmask.errors import UnusableInput
 from unmask.gradients import BPDA, EOT, Exact, Smoothing
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 from unmask.randomness import Streams
 from unmask.types import Outputs
 
 
 def estimate(estimator, network, x, y, seed=0, **options):
     classifier = Classifier(network, **options)
-    est = estimator.estimate(classifier, margin, x, y, generator=torch.Generator().manual_seed(seed))
+    est = estimator.estimate(classifier, margin_loss, x, y, generator=torch.Generator().manual_seed(seed))
     return est, classifier.meter.forwards / len(x)
 
 
@@ -112,8 +112,8 @@ def test_an_examples_draws_are_its_own():
             return type(est)(est.value, est.grad + loud * generator.normal(*x.shape[1:]), est.outputs)
 
     eot = EOT(Noisy())
-    whole = eot.estimate(classifier, margin, x, y, generator=Streams.seeded(0, torch.arange(12)))
-    part = eot.estimate(classifier, margin, x[chosen], y[chosen], generator=Streams.seeded(0, chosen))
+    whole = eot.estimate(classifier, margin_loss, x, y, generator=Streams.seeded(0, torch.arange(12)))
+    part = eot.estimate(classifier, margin_loss, x[chosen], y[chosen], generator=Streams.seeded(0, chosen))
     torch.testing.assert_close(whole.grad[chosen], part.grad)
 
 
@@ -122,10 +122,10 @@ def test_every_step_draws_afresh():
     classifier = Classifier(NoisyGradient(1.0))
     streams = Streams.seeded(0, torch.arange(4))
     eot = EOT(draws=2)
-    first = eot.estimate(classifier, margin, x, y, generator=streams)
-    second = eot.estimate(classifier, margin, x, y, generator=streams)
+    first = eot.estimate(classifier, margin_loss, x, y, generator=streams)
+    second = eot.estimate(classifier, margin_loss, x, y, generator=streams)
     assert not torch.equal(first.grad, second.grad)
-    again = eot.estimate(classifier, margin, x, y, generator=Streams.seeded(0, torch.arange(4)))
+    again = eot.estimate(classifier, margin_loss, x, y, generator=Streams.seeded(0, torch.arange(4)))
     assert torch.equal(first.grad, again.grad)
 
 
@@ -133,9 +133,9 @@ def test_composes():
     x, y = batch(100)
     smooth = Linear(classes=2)
     noisy = Classifier(lambda t: smooth(((t + 0.3 * torch.randn_like(t)) * 4).round() / 4), surrogate=smooth)
-    truth = smooth.margin_gradient(x, y)
+    truth = smooth.margin_loss_gradient(x, y)
     for inner in (BPDA(), Smoothing(BPDA(), sigma=0.1, draws=2)):
-        est = EOT(inner).estimate(noisy, margin, x, y, generator=torch.Generator().manual_seed(0))
+        est = EOT(inner).estimate(noisy, margin_loss, x, y, generator=torch.Generator().manual_seed(0))
         torch.testing.assert_close(est.grad, truth, rtol=1e-4, atol=1e-4)
 
 
@@ -178,5 +178,5 @@ def test_outputs_and_scores_are_means_over_the_draws(average):
     expected = logits.mean(0) if average == "logits" else logits.softmax(2).mean(0).log()
     torch.testing.assert_close(est.outputs.logits, expected)
     torch.testing.assert_close(
-        est.value, torch.stack([margin(o, y) for o in drawn]).mean(0), rtol=1e-5, atol=1e-5
+        est.value, torch.stack([margin_loss(o, y) for o in drawn]).mean(0), rtol=1e-5, atol=1e-5
     )

@@ -5,7 +5,7 @@ from tests.gradients.models import Linear, Quadratic, batch, cosine
 from unmask.classifier import Classifier
 from unmask.errors import UnusableInput
 from unmask.gradients import Exact, FiniteDifference
-from unmask.objectives import Targeted, cross_entropy, margin
+from unmask.objectives import Targeted, cross_entropy, margin_loss
 from unmask.randomness import Streams
 
 
@@ -18,7 +18,7 @@ def estimate(estimator, network, objective, x, y, seed=0):
 def test_coordinates_are_exact_for_quadratics():
     network = Quadratic()
     x, y = batch(7)
-    est = estimate(FiniteDifference("coordinates", delta=0.1), network, margin, x, y)
+    est = estimate(FiniteDifference("coordinates", delta=0.1), network, margin_loss, x, y)
     torch.testing.assert_close(est.grad, network.truth(x), rtol=1e-3, atol=1e-3)
 
 
@@ -30,7 +30,7 @@ def test_expectation_and_variance(method, excess):
     x = x.expand(400, -1, -1, -1)
     y = y.expand(400)
     truth = network.truth(x)
-    est = estimate(FiniteDifference(method, samples=20, delta=0.05), network, margin, x, y)
+    est = estimate(FiniteDifference(method, samples=20, delta=0.05), network, margin_loss, x, y)
     power = truth.flatten(1).square().sum(1).mean()
     error = (est.grad - truth).flatten(1).square().sum(1).mean() / power
     assert float(error) == pytest.approx(excess / 20, rel=0.15)
@@ -44,7 +44,7 @@ def test_direction_is_as_good_at_any_batch_size(method, n):
     """A loss summed over the batch would drown each example's slope in the others'."""
     network = Quadratic()
     x, y = batch(n)
-    est = estimate(FiniteDifference(method, samples=600), network, margin, x, y)
+    est = estimate(FiniteDifference(method, samples=600), network, margin_loss, x, y)
     assert float(cosine(est.grad, network.truth(x)).min()) > 0.95
 
 
@@ -54,10 +54,10 @@ def test_neither_batch_nor_chunk_changes_an_example(method):
     x, y = batch(11)
     chosen = torch.tensor([10, 3])
     whole = FiniteDifference(method, samples=9, chunk=1000).estimate(
-        Classifier(network), margin, x, y, generator=Streams.seeded(5, torch.arange(11))
+        Classifier(network), margin_loss, x, y, generator=Streams.seeded(5, torch.arange(11))
     )
     part = FiniteDifference(method, samples=9, chunk=1).estimate(
-        Classifier(network), margin, x[chosen], y[chosen], generator=Streams.seeded(5, chosen)
+        Classifier(network), margin_loss, x[chosen], y[chosen], generator=Streams.seeded(5, chosen)
     )
     torch.testing.assert_close(whole.grad[chosen], part.grad, rtol=1e-3, atol=1e-3)
 
@@ -72,10 +72,10 @@ def test_chunk_bounds_the_batch(method):
         return Linear()(t)
 
     x, y = batch(6)
-    estimate(FiniteDifference(method, samples=10, chunk=20), network, margin, x, y)
+    estimate(FiniteDifference(method, samples=10, chunk=20), network, margin_loss, x, y)
     assert largest == 18
     largest = 0
-    estimate(FiniteDifference(method, samples=10, chunk=2), network, margin, x, y)
+    estimate(FiniteDifference(method, samples=10, chunk=2), network, margin_loss, x, y)
     assert largest == 6
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from unmask.classifier import Classifier
 from unmask.errors import Unsupported
 from unmask.gradients import EOT, Exact, Float64, LogitScale
-from unmask.objectives import cross_entropy, margin
+from unmask.objectives import cross_entropy, margin_loss
 
 
 def estimate(estimator, network, objective, x, y):
@@ -29,8 +29,8 @@ class Sunken(nn.Module):
 def test_finds_the_gradient_that_underflows_in_single_precision():
     network = Sunken()
     x, y = batch(20)
-    assert bool((estimate(Exact(), network, margin, x, y).grad == 0).all())
-    est = estimate(Float64(), network, margin, x, y)
+    assert bool((estimate(Exact(), network, margin_loss, x, y).grad == 0).all())
+    est = estimate(Float64(), network, margin_loss, x, y)
     with torch.no_grad():
         slope = (network.linear(x).double() - 150).exp() * torch.tensor([-1.0, 1.0])
         truth = (slope @ network.linear.weight.double()).reshape(x.shape)
@@ -47,7 +47,7 @@ def test_saturated_cross_entropy_needs_the_scale_as_well():
     chosen = (size > 110) & (size < 650)  # exp(-110) is zero in float32; float64 itself ends at exp(-745)
     x, y = x[chosen], y[chosen]
     assert len(x) >= 20
-    truth = network.margin_gradient(x, y)
+    truth = network.margin_loss_gradient(x, y)
     assert bool((estimate(Exact(), network, cross_entropy, x, y).grad == 0).all())
     # Past 37 the label's own term, 1 - p, has cancelled to zero; what is left is the rival's row.
     rival = network.weight.detach()[1 - y].reshape(x.shape)
@@ -68,17 +68,17 @@ def test_is_the_exact_gradient_where_that_fits():
 def test_follows_the_parameters_when_they_change():
     network = Linear(classes=2)
     x, y = batch(3)
-    before = estimate(Float64(), network, margin, x, y).grad
+    before = estimate(Float64(), network, margin_loss, x, y).grad
     with torch.no_grad():
         network.weight.mul_(2)
-    torch.testing.assert_close(estimate(Float64(), network, margin, x, y).grad, 2 * before)
+    torch.testing.assert_close(estimate(Float64(), network, margin_loss, x, y).grad, 2 * before)
 
 
 def test_train_mode_statistics_do_not_leak_into_the_network():
     network = nn.Sequential(Linear(classes=5), nn.BatchNorm1d(5)).train()
     before = {name: t.clone() for name, t in network.state_dict().items()}
     x, y = batch(6)
-    estimate(EOT(Float64(), draws=2), network, margin, x, y)
+    estimate(EOT(Float64(), draws=2), network, margin_loss, x, y)
     assert all(torch.equal(t, before[name]) for name, t in network.state_dict().items())
 
 
@@ -86,7 +86,7 @@ def test_functions_are_refused():
     x, y = batch(1)
     network = Linear()
     with pytest.raises(Unsupported, match=r"`Float64` needs a plain nn\.Module; this network is a function"):
-        estimate(Float64(), lambda t: network(t), margin, x, y)
+        estimate(Float64(), lambda t: network(t), margin_loss, x, y)
 
 
 def test_networks_that_insist_on_single_precision_are_named():
@@ -96,4 +96,4 @@ def test_networks_that_insist_on_single_precision_are_named():
 
     x, y = batch(1)
     with pytest.raises(Unsupported, match="does not run in double precision"):
-        estimate(Float64(), Single(), margin, x, y)
+        estimate(Float64(), Single(), margin_loss, x, y)

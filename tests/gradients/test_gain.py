@@ -5,7 +5,7 @@ from tests.gradients.models import Linear, batch, cosine
 from unmask.classifier import Classifier
 from unmask.errors import UnusableInput
 from unmask.gradients import Exact, LogitScale
-from unmask.objectives import Targeted, cross_entropy, margin
+from unmask.objectives import Targeted, cross_entropy, margin_loss
 from unmask.types import Outputs
 
 
@@ -46,11 +46,11 @@ def test_automatic_scale_gives_every_scale_of_logits_the_same_direction(scale):
         ).float().mean() > 0.5
 
 
-def test_automatic_value_ranks_like_the_margin():
+def test_automatic_value_ranks_like_the_margin_loss():
     network = Linear(classes=2, scale=1e4)
     x, y = correct(network)
     value = estimate(LogitScale(), network, cross_entropy, x, y).value
-    truth = estimate(Exact(), network, margin, x, y).value
+    truth = estimate(Exact(), network, margin_loss, x, y).value
     assert torch.equal(value.argsort(), truth.argsort())
     wrong = estimate(LogitScale(), network, cross_entropy, x, 1 - y).value
     assert bool((wrong > 0).all())
@@ -60,7 +60,7 @@ def test_automatic_value_ranks_like_the_margin():
 def test_homogeneous_objectives_keep_value_and_gradient():
     network = Linear(scale=40.0)
     x, y = correct(network)
-    for objective in (margin, Targeted((y + 1) % 4)):
+    for objective in (margin_loss, Targeted((y + 1) % 4)):
         est, truth = (
             estimate(LogitScale(), network, objective, x, y),
             estimate(Exact(), network, objective, x, y),
@@ -75,7 +75,7 @@ def test_extreme_logits_stay_finite():
         return torch.stack([flat[:, 0] * 0, flat[:, 0] * 0, flat[:, 1] * 0 - 1e30, 1e-7 + flat[:, 2] * 0], 1)
 
     x, y = batch(2)
-    for objective in (cross_entropy, margin):
+    for objective in (cross_entropy, margin_loss):
         for logits in (network, lambda t: network(t) * 0):
             est = estimate(LogitScale(), logits, objective, x, y)
             assert torch.isfinite(est.value).all()
@@ -92,7 +92,7 @@ def test_logits_that_are_not_finite_stay_so():
 def test_detector_is_kept():
     network = Linear()
     x, y = batch(2)
-    est = estimate(LogitScale(), lambda t: Outputs(network(t), t.flatten(1).sum(1)), margin, x, y)
+    est = estimate(LogitScale(), lambda t: Outputs(network(t), t.flatten(1).sum(1)), margin_loss, x, y)
     torch.testing.assert_close(est.outputs.detector_score, x.flatten(1).sum(1))
 
 

@@ -5,7 +5,7 @@ from torch import nn
 from unmask.classifier import Classifier
 from unmask.errors import UnusableInput
 from unmask.gradients import Exact, ReducedGain
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 
 
 class Functional(nn.Module):
@@ -31,7 +31,7 @@ def test_gradient_is_that_of_the_less_steep_network_and_value_its_own(call):
 
     def estimate(estimator, network):
         return estimator.estimate(
-            Classifier(network), margin, x, y, generator=torch.Generator().manual_seed(0)
+            Classifier(network), margin_loss, x, y, generator=torch.Generator().manual_seed(0)
         )
 
     plain, repaired = estimate(Exact(), steep), estimate(ReducedGain(1e-4), steep)

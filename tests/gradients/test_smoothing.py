@@ -7,11 +7,13 @@ from tests.gradients.models import Quadratic, batch, cosine
 from unmask.classifier import Classifier
 from unmask.errors import UnusableInput
 from unmask.gradients import Exact, FiniteDifference, Smoothing
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 
 
 def estimate(estimator, network, x, y):
-    return estimator.estimate(Classifier(network), margin, x, y, generator=torch.Generator().manual_seed(0))
+    return estimator.estimate(
+        Classifier(network), margin_loss, x, y, generator=torch.Generator().manual_seed(0)
+    )
 
 
 def test_smoothing_a_quadratic_leaves_its_gradient():

@@ -92,7 +92,7 @@ def attacked(network: Callable, x: torch.Tensor, y: torch.Tensor, gradient: Call
 
 
 def loss(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The margin, `[batch]`, larger where the network errs more."""
+    """The margin loss, `[batch]`, larger where the network errs more."""
     true = logits.gather(1, y[:, None])[:, 0]
     return logits.scatter(1, y[:, None], -torch.inf).amax(1) - true
 

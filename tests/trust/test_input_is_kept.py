@@ -25,7 +25,7 @@ from unmask.gradients import (
     ReducedGain,
     Smoothing,
 )
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 from unmask.randomness import Streams
 from unmask.threat import Linf
 from unmask.tracing.analyse import analyse
@@ -173,7 +173,7 @@ def test_no_way_of_writing_reaches_the_caller(write, way, digits):
         elif way == "forward":
             outputs = classifier(x, generator=streams(x))
         else:
-            outputs = Exact().estimate(classifier, margin, x, y, generator=streams(x)).outputs
+            outputs = Exact().estimate(classifier, margin_loss, x, y, generator=streams(x)).outputs
         assert torch.equal(x, before)
         torch.testing.assert_close(outputs.logits.detach(), expected)
 
@@ -196,7 +196,7 @@ def test_estimators_neither_lose_their_point_nor_their_answer(estimator, digits)
     x, y = digits
     before = x.clone()
     found = [
-        estimator.estimate(Classifier(network), margin, x, y, generator=streams(x))
+        estimator.estimate(Classifier(network), margin_loss, x, y, generator=streams(x))
         for network in (trained("plain_cnn"), Writes(by_data, by_the_graph))
     ]
     assert torch.equal(x, before)
@@ -237,7 +237,7 @@ def test_a_layer_in_place_may_be_the_first(first, digits):
     x, y = digits
     in_place = Classifier(nn.Sequential(first, trained("plain_cnn")).eval())
     apart = Classifier(lambda x: in_place.network[1](first(x.clone())))
-    one, other = (Exact().estimate(c, margin, x, y, generator=streams(x)) for c in (in_place, apart))
+    one, other = (Exact().estimate(c, margin_loss, x, y, generator=streams(x)) for c in (in_place, apart))
     assert one.grad.any()
     assert torch.equal(one.grad, other.grad)
 
@@ -255,7 +255,7 @@ def test_a_network_may_read_the_gradient_of_its_input(digits):
 
     with torch.no_grad():
         alone = Classifier(network)(x, generator=streams(x)).logits
-    est = Exact().estimate(Classifier(network), margin, x, y, generator=streams(x))
+    est = Exact().estimate(Classifier(network), margin_loss, x, y, generator=streams(x))
     torch.testing.assert_close(est.outputs.logits, alone)
     inside.zero_grad()
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..classifier import Classifier
 from ..judge import fooled
-from ..objectives import Objective, Targeted, margin
+from ..objectives import Objective, Targeted, margin_loss
 from ..randomness import Streams
 from ..threat import NormBall, ThreatModel, norm_ball
 from ..types import per_example
@@ -62,7 +62,7 @@ class BoundaryWalk(GradientAttack):
     gamma: float = 0.3
     rel_step_size: float = 0.3
     inside: float = 0.33
-    objective: Objective = margin
+    objective: Objective = margin_loss
 
     def describe(self) -> str:
         more = " more" if self.first else ""

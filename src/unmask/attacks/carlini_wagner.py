@@ -11,7 +11,7 @@ from torch import Tensor
 from ..classifier import Classifier
 from ..errors import Unsupported
 from ..judge import fooled
-from ..objectives import Confident, Objective, margin
+from ..objectives import Confident, Objective, margin_loss
 from ..randomness import Streams
 from ..threat import L2, ThreatModel, one_radius
 from ..types import per_example
@@ -30,7 +30,7 @@ class CarliniWagner(GradientAttack):
     as small as the steps allow.
 
     **Fields**
-    - `confidence`: what the objective must reach (the paper's kappa); for the margin, in units of the logits.
+    - `confidence`: what the objective must reach (the paper's kappa); for the margin loss, in units of the logits.
     - `steps`: Adam steps for each `c`.
     - `searches`: values of `c` that are tried.
     - `initial_c`: the first of them; ten times as much after each failure until one succeeds.
@@ -48,7 +48,7 @@ class CarliniWagner(GradientAttack):
     searches: int = 9
     initial_c: float = 1.0
     learning_rate: float = 0.05
-    objective: Objective = margin
+    objective: Objective = margin_loss
 
     def describe(self) -> str:
         return f"Carlini-Wagner-{self.steps}, {self.searches} constants"
@@ -68,7 +68,7 @@ class CarliniWagner(GradientAttack):
         if not isinstance(threat, L2):
             raise Unsupported(
                 f"`CarliniWagner` minimises the L2 distance, the threat model is {type(threat).__name__}; "
-                "use `APGD(objective=margin)` or `FAB`"
+                "use `APGD(objective=margin_loss)` or `FAB`"
             )
         one_radius(threat, "`CarliniWagner`")
         x = x.detach()

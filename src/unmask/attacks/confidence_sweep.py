@@ -9,7 +9,7 @@ import torch
 
 from ..classifier import Classifier
 from ..judge import fooled
-from ..objectives import Confident, margin
+from ..objectives import Confident, margin_loss
 from ..randomness import Streams
 from ..threat import ThreatModel
 from .base import Attack, Cost, GradientAttack, Images, Labels
@@ -28,7 +28,7 @@ class ConfidenceSweep(Attack):
 
     **Fields**
     - `inner`: a gradient attack, for instance `PGD`; `CarliniWagner` under L2. Its objective is exchanged for the
-      margin up to kappa.
+      margin loss up to kappa.
     - `confidences`: the kappas, in units of the logits.
 
     **Cost**: at most `len(confidences)` runs of `inner`, and as many forwards more.
@@ -52,7 +52,7 @@ class ConfidenceSweep(Attack):
         generator: torch.Generator | Streams,
     ) -> Images:
         x = x.detach()
-        whole = Batch.whole(x, y, generator, margin)
+        whole = Batch.whole(x, y, generator, margin_loss)
         best = Incumbent(x)
         for number, kappa in enumerate(self.confidences):
             left = best.unfooled()
@@ -71,5 +71,5 @@ class ConfidenceSweep(Attack):
 
     def _at(self, kappa: float) -> GradientAttack:
         if isinstance(self.inner, CarliniWagner):
-            return replace(self.inner, objective=margin, confidence=kappa)
-        return replace(self.inner, objective=Confident(margin, kappa))
+            return replace(self.inner, objective=margin_loss, confidence=kappa)
+        return replace(self.inner, objective=Confident(margin_loss, kappa))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..classifier import Classifier
 from ..judge import fooled
-from ..objectives import Objective, Targeted, Towards, margin
+from ..objectives import Objective, Targeted, Towards, margin_loss
 from ..randomness import Streams
 from ..threat import NormBall, ThreatModel, norm_ball
 from ..types import per_example
@@ -39,7 +39,7 @@ class FAB(GradientAttack):
     **Cost**: one forward, then per restart `targets` estimates and one forward a step, and 5 forwards to end
     with; with `one_by_one`, `targets` times one estimate and one forward a step and 5 forwards.
     **Source**: Croce & Hein 2020, arXiv:1907.02044; the targeted form, arXiv:2003.01690.
-    **Differs**: the final search is a secant search on the margin.
+    **Differs**: the final search is a secant search on the margin loss.
     """
 
     steps: int = 100
@@ -72,7 +72,7 @@ class FAB(GradientAttack):
     ) -> Images:
         x = x.detach()
         threat = norm_ball(threat, "`FAB`")
-        whole = Batch.whole(x, y, generator, margin.for_goal(threat.goal))
+        whole = Batch.whole(x, y, generator, margin_loss.for_goal(threat.goal))
         best = Incumbent(x)
         with torch.no_grad():
             outputs = classifier(x, generator=whole.streams)
@@ -88,7 +88,7 @@ class FAB(GradientAttack):
     def _aims(self, logits: Tensor, y: Labels, threat: NormBall) -> list[Objective]:
         """What is linearised: the logit of each target class minus the label's."""
         if threat.goal == "targeted":
-            return [Towards(margin)]
+            return [Towards(margin_loss)]
         ranked = logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)
         count = logits.shape[1] - 1 if self.targets is None else min(self.targets, logits.shape[1] - 1)
         return [Targeted(ranked[:, rank]) for rank in range(count)]
@@ -168,7 +168,7 @@ class FAB(GradientAttack):
     def _draw_back(
         self, classifier: Classifier, batch: Batch, threat: NormBall, x_best: Images, distance: Tensor
     ) -> tuple[Images, Tensor]:
-        """Three secant steps on the margin, from `x_best` towards `x`."""
+        """Three secant steps on the margin loss, from `x_best` towards `x`."""
         found = torch.isfinite(distance).nonzero()[:, 0]
         part = batch.take(found)
         outer, inner = x_best[found], part.x

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..classifier import Classifier
 from ..errors import UnusableInput
 from ..judge import fooled
-from ..objectives import margin
+from ..objectives import margin_loss
 from ..randomness import Streams
 from ..threat import ThreatModel, norm_ball
 from .base import Attack, Cost, Images, Labels
@@ -61,7 +61,7 @@ class FeatureMatching(Attack):
     ) -> Images:
         threat, x = norm_ball(threat, "`FeatureMatching`"), x.detach()
         best = Incumbent(x)
-        batch = Batch.whole(x, y, generator, margin)
+        batch = Batch.whole(x, y, generator, margin_loss)
         if not len(batch):
             return x.clone()
         goal = self._goals(classifier, batch, threat)

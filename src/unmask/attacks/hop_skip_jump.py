@@ -12,7 +12,7 @@ from torch import Tensor
 from ..classifier import Classifier
 from ..errors import Unsupported
 from ..judge import fooled
-from ..objectives import margin
+from ..objectives import margin_loss
 from ..randomness import Streams
 from ..threat import L1, L2, NormBall, ThreatModel
 from ..types import per_example
@@ -72,7 +72,7 @@ class HopSkipJump(Attack):
         best = Incumbent(x)
         if len(x):
             with torch.no_grad():
-                self._search(classifier, Batch.whole(x, y, generator, margin), threat, best)
+                self._search(classifier, Batch.whole(x, y, generator, margin_loss), threat, best)
         return threat.settle(best.x_adv, x)
 
     def _search(self, classifier: Classifier, batch: Batch, threat: NormBall, best: Incumbent) -> None:

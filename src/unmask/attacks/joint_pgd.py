@@ -13,7 +13,7 @@ from ..classifier import Classifier
 from ..errors import Unsupported, UnusableInput
 from ..gradients import Exact, GradientEstimator
 from ..judge import fooled
-from ..objectives import Objective, Targeted, margin
+from ..objectives import Objective, Targeted, margin_loss
 from ..randomness import Streams
 from ..threat import NormBall, ThreatModel, norm_ball
 from ..types import Outputs, per_example
@@ -118,7 +118,9 @@ class JointPGD(Attack):
         threat, x = norm_ball(threat, "`JointPGD`"), x.detach()
         best = Incumbent(x)
         if not self.targets:
-            self._ascend(classifier, Batch.whole(x, y, generator, margin.for_goal(threat.goal)), threat, best)
+            self._ascend(
+                classifier, Batch.whole(x, y, generator, margin_loss.for_goal(threat.goal)), threat, best
+            )
             return threat.settle(best.x_adv, x)
         if threat.goal == "targeted":
             raise Unsupported(
@@ -142,10 +144,10 @@ class JointPGD(Attack):
                 break
             grad, outputs = self._slope(classifier, batch, x_adv, passes)
             reached = fooled(outputs, batch.y, threat)
-            # A detector's score has a unit of its own: what counts is first the sign of either, then the margin.
-            has_margin, has_passed = batch.objective(outputs, batch.y), passes(outputs, batch.y)
-            value = torch.minimum(has_margin, torch.zeros_like(has_margin)) + torch.where(
-                has_margin > 0, has_passed.clamp_max(0).exp(), torch.zeros_like(has_passed)
+            # A detector's score has a unit of its own: what counts is first the sign of either, then the margin loss.
+            has_class, has_passed = batch.objective(outputs, batch.y), passes(outputs, batch.y)
+            value = torch.minimum(has_class, torch.zeros_like(has_class)) + torch.where(
+                has_class > 0, has_passed.clamp_max(0).exp(), torch.zeros_like(has_passed)
             )
             best.offer(batch.index, x_adv, value)
             if self.early_stop and reached.any():

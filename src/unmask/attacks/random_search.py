@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..classifier import Classifier
 from ..judge import fooled
-from ..objectives import Objective, margin
+from ..objectives import Objective, margin_loss
 from ..randomness import Streams
 from ..threat import ThreatModel
 from ..types import per_example
@@ -64,7 +64,7 @@ class RandomSearch(Attack):
     """
 
     queries: int = 5000
-    objective: Objective = margin
+    objective: Objective = margin_loss
     draws: int = 1
     early_stop: bool = True
 

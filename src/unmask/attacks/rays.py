@@ -11,7 +11,7 @@ from torch import Tensor
 from ..classifier import Classifier
 from ..errors import Unsupported
 from ..judge import fooled
-from ..objectives import margin
+from ..objectives import margin_loss
 from ..randomness import Streams
 from ..threat import Linf, ThreatModel
 from .base import Attack, Cost, Images, Labels, Setting
@@ -66,7 +66,7 @@ class RayS(Attack):
         best = Incumbent(x)
         if len(x):
             with torch.no_grad():
-                self._search(classifier, Batch.whole(x, y, generator, margin), threat, best)
+                self._search(classifier, Batch.whole(x, y, generator, margin_loss), threat, best)
         return threat.settle(best.x_adv, x)
 
     def _search(self, classifier: Classifier, batch: Batch, threat: Linf, best: Incumbent) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..classifier import Classifier, seeded
 from ..judge import fooled
-from ..objectives import margin
+from ..objectives import margin_loss
 from ..randomness import Streams
 from ..threat import ThreatModel
 from .base import Attack, Cost, Images, Labels, Setting
@@ -46,7 +46,7 @@ class Substitute(Attack):
     samples: int = 16
     rounds: int = 4
     epochs: int = 20
-    inner: Attack = PGD(steps=20, rel_step_size=0.125, objective=margin, early_stop=False)
+    inner: Attack = PGD(steps=20, rel_step_size=0.125, objective=margin_loss, early_stop=False)
     width: int = 32
     early_stop: bool = True
 
@@ -72,7 +72,7 @@ class Substitute(Attack):
         best = Incumbent(x)
         if not len(x):
             return best.x_adv
-        whole = Batch.whole(x, y, generator, margin.for_goal(threat.goal))
+        whole = Batch.whole(x, y, generator, margin_loss.for_goal(threat.goal))
         points = [x, *(threat.random_start(x, generator=whole.streams) for _ in range(self.samples))]
         answers = [self._ask(classifier, whole, part, best, threat) for part in points]
         seed = whole.streams.batch_seed()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..gradients import Exact, GradientEstimator
-from ..objectives import Objective, cross_entropy, margin
+from ..objectives import Objective, cross_entropy, margin_loss
 from ..threat import FewPixels, ThreatModel
 from .apgd import APGD
 from .sparse_pgd import SparsePGD
@@ -33,7 +33,7 @@ def ascent(
 
 
 def search(
-    threat: ThreatModel, *, queries: int, objective: Objective = margin, early_stop: bool = True
+    threat: ThreatModel, *, queries: int, objective: Objective = margin_loss, early_stop: bool = True
 ) -> Square | SparseRS:
     """The attack that is told scores: `Square` in the ball of a norm, `SparseRS` where few pixels change."""
     kind = SparseRS if isinstance(threat, FewPixels) else Square

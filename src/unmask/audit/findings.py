@@ -14,7 +14,7 @@ from ..attacks.base import Labels
 from ..classifier import Classifier
 from ..errors import GradientFailed
 from ..gradients import Exact
-from ..objectives import cross_entropy, margin
+from ..objectives import cross_entropy, margin_loss
 from ..randomness import Streams
 from ..tracing.detect.flow import DEAD
 from ..tracing.suspect import Analysis, Group, Measurements, Suspect
@@ -41,7 +41,7 @@ def gradient_state(classifier: Classifier, x: Tensor, y: Labels, *, generator: S
     **Cost**: two forwards and backwards.
     """
     dead, spoiled, elements = [], 0.0, torch.zeros(0)
-    for objective in (cross_entropy, margin):
+    for objective in (cross_entropy, margin_loss):
         try:
             grad = Exact().estimate(classifier, objective, x, y, generator=generator).grad.flatten(1)
         except torch.OutOfMemoryError:

@@ -54,7 +54,7 @@ class Found:
         self.keep(open_, point)
 
     def walk_back(self, halvings: int = 12) -> None:
-        """Bisection on the way from each point to `x`, by labels alone: a masked margin misleads FAB's own."""
+        """Bisection on the way from each point to `x`, by labels alone: a masked loss misleads FAB's own."""
         some = ((self.distance > 0) & self.distance.isfinite()).nonzero()[:, 0]
         near, far = torch.zeros_like(self.distance[some]), torch.ones_like(self.distance[some])
         x, x_adv, y = self.x[some], self.x_adv[some], self.y[some]

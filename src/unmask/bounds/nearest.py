@@ -14,7 +14,7 @@ from ..attacks import APGD, FAB, Attack, HopSkipJump, RayS
 from ..classifier import Classifier
 from ..errors import GradientFailed, Unsupported
 from ..gradients import Exact, GradientEstimator
-from ..objectives import margin
+from ..objectives import margin_loss
 from ..randomness import Streams
 from ..remedies import candidates
 from ..threat import Linf, ThreatModel, norm_ball
@@ -58,9 +58,9 @@ class NearestSearch:
     """Attacks along the exact gradient, along every repair that the tracer proposes, and by labels alone.
 
     FAB looks for the nearest point. Its steps need slopes of the right length, which a repair cannot promise, so APGD,
-    which needs their signs or directions only, climbs the margin in ever smaller balls as well, and each point is drawn
-    back towards its example. At last every ball shrinks while something in it fools: a descent from the point that
-    stands, and on small networks branch and bound, look for the next.
+    which needs their signs or directions only, climbs the margin loss in ever smaller balls as well, and each point is
+    drawn back towards its example. At last every ball shrinks while something in it fools: a descent from the point
+    that stands, and on small networks branch and bound, look for the next.
 
     **Fields**
     - `steps`, `restarts`: of FAB, each target class on its own; APGD takes as many steps. A repair gets no restart.
@@ -106,7 +106,7 @@ class NearestSearch:
                 "which judges it on fresh draws"
             )
         found = Found(classifier, x, y, replace(threat, epsilon=threat.widest(x.shape[1:])), streams)
-        slope = Exact().estimate(classifier, margin.for_goal(threat.goal), x, y, generator=streams)
+        slope = Exact().estimate(classifier, margin_loss.for_goal(threat.goal), x, y, generator=streams)
         zero_at_x = (slope.grad.flatten(1) == 0).all(1)
         self._climb(found, Exact(), "exact", threat)
         exact_distance = found.distance
@@ -144,7 +144,7 @@ class NearestSearch:
             gradient=gradient,
         )
         found.offer(fab, tag)
-        apgd = APGD(steps=self.steps, objective=margin, gradient=gradient)
+        apgd = APGD(steps=self.steps, objective=margin_loss, gradient=gradient)
         for share in LADDER:
             ball = replace(threat, epsilon=share * threat.epsilon)
             found.offer(apgd, f"{tag} {share}", found.farther(ball.epsilon), ball)
@@ -154,7 +154,7 @@ class NearestSearch:
 def _repairs(analysis: Analysis, threat: ThreatModel) -> list[GradientEstimator]:
     """Every remedy of the margin's gradient that costs about a pass; the dear ones only where there is no other."""
     found = candidates(analysis, threat, deterministic=True, detector=False, draws=1)[1:]
-    found = [c for c in found if c.objective == margin]
+    found = [c for c in found if c.objective == margin_loss]
     cheap = [c.gradient for c in found if c.passes <= 2]
     return cheap or [c.gradient for c in found]
 

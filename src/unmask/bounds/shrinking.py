@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import Unsupported
 from ..gradients import Exact
 from ..judge import fooled
-from ..objectives import Objective, Targeted, Towards, margin
+from ..objectives import Objective, Targeted, Towards, margin_loss
 from .complete.branch_attack import BranchAndBound
 from .found import Found
 
@@ -59,7 +59,7 @@ def _descend(found: Found, some: Tensor, radius: Tensor, steps: int) -> None:
 def _towards_the_point(found: Found, some: Tensor) -> Objective:
     """Pulls towards the class of each point that stands, or of the goal."""
     if found.threat.goal == "targeted":
-        return Towards(margin)
+        return Towards(margin_loss)
     logits = found.classifier.predict(found.x_adv[some], generator=found.streams[some]).logits
     return Targeted(logits.argmax(1))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..classifier import Classifier
 from ..gradients import Exact, GradientEstimator
-from ..objectives import Objective, margin
+from ..objectives import Objective, margin_loss
 from ..randomness import Streams
 from ..threat import ThreatModel
 from ..types import Outputs
@@ -45,7 +45,7 @@ class GradientCheck(Diagnostic):
     decides_at: float = 1e-1
     directions: int = 6
     least: float = 0.5
-    objective: Objective = margin
+    objective: Objective = margin_loss
     gradient: GradientEstimator = Exact()
 
     def examine(

@@ -8,7 +8,7 @@ import torch
 
 from ..classifier import Classifier
 from ..gradients import Exact, GradientEstimator
-from ..objectives import Objective, cross_entropy, margin
+from ..objectives import Objective, cross_entropy, margin_loss
 from ..randomness import Streams
 from ..threat import ThreatModel
 from .base import Diagnostic, Images, Labels, Reading
@@ -35,7 +35,7 @@ class GradientShare(Diagnostic):
     **Source**: Nayebi & Ganguli 2017, arXiv:1703.09202, after Brendel & Bethge 2017, arXiv:1704.01547.
     """
 
-    objectives: tuple[Objective, ...] = (cross_entropy, margin)
+    objectives: tuple[Objective, ...] = (cross_entropy, margin_loss)
     gradient: GradientEstimator = Exact()
     zero_examples: float = 0.1
     zero_elements: float = 0.9

@@ -9,7 +9,7 @@ import torch
 from ..attacks import PGD, Attack
 from ..classifier import Classifier
 from ..judge import judge
-from ..objectives import Objective, margin
+from ..objectives import Objective, margin_loss
 from ..randomness import Streams
 from ..threat import ThreatModel
 from ..types import per_example
@@ -29,7 +29,7 @@ class RandomPoints(Attack):
     """
 
     tries: int = 20
-    objective: Objective = margin
+    objective: Objective = margin_loss
 
     def run(
         self,

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..classifier import Classifier
 from ..errors import ModelFailed, first_line
 from ..gradients import Exact
-from ..objectives import margin
+from ..objectives import margin_loss
 from ..randomness import Streams
 from .base import Images, Labels
 
@@ -21,7 +21,7 @@ def gradient_error(classifier: Classifier, x: Images, y: Labels, streams: Stream
             logits = classifier(leaf, generator=streams.fork("gradient")).logits
         if not _reaches(logits, leaf):
             return "the network cuts the graph (detach, no_grad, or a trip through another library)"
-        Exact().estimate(classifier, margin, x, y, generator=streams.fork("gradient"))
+        Exact().estimate(classifier, margin_loss, x, y, generator=streams.fork("gradient"))
     except torch.OutOfMemoryError:
         raise
     except ModelFailed as error:

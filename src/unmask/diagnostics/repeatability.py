@@ -8,7 +8,7 @@ import torch
 
 from ..classifier import Classifier
 from ..gradients import Exact, GradientEstimator
-from ..objectives import Objective, margin
+from ..objectives import Objective, margin_loss
 from ..randomness import Streams
 from ..threat import ThreatModel
 from .base import Diagnostic, Images, Labels, Reading
@@ -34,7 +34,7 @@ class Repeatability(Diagnostic):
     """
 
     draws: int = 4
-    objective: Objective = margin
+    objective: Objective = margin_loss
     gradient: GradientEstimator = Exact()
 
     def examine(

@@ -57,7 +57,7 @@ class Float64(GradientEstimator):
     **Raises** `Unsupported` for networks that are not an `nn.Module` or that fail in double precision, for
     instance because they cast to float32 themselves.
     **Note**: past a margin of 37 a cross-entropy in double precision still is zero and its gradient lacks the
-    label's own row, because `1 - p` cancels. Use the margin, or `Float64(LogitScale())`, which has neither.
+    label's own row, because `1 - p` cancels. Use the margin loss, or `Float64(LogitScale())`, which has neither.
     """
 
     inner: GradientEstimator = Exact()

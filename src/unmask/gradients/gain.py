@@ -43,9 +43,9 @@ class _Scaled(Objective):
             return self.inner(Outputs(logits * self.scale, outputs.detector_score), y)
         scale = _automatic(logits.detach(), y)
         value = self.inner(Outputs(logits * scale[:, None], outputs.detector_score), y)
-        # A scale that changes from iterate to iterate makes bare values incomparable: every margin becomes 5.
+        # A scale that changes from iterate to iterate makes bare values incomparable: every margin becomes 5 in size.
         # Counted from the value at equal logits and divided by the scale they are comparable again: for the
-        # margin this is the margin itself, for the cross-entropy a smooth version of it.
+        # margin loss this is the margin loss itself, for the cross-entropy a smooth version of it.
         origin = self.inner(Outputs(torch.zeros_like(logits)), y)
         return (value - origin) / scale
 
@@ -59,8 +59,8 @@ class LogitScale(GradientEstimator):
 
     **Fields**
     - `inner`: estimates value and gradient of the scaled objective.
-    - `scale`: a positive number, or `auto`: per example, so that the margin becomes 5 (logits no wider than
-      100).
+    - `scale`: a positive number, or `auto`: per example, so that the margin becomes 5 in size (logits no
+      wider than 100).
 
     `value` is the objective of the scaled logits. With `auto` it is `(objective(s z) - objective(0)) / s`,
     which is comparable between iterates of different scale and of the order of the logits.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..classifier import Classifier, seeded
 from ..errors import first_line, out_of_memory, said
-from ..objectives import margin
+from ..objectives import margin_loss
 from ..randomness import Streams
 from ..threat import Linf, NormBall, ThreatModel
 from ..types import per_example
@@ -118,7 +118,7 @@ def _analyse(recording: Recording, base: Trace, y: Tensor, threat: NormBall, str
         base = _other_than(again, partial(recording, x, keep=everything), [seed] * CONTROLS)
     deterministic = controlled and same(base.logits, other.logits)
     twin = other if controlled else again  # on the same input, where randomness shows
-    listen(base, margin, y, filter(examined, base.records))
+    listen(base, margin_loss, y, filter(examined, base.records))
     moved, found = _moved(recording, base, y, threat, streams)
     runs, points = (base, twin), x
     seeds = seed, (tells or seed + 1) if controlled else seed
@@ -132,7 +132,7 @@ def _analyse(recording: Recording, base: Trace, y: Tensor, threat: NormBall, str
     twins = twins_of(moved)
     noisy = drawn(base, twin, {o.group for o in origins}, twins)
     if controlled and noisy:
-        if follow(base, margin, y).dead_at_input > 0.5:
+        if follow(base, margin_loss, y).dead_at_input > 0.5:
             # The only way on leads through a draw, as in `poisson(x)`: then it loses the gradient, too.
             noisy -= {i for i in noisy if any(v.floating for v in base.records[i].outputs)}
         else:
@@ -164,7 +164,7 @@ def _moved(
     moved, found = {}, {}
     for scale in SCALES:
         trace = recording(threat.settle(x + scale * (direction - x), x), seed=base.seed)
-        listen(trace, margin, y, filter(examined, trace.records))
+        listen(trace, margin_loss, y, filter(examined, trace.records))
         found[scale] = slopes(base, trace, y)
         moved[scale] = forget(let_go(trace))
     moved[EXCHANGED] = _digests(recording, x.roll(1, 0), seed=base.seed)

@@ -10,7 +10,7 @@ from unmask.bounds import BranchAndBound, decide, exact_radius
 from unmask.bounds.complete import branch_and_bound
 from unmask.classifier import Classifier
 from unmask.errors import Unsupported
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 from unmask.threat import L0, L1, L2, Linf
 from unmask.types import Outputs
 
@@ -41,7 +41,7 @@ def test_a_needle_that_the_gradient_leads_away_from():
     network, x, y = needle(8).requires_grad_(True), torch.full((2, 1, 2, 4), 0.5), torch.tensor([0, 0])
     far, near = Linf(epsilon=0.1075), Linf(epsilon=0.106)
     door = Classifier(network, deterministic=True)
-    climbed = APGD(steps=50, objective=margin).run(door, x, y, far, generator=torch.Generator())
+    climbed = APGD(steps=50, objective=margin_loss).run(door, x, y, far, generator=torch.Generator())
     assert (network(climbed).argmax(1) == y).all()
     assert broken(network, x, y, far).all()
     assert not broken(network, x, y, near).any()

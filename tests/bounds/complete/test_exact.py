@@ -12,7 +12,7 @@ from unmask.bounds import certified_radius
 from unmask.bounds.complete.exact import exact_radius
 from unmask.classifier import Classifier
 from unmask.errors import Unsupported
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 from unmask.threat import L1, L2, Linf
 
 
@@ -68,7 +68,7 @@ def test_between_certificate_and_attack():
             continue
         door = Classifier(network, deterministic=True)
         short = Linf(epsilon=exact.lower_bound * 0.9999)
-        attack = PGD(objective=margin)
+        attack = PGD(objective=margin_loss)
         point = attack.run(
             door, x[i : i + 1], y[i : i + 1], short, generator=torch.Generator().manual_seed(0)
         )

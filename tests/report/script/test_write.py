@@ -94,7 +94,13 @@ def test_five_scripts_break_their_networks_without_unmask(tmp_path):
 
 
 def record(gradient, **more):
-    entrant = {"name": "the winner", "left": 0.0, "winner": 0, "objective": "Margin", "gradient": gradient}
+    entrant = {
+        "name": "the winner",
+        "left": 0.0,
+        "winner": 0,
+        "objective": "MarginLoss",
+        "gradient": gradient,
+    }
     reads = {"probabilities": False, "alone": False, "detector": False, "classes": 10}
     return {"schema": 1, "reads": reads, "leaves_torch": [], "entrants": [entrant], **more}
 

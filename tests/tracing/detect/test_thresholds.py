@@ -6,7 +6,7 @@ from tests.tracing.networks import Wrapped, linear
 from torch import nn
 
 from unmask.classifier import Classifier
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 from unmask.threat import Linf
 from unmask.tracing.analyse import analyse
 from unmask.tracing.detect.flow import follow, listen
@@ -56,7 +56,7 @@ def test_a_gradient_below_1e_30_is_dead(size, dead):
     network = Wrapped(lambda x: size * x)
     trace = record(Classifier(network), images(), seed=0)
     y = torch.zeros(N, dtype=torch.int64)
-    assert follow(trace, margin, y).dead_at_input == dead
+    assert follow(trace, margin_loss, y).dead_at_input == dead
 
 
 def run(network, x):
@@ -80,7 +80,7 @@ def misled(network, x, move):
     base, moved = run(network, x), {scale: run(network, x + scale * move) for scale in SCALES}
     y = torch.zeros(len(x), dtype=torch.int64)
     for trace in (base, *moved.values()):
-        listen(trace, margin, y, trace.records)
+        listen(trace, margin_loss, y, trace.records)
     seen = {scale: slopes(base, trace, y) for scale, trace in moved.items()}
     return {s.symptom.name for s in misleading(Runs(base, moved, y, seen), [])}
 

@@ -7,7 +7,7 @@ from torch import nn
 from unmask.classifier import Classifier
 from unmask.gradients import Exact
 from unmask.gradients.repaired import Repaired
-from unmask.objectives import margin
+from unmask.objectives import margin_loss
 from unmask.tracing.repair.propose import propose
 from unmask.tracing.repair.rewrite import Rewritten
 from unmask.tracing.repair.rules import Rewrite
@@ -16,7 +16,7 @@ from unmask.tracing.repair.rules import Rewrite
 def gradient(network, estimator, x):
     y = network(x).argmax(1)
     classifier = Classifier(network, deterministic=True)
-    return estimator.estimate(classifier, margin, x, y, generator=torch.Generator().manual_seed(0)).grad
+    return estimator.estimate(classifier, margin_loss, x, y, generator=torch.Generator().manual_seed(0)).grad
 
 
 @pytest.mark.parametrize("name", LOSING)
@@ -57,7 +57,7 @@ def coordinate_differences(network, x, delta):
 def value(network, x, y):
     from unmask.types import Outputs
 
-    return margin(Outputs(network(x)), y)
+    return margin_loss(Outputs(network(x)), y)
 
 
 @pytest.mark.parametrize("name", ["round", "floor method", "in-place round", "byte", "no_grad", "numpy"])
@@ -96,7 +96,7 @@ def test_the_undefended_pass_of_dropped_neurons():
     classifier = Classifier(network)
     y = logits.argmax(1)
     est = Repaired(repairs["undefended"].rewrite).estimate(
-        classifier, margin, x, y, generator=torch.Generator().manual_seed(0)
+        classifier, margin_loss, x, y, generator=torch.Generator().manual_seed(0)
     )
     weight = network.read_out.weight
     other = est.outputs.logits.scatter(1, y[:, None], -torch.inf).argmax(1)

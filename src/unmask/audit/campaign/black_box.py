@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ...attacks import Attack, HopSkipJump, RayS, Substitute, search
 from ...attacks.queried import Queried
-from ...objectives import Undetected, margin
+from ...objectives import Undetected, margin_loss
 from ...threat import FewPixels, Linf
 from ..context import Subject
 from ..records import QueriesRecord
@@ -36,7 +36,7 @@ def outside_steps(subject: Subject, *, detector: bool) -> Iterator[Step]:
     if subject.claim.knowledge == "scores":
         aims = subject.threat.goal == "targeted"
         share = left if subject.claim.queries is None or aims or few or left < LEAST else round(SEARCH * left)
-        objective = Undetected(margin) if detector else margin
+        objective = Undetected(margin_loss) if detector else margin_loss
         asked = search(subject.threat, queries=share, objective=objective, early_stop=not patient)
         yield _step(subject, asked.describe(), asked, share)
         left -= share if subject.claim.queries else 0

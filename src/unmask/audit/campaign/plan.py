@@ -19,7 +19,7 @@ from ...attacks import (
 )
 from ...bounds import BranchAndBound
 from ...errors import UnusableInput
-from ...objectives import Objective, Targeted, cross_entropy, margin
+from ...objectives import Objective, Targeted, cross_entropy, margin_loss
 from ...threat import FewPixels, ThreatModel
 
 
@@ -102,7 +102,7 @@ class Budget:
         return (*self.after.in_turn(), self) if self.after else (self,)
 
 
-def _climb(steps: int, objective: Objective = margin, restarts: int = 1) -> APGD:
+def _climb(steps: int, objective: Objective = margin_loss, restarts: int = 1) -> APGD:
     return APGD(steps=steps, restarts=restarts, objective=objective)
 
 
@@ -111,7 +111,7 @@ def _aimed(steps: int, targets: int) -> TargetedAPGD:
 
 
 def _pixels(steps: int, restarts: int) -> SparsePGD:
-    return SparsePGD(steps=steps, restarts=restarts, objective=margin)
+    return SparsePGD(steps=steps, restarts=restarts, objective=margin_loss)
 
 
 LIKELIEST = 9  # classes, of a thousand as of ten: what the nine likeliest do not give, the others hardly do

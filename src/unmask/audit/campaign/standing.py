@@ -91,9 +91,9 @@ class Standing:
         return self.worst.value
 
     @property
-    def margin(self) -> Tensor:
-        """`[examples]`, its margin."""
-        return self.worst.margin
+    def margin_loss(self) -> Tensor:
+        """`[examples]`, its margin loss."""
+        return self.worst.margin_loss
 
     @property
     def robust_accuracy(self) -> float:
@@ -115,7 +115,7 @@ class Standing:
         left = (self.rate < settled).nonzero()[:, 0]
         if fraction >= 1:
             return left
-        nearness = self.margin[left].nan_to_num(nan=-1e30, posinf=1e30, neginf=-1e30).double()
+        nearness = self.margin_loss[left].nan_to_num(nan=-1e30, posinf=1e30, neginf=-1e30).double()
         order = nearness.argsort(descending=True, stable=True)
         return left[order[: math.ceil(fraction * len(left))]].sort().values
 
@@ -153,9 +153,9 @@ class Standing:
     def step(
         self, name: str, recipe: str, propose: Callable[[Tensor, Streams], Images], chosen: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """As `attack`, for anything that makes proposals. Returns failure rates and margins of the proposals."""
+        """As `attack`, for anything that makes proposals. Returns failure rates and margin losses of the proposals."""
         rates = torch.zeros(len(chosen), device=self.x.device)
-        margins = torch.zeros(len(chosen), device=self.x.device)
+        losses = torch.zeros(len(chosen), device=self.x.device)
         before, total, seconds, done, number = self.robust_accuracy, Meter(), 0.0, 0, 0
         broken_before = self.broken
         while done < len(chosen):
@@ -166,7 +166,7 @@ class Standing:
             part = found["part"]
             self._keep(**found)
             rates[done : done + len(part)] = found["rate"]
-            margins[done : done + len(part)] = found["margin"]
+            losses[done : done + len(part)] = found["margin_loss"]
             total.add(spent)
             seconds, done, number = seconds + took, done + len(part), number + 1
             self.progress.update(self.robust_accuracy, done, len(chosen))
@@ -176,7 +176,7 @@ class Standing:
             alone = 1 - float(rates.mean()) if len(chosen) else before
             newly = self.broken - broken_before
             self.spent.append(Spent(recipe, alone, newly, total, seconds, len(chosen)))
-        return rates, margins
+        return rates, losses
 
     def _propose(
         self, name: str, part: Tensor, propose: Callable[[Tensor, Streams], Images]
@@ -186,7 +186,12 @@ class Standing:
         x_adv = self.threat.settle(propose(part, self.streams(name)[part]), x)
         generator = self.streams(f"{name} judged")[part]
         seen = judge(self.classifier, x_adv, x, y, self.threat, draws=self.draws, generator=generator)
-        found = {"x_adv": x_adv, "rate": seen.failure_rate, "margin": seen.margin, "finite": seen.finite}
+        found = {
+            "x_adv": x_adv,
+            "rate": seen.failure_rate,
+            "margin_loss": seen.margin_loss,
+            "finite": seen.finite,
+        }
         if not self.classifier.deterministic:
             found["again"] = self._again(name, part, x_adv, seen.failure_rate)
         return found
@@ -219,7 +224,7 @@ class Standing:
         part: Tensor,
         x_adv: Images,
         rate: Tensor,
-        margin: Tensor,
+        margin_loss: Tensor,
         finite: Tensor,
         again: Tensor | None = None,
     ) -> None:
@@ -232,5 +237,5 @@ class Standing:
             kept = torch.where(met, (kept * seen + again[1] * self.draws) / (seen + self.draws), kept)
             seen, draws = seen + met * self.draws, draws + met * self.draws
         self.worst.value[part] = kept
-        worse = self.worst.offer(part, x_adv, rate, margin)
+        worse = self.worst.offer(part, x_adv, rate, margin_loss)
         self.seen[part] = torch.where(worse, draws, seen)

@@ -17,7 +17,7 @@ from ...attacks import (
     search,
 )
 from ...gradients import EOT, Exact, FiniteDifference, GradientEstimator
-from ...objectives import Confident, Objective, Undetected, margin
+from ...objectives import Confident, Objective, Undetected, margin_loss
 from ...threat import FewPixels, Linf, ThreatModel
 from .plan import Budget, Stage
 
@@ -124,7 +124,7 @@ def joint_steps(
         yield Step(f"{label}/joint {steps} {rule}", f"{attack.describe()}, {label}", attack)
     # A score has a unit of its own: over several weights one fits. Confidence beyond the least is worth nothing.
     for weight in (1.0, 10.0, 100.0):
-        both = Undetected(Confident(margin, 1.0), weight)
+        both = Undetected(Confident(margin_loss, 1.0), weight)
         attack = ascent(
             threat, steps=steps, restarts=2, gradient=gradient, objective=both, early_stop=early_stop
         )
@@ -169,5 +169,5 @@ def slope_free_steps(budget: Budget, threat: ThreatModel, *, early_stop: bool) -
         return
     delta = threat.epsilon / 4 if isinstance(threat, Linf) else 0.05
     slopes = FiniteDifference(samples=16, delta=delta)
-    attack = ascent(threat, steps=budget.steps, objective=margin, gradient=slopes, early_stop=early_stop)
+    attack = ascent(threat, steps=budget.steps, objective=margin_loss, gradient=slopes, early_stop=early_stop)
     yield Step("finite differences", f"{attack.describe()}, finite differences of the whole network", attack)

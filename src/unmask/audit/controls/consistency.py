@@ -21,8 +21,8 @@ NAME = "no part of the audit left less than the campaign"
 EXPECTED = "0: share of examples that a part of the audit broke and the campaign did not"
 # Chance of an alarm where a random network's draws alone make the difference; of all comparisons together. Ours.
 ALARM = 1e-3
-# A margin smaller than this share of a usual one may change sign with the batch in which it is computed. Ours: float32
-# sums in another order differ by some 1e-6.
+# A margin loss smaller than this share of a usual one may change sign with the batch in which it is computed. Ours:
+# float32 sums in another order differ by some 1e-6.
 NEGLIGIBLE = 1e-4
 
 
@@ -111,7 +111,7 @@ def consistency(
     else:
         known += [Part("what the attacks found when they found it", standing.rate.clamp_min(0), 1)]
         known += [Part("standard attack", naive, 1)] if naive is not None else []
-        usual = float(clean.margin.abs().median())
+        usual = float(clean.margin_loss.abs().median())
         worst = max(
             ((_missed(part, final, NEGLIGIBLE * usual), part) for part in known), key=lambda found: found[0]
         )
@@ -140,7 +140,7 @@ def consistency(
 def _missed(part: Part, final: Judgement, negligible: float) -> float:
     """Share of a part's examples that it broke and that count as right, by more than rounding."""
     k = len(part.rates)
-    right = (final.failure_rate[:k] < 0.5) & ~(final.margin[:k] > -negligible)
+    right = (final.failure_rate[:k] < 0.5) & ~(final.margin_loss[:k] > -negligible)
     return float(((part.rates > 0.5) & right).double().mean())
 
 

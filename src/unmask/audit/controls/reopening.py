@@ -239,5 +239,5 @@ class WorstOf(Attack):
             own = streams.fork(f"attack {n}")
             x_adv = attack.run(classifier, x, y, threat, generator=own)
             seen = judge(classifier, x_adv, x, y, threat, generator=own.fork("judge"))
-            worst.offer(everyone, x_adv, seen.failure_rate, seen.margin)
+            worst.offer(everyone, x_adv, seen.failure_rate, seen.margin_loss)
         return worst.x_adv

@@ -41,7 +41,7 @@ def gradient_source(told: Mapping[str, Any], variant: str, source: Source, audit
     if kind == "FiniteDifference":
         source.uses.add("differences")
         return f"finite_differences({told['delta']:.4g}, {DIRECTIONS})"
-    if kind == "LogitScale":  # the margin, which is the script's first loss, needs no scale
+    if kind == "LogitScale":  # the margin loss, which is the script's first loss, needs no scale
         return gradient_source(inner, variant, source, audit)
     if kind in ("Float64", "Widened") and inner["kind"] == "Exact":
         name = {"Float64": "float64", "Widened": "widened"}[kind]

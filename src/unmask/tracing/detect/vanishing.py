@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from ...objectives import cross_entropy, margin
+from ...objectives import cross_entropy, margin_loss
 from ..intercept.sites import Site
 from ..record.compare import equal, twins_of
 from ..record.values import Record, Trace, digest
@@ -44,7 +44,7 @@ def vanishing_and_exploding(runs: Runs, found: list[Suspect]) -> list[Suspect]:
                 (last,),
             )
         )
-    for objective in (cross_entropy, margin):
+    for objective in (cross_entropy, margin_loss):
         flow = follow(base, objective, y)
         groups: dict[tuple[Symptom, Group], list[Passage]] = defaultdict(list)
         for passage in flow.passages:

@@ -104,9 +104,9 @@ class Raising(nn.Module):
                 self._guards[guard] = answer
                 _set_random_state(x, state)  # the same draws again
         assert isinstance(logits, Tensor)
-        if not seen.margins:
+        if not seen.excess:
             return logits, logits.new_full((1,), -1.0)
-        score = reduce(torch.maximum, seen.margins).to(logits)
+        score = reduce(torch.maximum, seen.excess).to(logits)
         # `>=` raises at zero, where a score does not reject yet.
         return logits, score + torch.finfo(score.dtype).tiny if turned else score
 
@@ -120,7 +120,7 @@ class _Questions(TorchFunctionMode):
 
     **Fields**
     - `last`: the last question, and its true answer; None where it is about no comparison of tensors.
-    - `margins`: of each guard, by how much its comparison leads to the raise.
+    - `excess`: of each guard, by how much its comparison leads to the raise.
     """
 
     def __init__(self, guards: dict[Place, bool], turned: set[Place]):
@@ -128,7 +128,7 @@ class _Questions(TorchFunctionMode):
         self.guards, self.turned = guards, turned
         self.last: tuple[Place, bool | None] = ("", 0, 0), None
         self._asked: Counter[tuple[str, int]] = Counter()
-        self.margins: list[Tensor] = []
+        self.excess: list[Tensor] = []
         # A truth, kept alive, and what is positive where it holds.
         self._known: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -159,7 +159,7 @@ class _Questions(TorchFunctionMode):
         self._asked[line] += 1
         self.last = place, None if held is None else answer
         if held is not None and place in self.guards:
-            self.margins.append(_largest(held) if self.guards[place] else -_least(held))
+            self.excess.append(_largest(held) if self.guards[place] else -_least(held))
         return answer != (place in self.turned)
 
     def _held(
