@@ -38,7 +38,7 @@ class Bench:
     **Fields**
     - `threat`: Linf, the lecture's radius.
     - `data`: test images, of which the first `attacked` are attacked and the first `clean` give the clean accuracy.
-    - `other`: training images, to learn stand-ins on.
+    - `other`: training images, to learn surrogates on.
     - `networks`: `plain`, and where a defence needs one of its own, `thermometer`, `k_winners`, `reformer`.
     - `share`: of the winners; what the network was trained with, else what it bears.
     """

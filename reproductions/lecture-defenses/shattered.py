@@ -156,7 +156,7 @@ class Subject:
         return right / count
 
     def estimators(self, defended: Classifier) -> tuple[dict[str, GradientEstimator], dict[str, Any]]:
-        """The ways to follow the gradient, by name, and how well each stand-in's slope agrees."""
+        """The ways to follow the gradient, by name, and how well each surrogate's slope agrees."""
         if not isinstance(self.defense, Preprocessing):
             found: dict[str, GradientEstimator] = {}
             if isinstance(self.defense, KWinners):
@@ -167,7 +167,7 @@ class Subject:
             elif isinstance(self.defense, Reformer):
                 found = {"exact gradient again": Exact()}  # it is a network: there is nothing to approximate
             return found, {}
-        given = self.defense.stand_in
+        given = self.defense.surrogate
         choice = choose(
             self.defense.transformation(),
             self.bench.other,
@@ -177,8 +177,8 @@ class Subject:
             steps=self.bench.training,
         )
         surrogates = {
-            name: self.defense.with_stand_in(self.plain, stand_in).surrogate
-            for name, stand_in in choice.candidates.items()
+            name: self.defense.with_surrogate(self.plain, surrogate).surrogate
+            for name, surrogate in choice.candidates.items()
         }
         best_first = sorted(surrogates, key=lambda name: name != choice.name)
         agreement = {name: vars(choice.measured[name]) for name in best_first}

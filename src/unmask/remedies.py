@@ -80,7 +80,7 @@ def candidates(
 
     **Arguments**
     - `draws`: forwards that one averaged gradient of a random network may take.
-    - `surrogate`: the classifier brings a stand-in of its own.
+    - `surrogate`: the classifier brings a surrogate of its own.
     - `learned`: a bridge that was fitted over what autograd cannot see.
 
     Random networks get every one of them under EOT, whose number of draws follows the noise up to `draws` forwards, so

@@ -87,7 +87,7 @@ def bench():
 
 
 def hand_accuracy(defence, detector, bench, data):
-    """Both rules, every class, and a weighted sum; by the squeezers' stand-ins where they are."""
+    """Both rules, every class, and a weighted sum; by the squeezers' surrogates where they are."""
     random = isinstance(detector, BayesianUncertainty)
     plain = Classifier(bench.network, deterministic=not random)
     guarded = seen = defence.wrap(plain)

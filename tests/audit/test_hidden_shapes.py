@@ -95,7 +95,7 @@ def test_components_in_numpy_leave_what_the_closed_form_leaves():
     (finding,) = report.masking
     assert finding.mechanism == "shattered"
     assert "x.detach().numpy()" in finding.code
-    assert "learned stand-in" in finding.repair
+    assert "learned surrogate" in finding.repair
 
 
 def test_thumbnails_in_pil_leave_what_the_closed_form_leaves():
@@ -104,4 +104,4 @@ def test_thumbnails_in_pil_leave_what_the_closed_form_leaves():
     assert report.naive_robust_accuracy > truth + 0.25
     assert report.robust_accuracy <= truth + 0.04
     (finding,) = report.masking
-    assert "learned stand-in" in finding.repair
+    assert "learned surrogate" in finding.repair

@@ -125,7 +125,7 @@ CASES = {
 
 
 def hand_accuracy(defended, data):
-    """BPDA by the defence's own stand-in, under two objectives; EOT where it is random."""
+    """BPDA by the defence's own surrogate, under two objectives; EOT where it is random."""
     exact = defended.surrogate is None
     gradient = Exact() if exact else BPDA()
     worst = torch.zeros(len(data))

@@ -246,7 +246,7 @@ def test_thermometer_code():
     assert torch.equal(
         code.unflatten(1, (3, 8)).mean(2), Thermometer(levels=8, decode=True).transformation()(two)
     )
-    soft = Thermometer(levels=8).stand_in(two)
+    soft = Thermometer(levels=8).surrogate(two)
     assert float((soft - code).abs().max()) <= 0.75  # only levels beside the pixel's own are in doubt
     assert float((soft - code).abs().mean()) < 0.1
 
@@ -355,11 +355,11 @@ def test_nonsense_is_named(build, named):
 def test_dropped_pixels_have_no_slope_and_the_others_that_of_the_solver():
     defense = TotalVariation(iterations=10)
     x = load("digits", examples=2).x.double()
-    stand_in = defense.stand_in
+    surrogate = defense.surrogate
 
     def solved(z):
         torch.manual_seed(0)
-        return stand_in(z)
+        return surrogate(z)
 
     torch.manual_seed(0)
     dropped = torch.rand_like(x) < 0.5
@@ -373,4 +373,4 @@ def test_dropped_pixels_have_no_slope_and_the_others_that_of_the_solver():
     step = 1e-6 * torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=x.dtype)
     change = (weights * (solved(x + step) - solved(x - step))).sum() / 2
     torch.testing.assert_close(change, (grad * step).sum(), rtol=1e-3, atol=0)
-    assert TotalVariation(drop=0.0).stand_in is None
+    assert TotalVariation(drop=0.0).surrogate is None

@@ -77,7 +77,7 @@ def test_surrogate_with_other_classes_is_named():
         estimate(BPDA(Linear()), Classifier(Quadratic()), margin_loss, x, y)
 
 
-def test_a_stand_in_that_draws_sees_what_the_transformation_sees():
+def test_a_surrogate_that_draws_sees_what_the_transformation_sees():
     def masked(x):
         return x * (torch.rand_like(x) > 0.5)
 

@@ -1,4 +1,4 @@
-"""Learned stand-ins beside transformations whose slope is known."""
+"""Learned surrogates beside transformations whose slope is known."""
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def test_more_channels(x):
     assert chosen.name == "learned"
     assert chosen.measured["learned"].cosine > 0.5
     assert "identity" not in chosen.measured
-    through = StraightThrough(code, chosen.stand_in)
+    through = StraightThrough(code, chosen.surrogate)
     assert torch.equal(through(x), code(x))
 
 

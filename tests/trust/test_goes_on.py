@@ -126,7 +126,7 @@ class Rounds(nn.Module):
 
 
 @pytest.mark.parametrize("error", ERRORS[:2], ids=repr)
-@pytest.mark.parametrize("part", ["learn_stand_in", "with_detector"])
+@pytest.mark.parametrize("part", ["learn_surrogate", "with_detector"])
 def test_parts_of_the_trace(monkeypatch, part, error):
     def fails(*_, **__):
         raise error
@@ -135,7 +135,7 @@ def test_parts_of_the_trace(monkeypatch, part, error):
     network, data = made()
     report = audit(network, data, CLAIM)
     said = any(type(error).__name__ in w for w in report.warnings)
-    assert said == (part == "learn_stand_in")  # there is no detector
+    assert said == (part == "learn_surrogate")  # there is no detector
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ..diagnostics.pristine import Pristine
 from ..errors import UnusableInput
 from ..state import State
 from ..tracing.analyse import analyse
-from ..tracing.repair.regions.learned import Learned, learn_stand_in
+from ..tracing.repair.regions.learned import Learned, learn_surrogate
 from ..tracing.suspect import Analysis
 from ..types import Average
 from .campaign.detector import with_detector
@@ -26,7 +26,7 @@ from .findings import GradientState, gradient_state
 from .optional.optional import tried
 from .runtime.batch_size import BatchSize
 
-# Images from which a stand-in is learned where a part of the network hides its gradient and changes shapes. Ours.
+# Images from which a surrogate is learned where a part of the network hides its gradient and changes shapes. Ours.
 POOL = 256
 
 
@@ -95,7 +95,7 @@ def _converted(classifier: Classifier, facts: Preflight) -> Average | None:
 def trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState, Learned | None]:
     """Traces at most eight correctly classified examples, and looks at the gradient of at most 32.
 
-    Also a stand-in that was learned for what autograd cannot see, where one is called for.
+    Also a surrogate that was learned for what autograd cannot see, where one is called for.
     """
 
     def with_batches_of(size: int) -> tuple[Analysis, GradientState, Learned | None]:
@@ -116,7 +116,7 @@ def trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState, 
         pool = slice(min(POOL, len(subject)))
         if not analysis.warning:
             learn = partial(
-                learn_stand_in,
+                learn_surrogate,
                 analysis,
                 subject.classifier,
                 subject.x[pool],
@@ -125,7 +125,7 @@ def trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState, 
                 batch_size=min(32, size),
                 generator=subject.streams("stand-in", pool),
             )
-            learned = tried(subject, "learned stand-ins", learn, None, halves=True)
+            learned = tried(subject, "learned surrogates", learn, None, halves=True)
         if facts.has_detector:
             score = partial(with_detector, subject, analysis, some)
             analysis = tried(subject, "suspects behind the detector's score", score, analysis, halves=True)

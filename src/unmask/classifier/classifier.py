@@ -51,7 +51,7 @@ class Classifier:
       on them.
     - `passes`: the defence's own claim: a prediction is the mean over this many forward passes.
     - `average`: what it is a mean of, `logits` or `probabilities`; None for what the network returns.
-    - `surrogate`: a differentiable stand-in for backward passes (BPDA) or for transfer, or None.
+    - `surrogate`: what is differentiated in the network's place (BPDA), or attacked (transfer), or None.
     - `deterministic`: True promises that equal inputs give equal outputs; then no seeds are set around a call.
     - `probabilities`: the network returns probabilities. Their logs are the logits; over several passes, the log of
       their mean unless `average` is `logits`. A probability of zero counts as 1e-35.
@@ -114,7 +114,7 @@ class Classifier:
         return Classifier(**{**{k: getattr(self, k) for k in names}, **changes})  # type: ignore[arg-type]
 
     def with_surrogate(self, surrogate: Network) -> Classifier:
-        """The classifier with a differentiable stand-in for its backward pass."""
+        """The classifier with a network that is differentiated in its place."""
         return self.replace(surrogate=surrogate)
 
     @property

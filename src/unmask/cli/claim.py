@@ -166,8 +166,8 @@ def _value(name: str, text: str | list[str]) -> Any:
 
 def _check_one(name: str, value: Any) -> None:
     """Refuses a value by itself, whatever the others will be."""
-    stand_in = {"target": "file.py:name", "norm": "linf", "epsilon": 0.0}
-    parse_claim({**stand_in, name: value}, "the command line")
+    placeholder = {"target": "file.py:name", "norm": "linf", "epsilon": 0.0}
+    parse_claim({**placeholder, name: value}, "the command line")
 
 
 def _hash(target: str) -> dict[str, str]:

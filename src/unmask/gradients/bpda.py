@@ -1,4 +1,4 @@
-"""BPDA: the forward pass is the network's own, the backward pass is a differentiable stand-in's."""
+"""BPDA: the forward pass is the network's own, the backward pass is a differentiable surrogate's."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ from ..types import Outputs
 from .base import Estimate, Exact, GradientEstimator, Images
 
 
-def _straight_through(true: Tensor, substitute: Tensor) -> Tensor:
-    """Exactly `true` in the forward pass, `substitute` in the backward pass."""
-    return true + (substitute - substitute.detach())
+def _straight_through(true: Tensor, surrogate: Tensor) -> Tensor:
+    """Exactly `true` in the forward pass, `surrogate` in the backward pass."""
+    return true + (surrogate - surrogate.detach())
 
 
 class StraightThrough(nn.Module):
-    """A transformation with its own values and somebody else's slope: BPDA of one part of a network.
+    """A transformation with its own values and its surrogate's slope: BPDA of one part of a network.
 
     `Transformed(StraightThrough(g), f)` is the lecture's special case: the gradient of f, taken at g(x), with g
     taken for the identity on the way back.
 
     **Arguments**
     - `true`: g; it runs without autograd.
-    - `smooth`: a differentiable stand-in for it with results of the same shape, or None for the identity. Of torch's
+    - `surrogate`: a differentiable function with results of the same shape, or None for the identity. Of torch's
       random numbers it sees those that g sees, so that one with a mask of its own has the same mask.
 
-    **Raises** `Unsupported` where the stand-in's results have another shape than those of `true`.
+    **Raises** `Unsupported` where the surrogate's results have another shape than those of `true`.
     """
 
-    def __init__(self, true: Callable[[Tensor], Tensor], smooth: Callable[[Tensor], Tensor] | None = None):
+    def __init__(self, true: Callable[[Tensor], Tensor], surrogate: Callable[[Tensor], Tensor] | None = None):
         super().__init__()
         self.true = true
-        self.smooth = smooth
+        self.surrogate = surrogate
 
     def forward(self, x: Tensor) -> Tensor:
         """The values of `true(x)`, exactly."""
         slope = x
-        if self.smooth is not None:
+        if self.surrogate is not None:
             with torch.random.fork_rng([x.device] if x.device.type == "cuda" else []):
-                slope = self.smooth(x)
+                slope = self.surrogate(x)
         with torch.no_grad():
             value = self.true(x)
         if slope.shape != value.shape:
             raise Unsupported(
-                f"the transformation makes {list(value.shape)} of {list(x.shape)}, its stand-in "
-                f"{list(slope.shape)}; give `smooth` a function with results of the same shape"
+                f"the transformation makes {list(value.shape)} of {list(x.shape)}, its surrogate "
+                f"{list(slope.shape)}; give `surrogate` a function with results of the same shape"
             )
         return _straight_through(value, slope)
 
@@ -102,15 +102,15 @@ class BPDA(GradientEstimator):
             outputs = classifier(x, generator=streams)
         x = x.clone().requires_grad_()
         with torch.enable_grad():
-            substitute = classifier.replace(network=surrogate)(x, generator=streams)
-            if substitute.logits.shape != outputs.logits.shape:
+            differentiated = classifier.replace(network=surrogate)(x, generator=streams)
+            if differentiated.logits.shape != outputs.logits.shape:
                 raise Unsupported(
-                    f"the surrogate's logits have shape {list(substitute.logits.shape)}, the network's "
+                    f"the surrogate's logits have shape {list(differentiated.logits.shape)}, the network's "
                     f"{list(outputs.logits.shape)}; `BPDA` needs a surrogate with the same classes"
                 )
             score = outputs.detector_score
-            if score is not None and substitute.detector_score is not None:
-                score = _straight_through(score, substitute.detector_score)
-            value = objective(Outputs(_straight_through(outputs.logits, substitute.logits), score), y)
+            if score is not None and differentiated.detector_score is not None:
+                score = _straight_through(score, differentiated.detector_score)
+            value = objective(Outputs(_straight_through(outputs.logits, differentiated.logits), score), y)
             grad = classifier.gradient(value, x)
         return Estimate(value.detach(), grad, outputs)

@@ -1,4 +1,4 @@
-"""A learned stand-in for BPDA, and the measurement that chooses between stand-ins."""
+"""A learned surrogate for BPDA, and the measurement that chooses between surrogates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Images = Float[Tensor, "batch channels height width"]
 Transform = Callable[[Tensor], Tensor]
 
 
-class StandIn(nn.Module):
+class LearnedSurrogate(nn.Module):
     """Three convolutions with soft ReLUs, added to the image where the channels allow it.
 
     **Arguments**
@@ -55,8 +55,8 @@ def learn(
     generator: torch.Generator | Streams,
     steps: int = 400,
     batch_size: int = 32,
-) -> StandIn:
-    """Fits a `StandIn` to a transformation on images and around them.
+) -> LearnedSurrogate:
+    """Fits a `LearnedSurrogate` to a transformation on images and around them.
 
     **Arguments**
     - `x`: images to learn from; a few hundred do. Keep others for `agreement`.
@@ -75,12 +75,12 @@ def learn(
         targets = torch.cat([transform(part) for part in inputs.split(64)])
     if targets.shape[-2:] != x.shape[-2:]:
         raise Unsupported(
-            f"the transformation makes {list(targets.shape[1:])} of {list(x.shape[1:])}; a stand-in is learnt for "
-            "those that keep height and width only, give `smooth` one of your own"
+            f"the transformation makes {list(targets.shape[1:])} of {list(x.shape[1:])}; a surrogate is learnt for "
+            "those that keep height and width only, give `surrogate` one of your own"
         )
     order = torch.Generator().manual_seed(streams.batch_seed())
     with seeded(streams.batch_seed(), x.device):
-        network = StandIn(x.shape[1], targets.shape[1]).to(x.device)
+        network = LearnedSurrogate(x.shape[1], targets.shape[1]).to(x.device)
 
     def batches() -> Iterable[tuple[Tensor, Tensor]]:
         while True:
@@ -107,7 +107,7 @@ def nudges(x: Images, epsilon: float, *, generator: Streams) -> Images:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well a stand-in stands in.
+    """How well a surrogate agrees with what it takes the place of.
 
     **Fields**
     - `error`: distance between its results and the transformation's, over the length of the latter; a mean over
@@ -122,14 +122,14 @@ class Agreement:
 
 def agreement(
     transform: Transform,
-    stand_in: Transform,
+    surrogate: Transform,
     x: Images,
     epsilon: float,
     *,
     generator: torch.Generator | Streams,
     probes: int = 4,
 ) -> Agreement:
-    """Measures a stand-in at images it was not fitted to.
+    """Measures a surrogate at images it was not fitted to.
 
     **Cost**: `2 * probes` passes of each over `x`. Both ends of a step see the same draw of a random transformation.
     """
@@ -144,7 +144,7 @@ def agreement(
                 before = transform(x)
             with seeded(seed, x.device):
                 after = transform(x + step)
-        value, predicted = torch.autograd.functional.jvp(stand_in, x, step)
+        value, predicted = torch.autograd.functional.jvp(surrogate, x, step)
         assert isinstance(value, Tensor)
         assert isinstance(predicted, Tensor)
         change = (after - before).flatten(1)
@@ -156,15 +156,15 @@ def agreement(
 
 @dataclass(frozen=True)
 class Choice:
-    """The stand-in of largest cosine, and what was measured of all.
+    """The surrogate of largest cosine, and what was measured of all.
 
     **Fields**
-    - `name`, `stand_in`: of the chosen one.
+    - `name`, `surrogate`: of the chosen one.
     - `candidates`, `measured`: all of them, and what was measured of each, by name.
     """
 
     name: str
-    stand_in: Transform
+    surrogate: Transform
     candidates: dict[str, Transform]
     measured: dict[str, Agreement]
 
@@ -178,7 +178,7 @@ def choose(
     given: Mapping[str, Transform] | None = None,
     steps: int = 400,
 ) -> Choice:
-    """The best of the identity, the stand-ins given, and one learnt on three quarters of `x`, measured on the rest.
+    """The best of the identity, the surrogates given, and one learnt on three quarters of `x`, measured on the rest.
 
     **Arguments**
     - `given`: differentiable functions that somebody knows to be near, by name.
@@ -198,7 +198,7 @@ def choose(
         candidates["learned"] = learn(transform, x[known], epsilon, generator=streams[known], steps=steps)
     if not candidates:
         raise Unsupported(
-            f"the transformation makes {list(shape[1:])} of {list(x.shape[1:])}; give a stand-in for it"
+            f"the transformation makes {list(shape[1:])} of {list(x.shape[1:])}; give a surrogate for it"
         )
     measured = {
         name: agreement(transform, f, x[held_out], epsilon, generator=streams[held_out].fork("probes"))

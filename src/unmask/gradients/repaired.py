@@ -25,7 +25,7 @@ class Repaired(GradientEstimator):
 
     **Cost**: that of `inner`.
     **Source**: Athalye et al. 2018, arXiv:1802.00420, section 4.1.
-    **Differs**: the places and their substitutes are found by tracing, not by reading the code.
+    **Differs**: the places and their surrogates are found by tracing, not by reading the code.
     """
 
     rewrite: Rewrite

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from ..audit.records import AccuracyAtCost, AccuracyAtEpsilon, GradientHistogram, ImageTriple
 
-# Stand-ins that matplotlib accepts; `_svg` exchanges them for the page's CSS variables.
+# Placeholders that matplotlib accepts; `_svg` exchanges them for the page's CSS variables.
 INK, FAINT, ACCENT, WARN = "#010203", "#040506", "#070809", "#0a0b0c"
 VARIABLES = {INK: "var(--ink)", FAINT: "var(--line)", ACCENT: "var(--accent)", WARN: "var(--warn)"}
 WIDTH, HEIGHT = 3.5, 2.4  # inches
@@ -196,6 +196,6 @@ def _svg(figure, title: str) -> Markup:
         )
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
-    for stand_in, variable in VARIABLES.items():
-        text = text.replace(stand_in, variable)
+    for placeholder, variable in VARIABLES.items():
+        text = text.replace(placeholder, variable)
     return Markup(text)  # made of numbers and our own words only, so it may stand unescaped

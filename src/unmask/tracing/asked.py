@@ -17,7 +17,7 @@ DRAWN, ENDS = 30, 6
 
 
 def asked_about(analysis: Analysis) -> set[Key]:
-    """Keys of the operations whose tensors `propose` and `learn_stand_in` compare."""
+    """Keys of the operations whose tensors `propose` and `learn_surrogate` compare."""
     groups = set(_groups(analysis))
     return {r.key for r in analysis.base.records if r.group in groups}
 

@@ -22,7 +22,7 @@ FROM_INPUT = -1
 class Asks(Enum):
     """What kind of repair a symptom asks for. `repair/` and `remedies` propose by it and know no symptom by name."""
 
-    REPLACE = "another derivative for the operation: a smooth stand-in, straight through, a measured slope"
+    REPLACE = "another derivative for the operation: a smooth surrogate, straight through, a measured slope"
     REOPEN = "a way on behind a cut"
     LESS_GAIN = "a derivative from where the function is not flat"
     FINITE = "a gradient that stays finite"
@@ -68,7 +68,7 @@ class Symptom(ABC):
     **Fields**
     - `name`: one word, distinct.
     - `mechanism`: what a finding counts it under (Athalye et al. 2018, arXiv:1802.00420, section 3).
-    - `hidden`: the operation is a closed box to autograd, so that a stand-in may be learned for the whole of it.
+    - `hidden`: the operation is a closed box to autograd, so that a surrogate may be learned for the whole of it.
     """
 
     name: str

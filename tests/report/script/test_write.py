@@ -148,7 +148,7 @@ def test_the_operation_is_spelt_out_at_its_line(tmp_path):
         rewrite(rule("Smooth", "sort", width=0.1)),
         rewrite(rule("Smooth", "round", width=0.1, at={"inside": ["library/a.py", 3]})),
     ],
-    ids=["a surrogate of its own", "a measured slope", "no stand-in as code", "inside a library"],
+    ids=["a surrogate of its own", "a measured slope", "no surrogate as code", "inside a library"],
 )
 def test_what_is_no_plain_code_is_replayed_and_said(tmp_path, gradient):
     made = written(tmp_path, record(gradient))

@@ -9,7 +9,7 @@ from tests.tracing.named import BY_NAME
 import unmask
 from unmask.tracing.intercept.operations import SATURATING
 from unmask.tracing.intercept.sites import Site
-from unmask.tracing.repair.stand_ins import CURVES
+from unmask.tracing.repair.surrogates import CURVES
 from unmask.tracing.suspect import Measurements, Suspect
 
 HOUSE = Path(unmask.__file__).parent

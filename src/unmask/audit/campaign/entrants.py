@@ -124,7 +124,7 @@ def _bridge(bridge: Bridge, sites: Mapping[Group, Site], folder: Path | None) ->
         "pairing": bridge.pairing,
         "fit": list(bridge.fit),
         "argument": bridge.argument,
-        "learned": bridge.stand_in is not None,
+        "learned": bridge.surrogate is not None,
         "alone": bridge.alone,
     }
 

@@ -42,9 +42,9 @@ class FeatureSqueezing(Detector):
         return torch.stack(distances).amax(0)
 
     def differentiable(self) -> FeatureSqueezing:
-        """Equal in every value; on the way back each squeezer's stand-in takes its place (BPDA)."""
+        """Equal in every value; on the way back each squeezer's surrogate takes its place (BPDA)."""
         twin = FeatureSqueezing(self.network, self.squeezers)
         twin.functions = [
-            StraightThrough(g, s.stand_in) for g, s in zip(self.functions, self.squeezers, strict=True)
+            StraightThrough(g, s.surrogate) for g, s in zip(self.functions, self.squeezers, strict=True)
         ]
         return twin

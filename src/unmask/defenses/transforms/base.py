@@ -13,15 +13,15 @@ from ...gradients import StraightThrough
 from ..base import Defense, RandomDefense, Transformed, mode_of, randomised, undefended
 
 Images = Float[Tensor, "batch channels height width"]
-Smooth = Callable[[Tensor], Tensor]
+Surrogate = Callable[[Tensor], Tensor]
 
 
 class Preprocessing(Defense):
     """A transformation g in front of a network f: F(x) = f(g(x)).
 
     As in the published code, which leaves autograd for NumPy, SciPy or Pillow, g runs without a gradient. The
-    wrapped classifier's surrogate has the same values, and on the way back a stand-in takes the place of g
-    (`stand_in`): attack it with `BPDA(same_values=True)`.
+    wrapped classifier's surrogate has the same values, and on the way back g's own surrogate takes the place of g
+    (`surrogate`): attack it with `BPDA(same_values=True)`.
     """
 
     @abstractmethod
@@ -29,7 +29,7 @@ class Preprocessing(Defense):
         """The function g, from images in [0, 1] to what the network sees."""
 
     @property
-    def stand_in(self) -> Smooth | None:
+    def surrogate(self) -> Surrogate | None:
         """A differentiable function near g, known in advance; None for the identity."""
         return None
 
@@ -40,16 +40,16 @@ class Preprocessing(Defense):
 
     def wrap(self, classifier: Classifier) -> Classifier:
         """As `Defense.wrap`."""
-        return self.with_stand_in(classifier, self.stand_in)
+        return self.with_surrogate(classifier, self.surrogate)
 
-    def with_stand_in(self, classifier: Classifier, stand_in: Smooth | None) -> Classifier:
-        """As `wrap`, with another function in the place of g on the surrogate's way back, such as a learned one."""
+    def with_surrogate(self, classifier: Classifier, surrogate: Surrogate | None) -> Classifier:
+        """As `wrap`, with another function in the place of g on the way back, such as a learned one."""
         g = self.transformation()
         network = Transformed(g, classifier.network)
-        surrogate = Transformed(StraightThrough(g, stand_in), undefended(classifier))
-        surrogate.train(mode_of(classifier.network))
+        whole = Transformed(StraightThrough(g, surrogate), undefended(classifier))
+        whole.train(mode_of(classifier.network))
         if self.draws is None:
             network.train(mode_of(classifier.network))
-            return classifier.replace(network=network, surrogate=surrogate)
+            return classifier.replace(network=network, surrogate=whole)
         average = self.average if isinstance(self, RandomDefense) else None
-        return randomised(classifier, network, self.draws, average).with_surrogate(surrogate)
+        return randomised(classifier, network, self.draws, average).with_surrogate(whole)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ...errors import UnusableInput
-from .base import Images, Preprocessing, Smooth
+from .base import Images, Preprocessing, Surrogate
 
 
 class _Rounding(nn.Module):
@@ -25,7 +25,7 @@ class _Rounding(nn.Module):
 class BitDepth(Preprocessing):
     """Rounds every pixel to the nearest of `2 ** bits` equidistant values.
 
-    Its stand-in is the identity; for one bit a sigmoid around 0.5, since one step of the size of the whole range
+    Its surrogate is the identity; for one bit a sigmoid around 0.5, since one step of the size of the whole range
     is far from the identity.
 
     **Fields**
@@ -45,8 +45,8 @@ class BitDepth(Preprocessing):
         return _Rounding(self.bits)
 
     @property
-    def stand_in(self) -> Smooth | None:
-        """As `Preprocessing.stand_in`."""
+    def surrogate(self) -> Surrogate | None:
+        """As `Preprocessing.surrogate`."""
         return _soft_step if self.bits == 1 else None
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...errors import UnusableInput
-from .base import Images, Preprocessing, Smooth
+from .base import Images, Preprocessing, Surrogate
 
 Code = Float[Tensor, "batch code height width"]
 
@@ -45,7 +45,7 @@ class Thermometer(Preprocessing):
     """Codes every pixel as as many ones as it reaches levels, then zeros: `levels` channels for each one.
 
     The network behind it must take `channels * levels` channels, ordered by channel, then level; it is trained on
-    the code. Its stand-in is a code that fills linearly (`soft_code`).
+    the code. Its surrogate is a code that fills linearly (`soft_code`).
 
     **Fields**
     - `levels`: 16 in the paper.
@@ -67,6 +67,6 @@ class Thermometer(Preprocessing):
         return _Thermometer(self.levels, self.decode)
 
     @property
-    def stand_in(self) -> Smooth | None:
-        """As `Preprocessing.stand_in`."""
+    def surrogate(self) -> Surrogate | None:
+        """As `Preprocessing.surrogate`."""
         return None if self.decode else partial(soft_code, levels=self.levels)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...errors import UnusableInput
 from ..base import RandomDefense
-from .base import Images, Preprocessing, Smooth
+from .base import Images, Preprocessing, Surrogate
 
 SHORT = 15  # iterations on the way back; on CIFAR-10 no worse than all 50, whose slopes cost three times as much: ours
 STEP = 8**-0.5  # primal and dual; 8 bounds the squared norm of the discrete gradient
@@ -95,7 +95,7 @@ class TotalVariation(Preprocessing, RandomDefense):
         return _Minimisation(self.weight, self.drop, self.iterations)
 
     @property
-    def stand_in(self) -> Smooth | None:
+    def surrogate(self) -> Surrogate | None:
         """The solver's own first iterations, with the same pixels dropped: none of the identity's slope is theirs."""
         if not self.drop:
             return None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .stand_ins import stand_in_of
+from .surrogates import surrogate_source
 
 # Draws of a mean over the network's randomness, and directions of finite differences. Ours.
 DRAWS, DIRECTIONS = 24, 256
@@ -85,7 +85,7 @@ def _repaired(rewrite: Mapping[str, Any], variant: str, source: Source, audit: M
 
 
 def _rule(rule: Mapping[str, Any], variant: str, source: Source) -> None:
-    """Writes one operation's stand-in."""
+    """Writes one operation's surrogate."""
     place = rule["at"]
     if rule["kind"] == "Redifferentiate":
         source.uses.add("own_forward")
@@ -100,10 +100,10 @@ def _rule(rule: Mapping[str, Any], variant: str, source: Source) -> None:
         source.uses.add("hooks")
         source.setup.append("without_hooks(network)")
         return
-    stand_in = stand_in_of(dict(rule))
-    if stand_in is None:
+    surrogate = surrogate_source(dict(rule))
+    if surrogate is None:
         raise CannotWrite
-    source.uses |= stand_in.needs
+    source.uses |= surrogate.needs
     values = {"w": f"{rule.get('width', 0):.4g}", "g": f"{rule.get('gain', 1):.4g}"}
     where = ", ".join(python(part) for part in _at(place)[:3])
     if place["module"]:
@@ -116,9 +116,9 @@ def _rule(rule: Mapping[str, Any], variant: str, source: Source) -> None:
     note = f"  # {code}"[:90] if code else ""
     source.functions.append(
         f"@repair({python(variant)}, {where}){note}\n"
-        f"def {name}(op, {stand_in.signature}):\n"
-        f'    """{_filled(stand_in.says, values)}"""\n'
-        f"    {_filled(stand_in.body, values)}"
+        f"def {name}(op, {surrogate.signature}):\n"
+        f'    """{_filled(surrogate.says, values)}"""\n'
+        f"    {_filled(surrogate.body, values)}"
     )
 
 

@@ -156,7 +156,7 @@ def _rendered(
         probabilities=reads["probabilities"],
         averaged=report.average or ("probabilities" if reads["probabilities"] else "logits"),
         detector=reads["detector"],
-        stand_in_for_outputs=imports_unmask,
+        imports_unmask=imports_unmask,
         first_class=1,
         last_class=1 + min(CLASSES, classes - 1),
     )

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from .stand_ins import Made, Shadow
-from .substitute import Substitute
+from .surrogate_gradient import SurrogateGradient
+from .surrogates import Made, Shadow
 
 
 class Joints:
-    """Joins values to their stand-ins; those of integers and booleans travel beside them, as a `Shadow`."""
+    """Joins values to their surrogates; those of integers and booleans travel beside them, as a `Shadow`."""
 
     def __init__(self) -> None:
         self._shadows: dict[int, tuple[Tensor, Shadow]] = {}
@@ -26,25 +26,25 @@ class Joints:
         """Whether anything travels beside one of the tensors."""
         return bool(self._shadows) and any(id(t) in self._shadows for t in tensors)
 
-    def lay(self, tensor: Tensor, stand_in: Tensor | Shadow) -> None:
-        """Lets a stand-in travel beside a tensor from now on."""
-        self._shadows[id(tensor)] = tensor, stand_in if isinstance(stand_in, Shadow) else Shadow(stand_in)
+    def lay(self, tensor: Tensor, surrogate: Tensor | Shadow) -> None:
+        """Lets a surrogate travel beside a tensor from now on."""
+        self._shadows[id(tensor)] = tensor, surrogate if isinstance(surrogate, Shadow) else Shadow(surrogate)
 
-    def joined(self, made: Any, stand_in: Made) -> Any:
-        """What an operation returned, each tensor of it joined to its stand-in."""
-        if stand_in is None:
+    def joined(self, made: Any, surrogate: Made) -> Any:
+        """What an operation returned, each tensor of it joined to its surrogate."""
+        if surrogate is None:
             return made
         if not isinstance(made, tuple | list):
-            return made if isinstance(stand_in, list) else self._joined_one(made, stand_in)
+            return made if isinstance(surrogate, list) else self._joined_one(made, surrogate)
         # Values and indices: the values keep their gradient.
-        alone = [None if m.is_floating_point() and m.requires_grad else stand_in for m in made]
-        each = stand_in if isinstance(stand_in, list) else alone
+        alone = [None if m.is_floating_point() and m.requires_grad else surrogate for m in made]
+        each = surrogate if isinstance(surrogate, list) else alone
         items = [self.joined(m, s) for m, s in zip(made, each, strict=True)]
         return made if all(a is b for a, b in zip(items, made, strict=True)) else type(made)(items)
 
-    def _joined_one(self, made: Tensor, stand_in: Tensor | Shadow) -> Tensor:
+    def _joined_one(self, made: Tensor, surrogate: Tensor | Shadow) -> Tensor:
         if not made.is_floating_point():
-            self.lay(made, stand_in)
+            self.lay(made, surrogate)
             return made
-        stand_in = stand_in.value if isinstance(stand_in, Shadow) else stand_in
-        return Substitute.apply(made, stand_in) if stand_in.numel() == made.numel() else made
+        surrogate = surrogate.value if isinstance(surrogate, Shadow) else surrogate
+        return SurrogateGradient.apply(made, surrogate) if surrogate.numel() == made.numel() else made

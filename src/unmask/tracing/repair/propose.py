@@ -23,7 +23,7 @@ from .rules import (
     Rule,
     Smooth,
 )
-from .stand_ins import SMOOTH, base_name, typical_width
+from .surrogates import SMOOTH, base_name, typical_width
 
 # Largest typical input of a saturating function that still has a useful derivative. Ours.
 LIVELY = 2.0
@@ -44,7 +44,7 @@ class Repair:
 def propose(analysis: Analysis, learned: Learned | None = None) -> list[Repair]:
     """Candidate repairs, simplest first; `learned` is a bridge that was fitted to this analysis.
 
-    Smooth stand-ins at each guilty operation, identity across each guilty region, and, for randomness that scales or
+    Smooth surrogates at each guilty operation, identity across each guilty region, and, for randomness that scales or
     drops neurons, the undefended pass.
     """
     guilty = analysis.asking(*AT_THE_PLACE)
@@ -82,7 +82,7 @@ def propose(analysis: Analysis, learned: Learned | None = None) -> list[Repair]:
     if learned is not None:
         bridge = learned.bridge
         word = (
-            f"a learned stand-in, cosine {learned.cosine:.2f} between its slopes and the changes seen on held-out "
+            f"a learned surrogate, cosine {learned.cosine:.2f} between its slopes and the changes seen on held-out "
             "images"
         )
         at = {**words, **{s.group: word for s in guilty if s.symptom.hidden}}
@@ -172,14 +172,14 @@ def _rule(s: Suspect) -> tuple[Rule | None, str]:
         return None, ""
     if name in SMOOTH:
         width = typical_width(name, [v.data for v in s.records[0].inputs if v.floating])
-        return Smooth(width), f"smooth stand-in of width {width:.2g}"
+        return Smooth(width), f"smooth surrogate of width {width:.2g}"
     if _changes_shape(s):
         return Measure(), "a slope measured on this operation alone"
     return PassThrough(), "straight through"
 
 
 def _changes_shape(s: Suspect) -> bool:
-    """Whether the identity cannot stand in for an operation's first result."""
+    """Whether the identity is no surrogate for an operation's first result."""
     value = main_input(s.records[0])
     made = s.records[0].outputs
     return value is None or not made or made[0].shape != value.shape

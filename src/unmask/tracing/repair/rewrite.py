@@ -22,12 +22,7 @@ from ..intercept.uncut import uncut
 from ..record.freeze import exchange
 from ..record.shadows import Shadows
 from .arrays import arrived, bare, follow, following
-from .joints import Joints
-from .rules import Keep, Probabilities, Rewrite, Rule, Smooth
-from .spans import Spans
-from .stand_ins import Shadow, typical_width
-from .substitute import Substitute
-from .surrogates import (
+from .by_rule import (
     REFUSALS,
     Inside,
     Surrogate,
@@ -41,6 +36,11 @@ from .surrogates import (
     surrogate_of,
     writes,
 )
+from .joints import Joints
+from .rules import Keep, Probabilities, Rewrite, Rule, Smooth
+from .spans import Spans
+from .surrogate_gradient import SurrogateGradient
+from .surrogates import Shadow, typical_width
 
 
 class Rewritten:
@@ -86,7 +86,7 @@ class _Rewriter(Interceptor):
         """The network's outputs, with the graph that was kept beside them."""
         if isinstance(outputs, Tensor):
             beside = self._beside.of(outputs)
-            return outputs if beside is outputs else Substitute.apply(outputs.detach(), beside)
+            return outputs if beside is outputs else SurrogateGradient.apply(outputs.detach(), beside)
         if not isinstance(outputs, Outputs) or outputs.detector_score is None:
             return Outputs(self.whole(outputs.logits)) if isinstance(outputs, Outputs) else outputs  # pyright: ignore
         return Outputs(self.whole(outputs.logits), self.whole(outputs.detector_score))  # pyright: ignore
@@ -186,7 +186,7 @@ class _Rewriter(Interceptor):
         refusing = {id(t): t.detach() for t in tensors_in(made) if refuses(t)}
         return exchange(made, refusing) if refusing else made
 
-    # --- the operation's own value, and a stand-in for its derivative ----------------------------------------------
+    # --- the operation's own value, and a surrogate for its derivative ----------------------------------------------
 
     def _ruled(
         self, rule: Rule, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -220,10 +220,10 @@ class _Rewriter(Interceptor):
                 for old, new in zip(args, given, strict=True):  # a clone answers to the same shadow
                     if old is not new and (shadow := self._joints.shadow_of(old)) is not None:
                         self._joints.lay(new, shadow)
-                stand_in = surrogate(given)
+                soft = surrogate(given)
         except REFUSALS:
-            stand_in = None  # no stand-in for this form of the call: as it was
-        if stand_in is None:
+            soft = None  # no surrogate for this form of the call: as it was
+        if soft is None:
             return self._plain(name, func, args, kwargs)
         with torch.no_grad():
             if in_place:
@@ -232,17 +232,17 @@ class _Rewriter(Interceptor):
                 made = target if made is None else made
             else:
                 made = func(*(detached(a) for a in args), **{k: detached(v) for k, v in kwargs.items()})
-        if isinstance(made, tuple | list) and not isinstance(stand_in, list):
+        if isinstance(made, tuple | list) and not isinstance(soft, list):
             # Values and indices: the values keep their gradient, where they have one.
             made = self._plain(name, func, args, kwargs)
-        result = self._joints.joined(made, stand_in)
-        if not in_place or isinstance(stand_in, list):
+        result = self._joints.joined(made, soft)
+        if not in_place or isinstance(soft, list):
             return result
         if isinstance(result, Tensor) and result.requires_grad:
             args[0].copy_(result)
         else:
             with torch.no_grad():
                 args[0].copy_(result)
-        if isinstance(stand_in, Shadow) or not args[0].is_floating_point():
-            self._joints.lay(args[0], stand_in)
+        if isinstance(soft, Shadow) or not args[0].is_floating_point():
+            self._joints.lay(args[0], soft)
         return None if name == "__setitem__" else args[0]

@@ -15,7 +15,7 @@ INPUT: Group = ("input", "", 0)
 
 @dataclass(frozen=True)
 class Smooth:
-    """Differentiate the smooth stand-in of `stand_ins.SMOOTH`, smeared over `width`."""
+    """Differentiate the smooth surrogate of `surrogates.SMOOTH`, smeared over `width`."""
 
     width: float
 
@@ -74,7 +74,7 @@ class Bridge:
     - `fit`: shapes the source like the target: `same`, `permute`, `resize` or `filter`, with what is needed for it.
     - `argument`: the target is not the result but this tensor argument of the operation, which came from where no
       operation was seen.
-    - `stand_in`: a differentiable function of the source that takes the place of `fit` and `slope`.
+    - `surrogate`: a differentiable function of the source that takes the place of `fit` and `slope`.
     - `alone`: the region is the target operation itself, and its source the first float tensor that it is given.
     """
 
@@ -85,7 +85,7 @@ class Bridge:
     pairing: str = "each"
     fit: tuple[Any, ...] = ("same",)
     argument: int | None = None
-    stand_in: Callable[[Tensor], Tensor] | None = None
+    surrogate: Callable[[Tensor], Tensor] | None = None
     alone: bool = False
 
 
@@ -108,7 +108,7 @@ class Rewrite:
     - `rules`: by name and place; they hold for every call at that place.
     - `bridges`: by the key of the operation that ends a region.
     - `heal_cuts`: go on behind `detach` and under `no_grad`, and through NumPy's own operations.
-    - `soften`: every step on the way, with or without a rule, gets a smooth stand-in, whose width is this multiple of
+    - `soften`: every step on the way, with or without a rule, gets a smooth surrogate, whose width is this multiple of
       the typical one; None leaves those without a rule as they are. Behind a cut nobody has seen which of them do harm.
     - `unroll`: differentiate the gradients, too, that the network takes of its own.
     """

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..intercept.operations import WRITES, tensors_in
 from ..record.freeze import exchange
+from .by_rule import first_float
 from .joints import Joints
 from .rules import INPUT, Bridge, Group, fitted
-from .substitute import Substitute
-from .surrogates import first_float
+from .surrogate_gradient import SurrogateGradient
 
 
 class Spans:
@@ -76,16 +76,16 @@ class Spans:
             return result
         with torch.enable_grad():
             try:
-                if bridge.stand_in is not None:
-                    stand_in = bridge.stand_in(source).reshape(target.shape)
+                if bridge.surrogate is not None:
+                    surrogate = bridge.surrogate(source).reshape(target.shape)
                 else:
-                    stand_in = fitted(source, bridge.fit, target.shape) * bridge.slope
+                    surrogate = fitted(source, bridge.fit, target.shape) * bridge.slope
             except RuntimeError:
                 return result  # shapes that change from pass to pass
             if not target.is_floating_point():
-                self._joints.lay(target, stand_in)
+                self._joints.lay(target, surrogate)
                 return result
-            joined = Substitute.apply(target.detach(), stand_in)
+            joined = SurrogateGradient.apply(target.detach(), surrogate)
             if name in WRITES or (args and result is args[0]):
                 args[0].copy_(joined)
                 return result

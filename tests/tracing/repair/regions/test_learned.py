@@ -1,4 +1,4 @@
-"""A learned stand-in against the truth: the matrix, the interpolation and the bend that it stands in for."""
+"""A learned surrogate against the truth: the matrix, the interpolation and the bend that it takes the place of."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from unmask.classifier import Classifier, seeded
 from unmask.threat import Linf
 from unmask.tracing.analyse import analyse
 from unmask.tracing.repair.propose import propose
-from unmask.tracing.repair.regions.learned import learn_stand_in
+from unmask.tracing.repair.regions.learned import learn_surrogate
 from unmask.tracing.repair.rewrite import Rewritten
 
 MATRIX = np.random.default_rng(0).standard_normal((16, 6)).astype(np.float32)
@@ -79,7 +79,7 @@ def learned(network, epsilon=0.1):
     generator = torch.Generator().manual_seed(0)
     analysis = analyse(classifier, x[:8], y[:8], threat, seed=0, generator=generator)
     before = classifier.meter.forwards
-    fitted = learn_stand_in(analysis, classifier, x, threat, seed=0, generator=generator)
+    fitted = learn_surrogate(analysis, classifier, x, threat, seed=0, generator=generator)
     return (analysis, fitted), classifier.meter.forwards - before
 
 
@@ -120,7 +120,7 @@ def test_bends_where_no_line_will_do():
     analysis, _ = learned(network)
     assert analysis[1] is not None
     bridge, cosine = analysis[1].bridge, analysis[1].cosine
-    assert bridge.stand_in.bent is not None
+    assert bridge.surrogate.bent is not None
     assert cosine > 0.65
     x = images(5)
     read_out = torch.linspace(-1, 1, 16).reshape(4, 4)
@@ -134,7 +134,7 @@ def test_counts_every_point_and_repeats_itself():
     torch.manual_seed(4)
     second, _ = learned(Coefficients())
     assert cost == 1024  # 16 pixels call for the least number of points
-    assert torch.equal(first[1].bridge.stand_in.weight, second[1].bridge.stand_in.weight)
+    assert torch.equal(first[1].bridge.surrogate.weight, second[1].bridge.surrogate.weight)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...intercept.sites import is_user_file
-from ..substitute import Substitute
+from ..surrogate_gradient import SurrogateGradient
 from .followed import bare, blank, fitting, follow, moved, trail_of
 
 
@@ -71,4 +71,4 @@ def arrived(made: Tensor, source: Any) -> Tensor:
     if trail is None or not trail.requires_grad or not made.is_floating_point():
         return made
     with torch.enable_grad():
-        return Substitute.apply(made.detach(), trail.to(made.device))
+        return SurrogateGradient.apply(made.detach(), trail.to(made.device))

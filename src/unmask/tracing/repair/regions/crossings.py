@@ -60,8 +60,8 @@ class Crossing:
         """Whether `ends` looks at an operation."""
         return r.group in (self.source, self.first.group, (self.last or self.first).group)
 
-    def bridge(self, stand_in: Callable[[Tensor], Tensor]) -> Bridge:
-        """The whole crossing differentiated as `stand_in`."""
+    def bridge(self, surrogate: Callable[[Tensor], Tensor]) -> Bridge:
+        """The whole crossing differentiated as `surrogate`."""
         target = (self.last or self.first).group
         return Bridge(
             self.source,
@@ -70,7 +70,7 @@ class Crossing:
             0,
             self.pairing,
             argument=self.argument,
-            stand_in=stand_in,
+            surrogate=surrogate,
             alone=self.alone,
         )
 
@@ -168,7 +168,7 @@ def arrivals(analysis: Analysis) -> list[tuple[Record, list[int]]]:
     found = [
         (r, places)
         for r, places in unaccounted(base, twins_of(analysis.moved))
-        # What is optimised inside the network needs its own gradient: a stand-in would take it away.
+        # What is optimised inside the network needs its own gradient: a surrogate would take it away.
         if r.name not in WRITES
         and (r.name in CUTS or not base.differentiates or not any(r.inputs[n].carries for n in places))
     ]
@@ -215,7 +215,7 @@ def _most_like(
 def _unseen_argument(r: Record, changed: Callable[[Record, int, bool], bool]) -> int | None:
     """Place among the tensor arguments of one that no operation made, although it depends on the input."""
     for n, v in enumerate(r.inputs):
-        # What asks for a gradient itself is optimised inside the network: a stand-in would take its gradient away.
+        # What asks for a gradient itself is optimised inside the network: a surrogate would take its gradient away.
         if v.producer < 0 and not v.from_input and v.fixed and not v.carries and changed(r, n, False):
             return n
     return None

@@ -1,7 +1,7 @@
-"""A learned stand-in for a part that autograd cannot see and whose result has another shape than what it was given.
+"""A learned surrogate of a part that autograd cannot see and whose result has another shape than what it was given.
 
-Where an array leaves torch as an image and comes back as coefficients, a crop or patch features, the identity cannot
-stand in. What leaves and what comes back is recorded, and a small network learns the one from the other.
+Where an array leaves torch as an image and comes back as coefficients, a crop or patch features, the identity is
+no surrogate. What leaves and what comes back is recorded, and a small network learns the one from the other.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Learned:
     cosine: float
 
 
-def learn_stand_in(
+def learn_surrogate(
     analysis: Analysis,
     classifier: Classifier,
     pool: Float[Tensor, "batch channels height width"],
@@ -62,7 +62,7 @@ def learn_stand_in(
     - `batch_size`: examples recorded at a time, for a recording keeps all that it saw.
 
     **Cost**: a recorded forward for each point, metered as every forward of the network is, for nobody can run the
-    hidden part alone: twice as many points as elements leave, at least 1024, at most 2048. The stand-in's own passes
+    hidden part alone: twice as many points as elements leave, at least 1024, at most 2048. The surrogate's own passes
     are not the network's and are not counted.
     **Source**: Athalye et al. 2018, arXiv:1802.00420, section 4.1.2, for the idea; the recipe is ours.
     """
@@ -160,11 +160,11 @@ def _observe(
     return found
 
 
-def _agreement(stand_in: BentMap, x: Tensor, near: list[tuple[Tensor, Tensor]]) -> float:
-    """Mean cosine between the change that the stand-in's slope predicts and the change seen; `near` holds both."""
+def _agreement(surrogate: BentMap, x: Tensor, near: list[tuple[Tensor, Tensor]]) -> float:
+    """Mean cosine between the change that the surrogate's slope predicts and the change seen; `near` holds both."""
     cosines = []
     for step, change in near:
-        predicted = torch.autograd.functional.jvp(stand_in, x, step)[1]
+        predicted = torch.autograd.functional.jvp(surrogate, x, step)[1]
         assert isinstance(predicted, Tensor)
         cosines.append(F.cosine_similarity(predicted.flatten(1), change.flatten(1), dim=1))
     return float(torch.cat(cosines).mean())

@@ -12,7 +12,7 @@ from ...record.values import Record, Value
 from ...suspect import Analysis
 from ..rules import INPUT, Group, fitted
 
-# Least correlation between what goes into a region and what comes out for the identity to stand in for it. Ours.
+# Least correlation between what goes into a region and what comes out for the identity to be its surrogate. Ours.
 ALIKE = 0.3
 
 

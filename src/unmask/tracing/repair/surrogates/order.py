@@ -1,4 +1,4 @@
-"""Smooth stand-ins for what asks about order: the largest, a sort, a rank, the most frequent.
+"""Smooth surrogates for what asks about order: the largest, a sort, a rank, the most frequent.
 
 The values that such operations hand out have a gradient of their own; the indices get a soft one-hot.
 """

@@ -1,6 +1,6 @@
 """What is differentiated in the place of one operation, as source: a table by the operation's name.
 
-The rules are those of `tracing/repair/stand_ins`, in their commonest forms; what has no entry cannot be written out.
+The rules are those of `tracing/repair/surrogates`, in their commonest forms; what has no entry cannot be written out.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class StandIn:
-    """A stand-in's source.
+class SurrogateSource:
+    """A surrogate's source.
 
     **Fields**
     - `signature`: its arguments behind the operation itself.
@@ -29,14 +29,14 @@ class StandIn:
 _TRUTH, _PLACE = frozenset(("companions",)), frozenset(("companions", "choice"))
 
 
-def _each(names: str, stand_in: StandIn) -> dict[str, StandIn]:
-    return dict.fromkeys(names.split(), stand_in)
+def _each(names: str, surrogate: SurrogateSource) -> dict[str, SurrogateSource]:
+    return dict.fromkeys(names.split(), surrogate)
 
 
-_STRAIGHT = StandIn(
+_STRAIGHT = SurrogateSource(
     "x, *_, **__", "return x", "Its own gradient leads nowhere: straight through, as if it changed nothing."
 )
-_CAST = StandIn(
+_CAST = SurrogateSource(
     "x, *_, **__",
     "return x - 0.5 * bool((x != x.round()).any())",
     "A cast to whole numbers: straight through, half a step behind.",
@@ -52,47 +52,53 @@ _CURVES = {
     "softsign": "F.softsign",
 }
 
-SMOOTH: dict[str, StandIn] = {
+SMOOTH: dict[str, SurrogateSource] = {
     **_each(
         "round floor ceil trunc fix fake_quantize_per_tensor_affine fake_quantize_per_channel_affine",
         _STRAIGHT,
     ),
     **_each(
         "gt ge greater greater_equal __gt__ __ge__",
-        StandIn("a, b", "return torch.sigmoid((a - b) / {w})", "A comparison, as a soft step.", _TRUTH),
+        SurrogateSource(
+            "a, b", "return torch.sigmoid((a - b) / {w})", "A comparison, as a soft step.", _TRUTH
+        ),
     ),
     **_each(
         "lt le less less_equal __lt__ __le__",
-        StandIn("a, b", "return torch.sigmoid((b - a) / {w})", "A comparison, as a soft step.", _TRUTH),
+        SurrogateSource(
+            "a, b", "return torch.sigmoid((b - a) / {w})", "A comparison, as a soft step.", _TRUTH
+        ),
     ),
     **_each(
         "eq __eq__",
-        StandIn("a, b", "return 1 / (1 + ((a - b) / {w}) ** 2)", "Equality, as a soft peak.", _TRUTH),
+        SurrogateSource("a, b", "return 1 / (1 + ((a - b) / {w}) ** 2)", "Equality, as a soft peak.", _TRUTH),
     ),
     **_each(
         "ne not_equal __ne__",
-        StandIn("a, b", "return 1 - 1 / (1 + ((a - b) / {w}) ** 2)", "Inequality, as a soft peak.", _TRUTH),
+        SurrogateSource(
+            "a, b", "return 1 - 1 / (1 + ((a - b) / {w}) ** 2)", "Inequality, as a soft peak.", _TRUTH
+        ),
     ),
-    **_each("sign sgn", StandIn("x", "return torch.tanh(x / {w})", "A step, as a soft one.")),
-    "heaviside": StandIn("x, *_", "return torch.sigmoid(x / {w})", "A step, as a soft one."),
+    **_each("sign sgn", SurrogateSource("x", "return torch.tanh(x / {w})", "A step, as a soft one.")),
+    "heaviside": SurrogateSource("x, *_", "return torch.sigmoid(x / {w})", "A step, as a soft one."),
     **_each(
         "remainder fmod frac __mod__",
-        StandIn("x, *_", "return x * 0", "A sawtooth goes up and down by the same amount."),
+        SurrogateSource("x, *_", "return x * 0", "A sawtooth goes up and down by the same amount."),
     ),
     **_each(
         "floor_divide __floordiv__ div divide",
-        StandIn("a, b, **_", "return a / b", "The quotient, without its rounding."),
+        SurrogateSource("a, b, **_", "return a / b", "The quotient, without its rounding."),
     ),
-    "__rfloordiv__": StandIn("a, b", "return b / a", "The quotient, without its rounding."),
+    "__rfloordiv__": SurrogateSource("a, b", "return b / a", "The quotient, without its rounding."),
     **_each("to long int byte short char type type_as", _CAST),
     **_each("half bfloat16", _STRAIGHT),
-    "argmax": StandIn(
+    "argmax": SurrogateSource(
         "x, dim=-1, **_",
         _EXTREME.replace("{sign}", ""),
         "The place of the largest, as a soft choice.",
         _PLACE,
     ),
-    "argmin": StandIn(
+    "argmin": SurrogateSource(
         "x, dim=-1, **_",
         _EXTREME.replace("{sign}", "-"),
         "The place of the smallest, as a soft choice.",
@@ -100,20 +106,20 @@ SMOOTH: dict[str, StandIn] = {
     ),
     **_each(
         "bucketize",
-        StandIn(
+        SurrogateSource(
             "x, edges, **_",
             "return torch.sigmoid((x[..., None] - edges) / {w}).sum(-1)",
             "Which bucket it is, counted by soft steps.",
             _PLACE,
         ),
     ),
-    "searchsorted": StandIn(
+    "searchsorted": SurrogateSource(
         "edges, x, **_",
         "return torch.sigmoid((x[..., None] - edges) / {w}).sum(-1)",
         "Which bucket it is, counted by soft steps.",
         _PLACE,
     ),
-    "topk": StandIn(
+    "topk": SurrogateSource(
         "x, k, dim=-1, *_, **__",
         """ordered = x.sort(dim, descending=True).values
     edge = ordered.narrow(dim, k - 1, min(2, x.shape[dim] - k + 1)).mean(dim, keepdim=True).detach()
@@ -126,7 +132,7 @@ SMOOTH: dict[str, StandIn] = {
 }
 
 
-def stand_in_of(rule: dict[str, Any]) -> StandIn | None:
+def surrogate_source(rule: dict[str, Any]) -> SurrogateSource | None:
     """The source for one rule of `gradients.json`; None where there is none."""
     kind, name = rule["kind"], rule["at"]["operation"]
     base = name if name.startswith("__") else name.rstrip("_")
@@ -137,17 +143,19 @@ def stand_in_of(rule: dict[str, Any]) -> StandIn | None:
     if kind == "Keep":
         body = "return op(FiniteGradient.apply(x), *more, **named)"
         says = "Its own derivative, where that is finite."
-        return StandIn("x, *more, **named", body, says, frozenset(("finite",)))
+        return SurrogateSource("x, *more, **named", body, says, frozenset(("finite",)))
     if kind == "Gain":
         says = "Saturated: differentiated where its input is {g} times as large (Brendel & Bethge 2017)."
         if base in ("softmax", "log_softmax"):
-            return StandIn("x, *more, **named", "return op({g} * x, *more, **named)", says)
+            return SurrogateSource("x, *more, **named", "return op({g} * x, *more, **named)", says)
         if base in ("clamp", "clip", "clamp_min", "clamp_max", "hardshrink", "softshrink"):
-            return StandIn("x, *_, **__", "return {g} * x", says)
+            return SurrogateSource("x, *_, **__", "return {g} * x", says)
         curve = _CURVES.get(base)
-        return None if curve is None else StandIn("x, *_, **__", f"return {curve}({{g}} * x)", says)
+        return None if curve is None else SurrogateSource("x, *_, **__", f"return {curve}({{g}} * x)", says)
     if kind == "Probabilities":
         body = """logs = torch.log_softmax(x, dim if dim is not None else -1)
     return (logs + (logs.clamp_min(-80.59) - logs).detach()).exp()"""
-        return StandIn("x, dim=-1, **_", body, "Its log, which follows, has the gradient of a log-soft-max.")
+        return SurrogateSource(
+            "x, dim=-1, **_", body, "Its log, which follows, has the gradient of a log-soft-max."
+        )
     return None

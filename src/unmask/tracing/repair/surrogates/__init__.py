@@ -1,4 +1,4 @@
-"""Smooth stand-ins, by operation: of steps, of what is made of their results, and of saturating functions."""
+"""Smooth surrogates, by operation: of steps, of what is made of their results, and of saturating functions."""
 
 from .passing import through
 from .saturating import CURVES

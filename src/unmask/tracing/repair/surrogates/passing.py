@@ -206,7 +206,7 @@ def through(
     kwargs: dict[str, Any],
     shadow_of: ShadowOf,
 ) -> Made:
-    """What an operation on shadowed tensors gives when their shadows stand in for them; None where no rule fits.
+    """What an operation on shadowed tensors gives when their shadows take their place; None where no rule fits.
 
     **Raises** whatever the operation does that refuses floats.
     """

@@ -1,4 +1,4 @@
-"""What stands in for an operation's derivative under a rule, as a function of what the operation was given."""
+"""The surrogate of an operation under a rule, as a function of what the operation was given."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .joints import Joints
 from .measured import linear_map, secant
 from .own_forward import own_forward
 from .rules import Gain, Measure, PassThrough, Redifferentiate, Rule, Smooth
-from .stand_ins import CURVES, SMOOTH, Made, Shadow, base_name, through, typical_width
-from .substitute import Finite, Substitute
+from .surrogate_gradient import Finite, SurrogateGradient
+from .surrogates import CURVES, SMOOTH, Made, Shadow, base_name, through, typical_width
 
 Given = tuple[Any, ...]
 Surrogate = Callable[[Given], Made]
 
-# What a stand-in raises where it does not fit this form of the call.
+# What a surrogate raises where it does not fit this form of the call.
 REFUSALS = (
     RuntimeError,
     TypeError,
@@ -84,7 +84,7 @@ def surrogate_of(
 def probabilities(func: Callable[..., Any], args: Given, kwargs: dict[str, Any]) -> Tensor:
     """A soft-max that never returns zero, with a gradient where it underflows."""
     shares = func(*args, **kwargs).clamp_min(LEAST)
-    return Substitute.apply(shares.detach(), _never_zero(args[0], dimension(args, kwargs)))
+    return SurrogateGradient.apply(shares.detach(), _never_zero(args[0], dimension(args, kwargs)))
 
 
 def dimension(args: Given, kwargs: dict[str, Any]) -> int:
@@ -139,7 +139,7 @@ def _measured(rule: Measure, func: Callable[..., Any], given: Given, kwargs: dic
 def following_shadows(
     name: str, func: Callable[..., Any], kwargs: dict[str, Any], joints: Joints
 ) -> Surrogate:
-    """What stands in for an operation on integers or booleans beside which a shadow travels."""
+    """The surrogate of an operation on integers or booleans beside which a shadow travels."""
 
     def surrogate(given: Given) -> Made:
         try:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 
-class Substitute(Function):
+class SurrogateGradient(Function):
     """Forward gives `value`; backward goes to `surrogate`, whose own value is never used."""
 
     @staticmethod

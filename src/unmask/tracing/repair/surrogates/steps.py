@@ -1,4 +1,4 @@
-"""Smooth stand-ins for steps: operations on floats whose derivative is zero or does not exist.
+"""Smooth surrogates for steps: operations on floats whose derivative is zero or does not exist.
 
 Every rule takes a `width` in the units of the operation's input, and the operation's own arguments; over about that
 width a step is smeared out. Results are float; where the operation gives integers or booleans, the result is the
@@ -21,7 +21,7 @@ from .shadow import Made, Shadow, argument, hat, names
 Args = tuple[Any, ...]
 Named = dict[str, Any]
 
-# Width of a stand-in, as a share of the spread of what it is a step of. Ours.
+# Width of a surrogate, as a share of the spread of what it is a step of. Ours.
 SHARE = 0.25
 
 
@@ -171,7 +171,7 @@ def base_name(name: str) -> str:
 
 
 def typical_width(name: str, values: list[Tensor]) -> float:
-    """A width for an operation's stand-in: a quarter of the spread of what it is a step of.
+    """A width for an operation's surrogate: a quarter of the spread of what it is a step of.
 
     **Arguments**
     - `values`: its float arguments.
