@@ -75,7 +75,8 @@ def check(name):
     def at_fault(finding: MaskingFinding | Fact):
         end = finding.end_line if isinstance(finding, MaskingFinding) else None
         lines = range(finding.line or 0, (end or finding.line or 0) + 1)
-        return any((finding.file, line) in guilty for line in lines)
+        place = str(Path(finding.file or "").resolve())  # told from the working folder, where it lies in that
+        return any((place, line) in guilty for line in lines)
 
     if guilty:
         assert any(at_fault(m) for m in places), places

@@ -1,7 +1,7 @@
 """Whole numbers of few levels: what arithmetic makes of a level is known for every level, so it is smoothed as a table.
 
 A shift, a mask, a remainder or a Gray code of a level has no slope from one level to the next that says anything of the
-third one. Done to the row of all levels, as the network itself does it, and smeared over as many levels as a stand-in
+third one. Done to the row of all levels, as the network itself does it, and smeared over as many levels as a surrogate
 of the rounding is wide, it has.
 """
 
