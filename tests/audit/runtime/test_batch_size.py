@@ -51,6 +51,7 @@ class StopsAt(Silent):
 def essence(report):
     record = json.loads(report.to_json())
     record["cost"].pop("seconds")
+    record["environment"].pop("date")
     for attack in record["attacks"]:
         attack.pop("seconds")
     return record
