@@ -101,6 +101,16 @@ def _first(sign: int) -> Callable[[Call], Made]:
     return rule
 
 
+def _layer_or(layer: Callable[[Call], Made], rule: Callable[[Call], Made]) -> Callable[[Call], Made]:
+    """The first on quantised tensors, which bear the same name; else the second."""
+
+    def either(call: Call) -> Made:
+        stored = any(isinstance(a, Tensor) and a.is_quantized for a in call.args)
+        return layer(call) if stored else rule(call)
+
+    return either
+
+
 def _kept(call: Call) -> Made:
     """A cast, or a rounding of what is whole."""
     return call.shadow_of(call.args[0])
@@ -177,8 +187,10 @@ PASSING: dict[str, Callable[[Call], Made]] = {
     **names(bits.shifted(-1), "__rshift__ bitwise_right_shift __irshift__"),
     "__rlshift__": bits.power,
     **names(or_else(_stepping), "remainder fmod __mod__ floor_divide __floordiv__"),
-    **names(or_else(bits.times, begun=True), "mul multiply __mul__ __rmul__ __imul__"),
-    **names(or_else(bits.added, begun=True), "add __add__ __radd__ __iadd__"),
+    **names(or_else(bits.times, begun=True), "multiply __mul__ __rmul__ __imul__"),
+    **names(or_else(bits.added, begun=True), "__add__ __radd__ __iadd__"),
+    "mul": _layer_or(LAYERS["mul"], or_else(bits.times, begun=True)),
+    "add": _layer_or(LAYERS["add"], or_else(bits.added, begun=True)),
     **names(or_else(_floats, begun=True), "sub subtract __sub__ __rsub__ __isub__ abs neg __neg__"),
     **names(bits.product, "matmul __matmul__ mv"),
     "sum": bits.total,
