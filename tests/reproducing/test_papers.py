@@ -47,6 +47,6 @@ def test_rows_and_names_are_listed_without_measuring(capsys):
     assert main(["reproduce", "sap", "--quick", "--list", "--only", "BPDA, targeted, 10 it"]) == 0
     assert capsys.readouterr().out == "no BPDA, targeted, 10 iterations | below 50 % success\n"
     assert main(["reproduce", "sap", "--device", "nowhere"]) == 2
-    assert "--device nowhere cannot be used here" in capsys.readouterr().err
+    assert "--device nowhere cannot be used" in capsys.readouterr().err
     assert main(["reproduce", "clever", "--quick", "--forecast"]) == 2
     assert "has no forecast" in capsys.readouterr().err
