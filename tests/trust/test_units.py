@@ -61,7 +61,8 @@ def test_from_python(threat):
 
 
 @pytest.mark.parametrize("command", ["audit", "bound"])
-def test_from_the_command_line_and_a_claim_file(command, tmp_path, capsys):
+def test_from_the_command_line_and_a_claim_file(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # each claims its folder before it looks at the radius
     target = f"{write_target(tmp_path)}:linear"
     options = ["--data", "digits", "--examples", "8"]
     assert main([command, target, *options, "--norm", "linf", "--epsilon", "8"]) == 2
