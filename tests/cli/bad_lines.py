@@ -89,28 +89,23 @@ TRAIN = {
     "--device": NO_DEVICE,
     "--out": NO_FOLDER,
 }
+# What an audit and a bound are asked with.
+ASKED = [
+    "TARGET=own.py:sound",
+    "--data=small.npz",
+    "--norm=linf",
+    "--epsilon=0.1",
+    "--budget=quick",
+    "--quiet",
+]
 # A command, words that would do, and for each option what will not; in capitals, the place of a word without one.
 COMMANDS: dict[str, tuple[list[str], dict[str, tuple[str, ...]]]] = {
     "audit": (
-        [
-            "TARGET=own.py:sound",
-            "--data=small.npz",
-            "--norm=linf",
-            "--epsilon=0.1",
-            "--budget=quick",
-            "--quiet",
-        ],
+        ASKED,
         AUDIT,
     ),
     "bound": (
-        [
-            "TARGET=own.py:sound",
-            "--data=small.npz",
-            "--norm=linf",
-            "--epsilon=0.1",
-            "--budget=quick",
-            "--quiet",
-        ],
+        ASKED,
         BOUND,
     ),
     "train": (
