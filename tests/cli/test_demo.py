@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from tests.faults.audits import without_clock
 
 from unmask.cli.demo import write_defence
 from unmask.cli.main import main
@@ -32,13 +33,6 @@ def test_the_demo_refutes_names_the_line_and_verifies(tmp_path, monkeypatch, cap
     assert [finding["mechanism"] for finding in report["masking"]] == ["shattered"]
     assert report["naive_robust_accuracy"] > report["claim"]
     assert report["robust_accuracy"] < 0.1
-
-
-def strip(value):
-    """A report without what its clock said."""
-    if isinstance(value, dict):
-        return {key: strip(inner) for key, inner in value.items() if key not in ("seconds", "date")}
-    return [strip(inner) for inner in value] if isinstance(value, list) else value
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +60,6 @@ def test_killed_and_resumed_is_the_same_as_undisturbed(undisturbed, tmp_path, ho
     assert not (broken / "report.json").exists()
     assert main(["audit", "--resume", str(broken), "--quiet"]) == 0
     first, second = (json.loads((folder / "report.json").read_text()) for folder in (whole, broken))
-    assert strip(first) == strip(second)
+    assert without_clock(first) == without_clock(second)
     evidence = "evidence.safetensors"
     assert (whole / evidence).read_bytes() == (broken / evidence).read_bytes()
