@@ -66,19 +66,20 @@ def meant(classifier: Classifier, x: Images, y: Labels, accuracy: float, streams
         or isinstance(classifier.network, InUnits)
     ):
         return ""
-    found = list(_tried(classifier, x[:EXAMPLES], y[:EXAMPLES], streams[:EXAMPLES], _numbers(x)))
-    given = _right(classifier, x[:EXAMPLES], y[:EXAMPLES], streams[:EXAMPLES])
+    many, few = ((x[:n], y[:n], streams[:n]) for n in (EXAMPLES, FEW))
+    given = _right(classifier, *many)
+    found = list(_tried(classifier, *many, given, _numbers(x)))
     best = _best(found, float(given.double().mean()))
-    some = slice(min(FEW, len(x)))
-    resized = _sizes(x.shape[-1], Preprocessing() if best is None else best.steps)
-    sized = list(_tried(classifier, x[some], y[some], streams[some], resized))
-    before = best.steps if best is not None else Preprocessing()
-    at_first = _right(_behind(classifier, before), x[some], y[some], streams[some])
+    before = Preprocessing() if best is None else best.steps
+    at_first = as_given = _right(classifier, *few)
+    sized = list(_tried(classifier, *few, as_given, _sizes(x.shape[-1], before)))
+    if best is not None:
+        at_first = _right(_behind(classifier, before), *few)
     larger = _best(sized, float(at_first.double().mean()))
     best = larger or best
     if best is None:
         return ""
-    asked = len(x[some]) if best is larger else len(given)
+    asked = len(as_given) if best is larger else len(given)
     return (
         f"clean accuracy is {accuracy:.1%} as the images are given, and {best.accuracy:.1%} of {asked} with "
         f"{options(best.steps)}: if the network was trained so, give that, or do the same inside the network"
@@ -117,8 +118,7 @@ def options(steps: Preprocessing) -> str:
             said.append(
                 name if value is True else f"{name} {_typed(value, 'x' if field.name in _SIZES else ',')}"
             )
-    order = ("--resize", "--crop", "--mean", "--std", "--bgr", "--channels-last")
-    return " ".join(sorted(said, key=lambda one: order.index(one.split()[0])))
+    return " ".join(said)
 
 
 def _typed(value: object, between: str) -> str:
@@ -151,9 +151,13 @@ def _sizes(now: int, steps: Preprocessing) -> list[Preprocessing]:
 
 
 def _tried(
-    classifier: Classifier, x: Images, y: Labels, streams: Streams, readings: list[Preprocessing]
+    classifier: Classifier,
+    x: Images,
+    y: Labels,
+    streams: Streams,
+    given: Tensor,
+    readings: list[Preprocessing],
 ) -> Iterator[_Tried]:
-    given = _right(classifier, x, y, streams)
     for steps in readings:
         try:
             right = _right(_behind(classifier, steps), x, y, streams)
