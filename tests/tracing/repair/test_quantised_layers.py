@@ -45,6 +45,37 @@ class Static(nn.Module):
         return nn.functional.linear(2 * z, self.plain[2], weights(4, seed=9))
 
 
+class Products(Static):
+    """The same with what else two tensors are combined by: a product, and a sum that is rectified."""
+
+    def forward(self, x):
+        z = torch.quantize_per_tensor(x, 1 / 64, 0, torch.quint8)
+        z = quantized.conv2d(z, self.seen, 0.05, 64).flatten(1)
+        z = quantized.linear_relu(z, self.first, 0.05, 0)
+        z = quantized.add_relu(quantized.mul(z, z, 0.1, 0), z, 0.1, 0)
+        return quantized.linear(z, self.last, 0.1, 64).dequantize()
+
+    def floats(self, x):
+        z = nn.functional.conv2d(x, self.plain[0], weights(4, seed=9), padding=1).flatten(1)
+        z = nn.functional.linear(z, self.plain[1], weights(16, seed=9)).relu()
+        return nn.functional.linear(z * z + z, self.plain[2], weights(4, seed=9))
+
+
+class Functional(Static):
+    """The same through the module that exported networks add with."""
+
+    def __init__(self):
+        super().__init__()
+        self.sum = torch.ao.nn.quantized.QFunctional()
+        self.sum.scale = 0.1
+
+    def forward(self, x):
+        z = torch.quantize_per_tensor(x, 1 / 64, 0, torch.quint8)
+        z = quantized.conv2d(z, self.seen, 0.05, 64).flatten(1)
+        z = quantized.linear_relu(z, self.first, 0.05, 0)
+        return quantized.linear(self.sum.add(z, z), self.last, 0.1, 64).dequantize()
+
+
 class Dynamic(nn.Module):
     def __init__(self):
         super().__init__()
@@ -63,7 +94,10 @@ def slope(f, x, y):
     return torch.autograd.grad(f(z).gather(1, y[:, None]).sum(), z)[0]
 
 
-@pytest.mark.parametrize(("build", "named"), [(Static, "quantize_per_tensor"), (Dynamic, "linear_dynamic")])
+@pytest.mark.parametrize(
+    ("build", "named"),
+    [(b, "quantize_per_tensor") for b in (Static, Products, Functional)] + [(Dynamic, "linear_dynamic")],
+)
 def test_the_slope_is_the_float_networks(build, named):
     network = build().eval()
     analysis = suspects(network)

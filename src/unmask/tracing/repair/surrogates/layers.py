@@ -50,14 +50,15 @@ def _layer(call: Call) -> Tensor | None:
 def _of_two(combine: Callable[[Any, Any], Tensor]) -> Callable[[Call], Made]:
     def rule(call: Call) -> Made:
         if isinstance(call.args[0], Tensor) and call.args[0].is_quantized:
-            return combine(*(a.dequantize() if _stored(a) else a for a in call.plain[:2]))
+            return combine(*(a.dequantize() if stored(a) else a for a in call.plain[:2]))
         made = call.func(*call.plain, **call.named)
         return made if isinstance(made, Tensor) else None
 
     return rule
 
 
-def _stored(item: Any) -> bool:
+def stored(item: Any) -> bool:
+    """Whether it is a quantised tensor."""
     return isinstance(item, Tensor) and item.is_quantized
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import bits, lookups, order, votes
 from .call import Call
-from .layers import LAYERS
+from .layers import LAYERS, stored
 from .shadow import Made, Shadow, ShadowOf, chosen, hat, names
 from .steps import SMOOTH, base_name
 from .tables import or_else
@@ -105,8 +105,7 @@ def _layer_or(layer: Callable[[Call], Made], rule: Callable[[Call], Made]) -> Ca
     """The first on quantised tensors, which bear the same name; else the second."""
 
     def either(call: Call) -> Made:
-        stored = any(isinstance(a, Tensor) and a.is_quantized for a in call.args)
-        return layer(call) if stored else rule(call)
+        return layer(call) if any(map(stored, call.args)) else rule(call)
 
     return either
 
