@@ -7,7 +7,7 @@ set -euo pipefail
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
 "$folder/venv/bin/pip" install --quiet --disable-pip-version-check torch==2.13.0
-"$folder/venv/bin/pip" install --quiet --disable-pip-version-check numpy==2.4.6 pbr==7.1.3 "setuptools<81"
+"$folder/venv/bin/pip" install --quiet --disable-pip-version-check numpy==2.4.6 matplotlib==3.11.2 h5py==3.16.0 pbr==7.1.3 "setuptools<81"
 "$folder/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps sinabs==3.1.3 nir==1.0.8 nirtorch==2.6
 "$folder/venv/bin/python" -W ignore - <<'PYTHON'
 import copy
