@@ -16,7 +16,7 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     devices = [device] if device.type == "cuda" else []
     python, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+        _seed_torch(seed, device)
         np.random.seed(seed % 2**32)
         random.seed(seed)
         try:
@@ -24,3 +24,14 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy_state)
+
+
+def _seed_torch(seed: int, device: torch.device) -> None:
+    """As `torch.manual_seed`, which writes down the call stack for every kind of device that has not begun.
+
+    Where there is nothing but the processor, its one generator is all.
+    """
+    if device.type == "cpu" and not torch.accelerator.is_available():
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)

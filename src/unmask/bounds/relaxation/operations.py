@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -89,12 +90,18 @@ class Affine(Operation):
 
     def pull(self, rows: Tensor, inputs: list[Interval], slope: Tensor | None) -> tuple[list[Tensor], Tensor]:
         flat = rows.flatten(0, 1)
-        if self.transpose is not None:
-            back = self.transpose(flat)
-        else:
-            back = torch.func.vjp(self.linear, flat.new_zeros(len(flat), *self.in_shape))[1](flat)[0]
+        transpose = self.transpose or partial(_transposed, self.linear, self.in_shape)
+        back = transpose(flat)
         offset = rows.new_zeros(rows.shape[:2]) if self.bias is None else _total(rows * self.bias)
         return [back.reshape(*rows.shape[:2], *self.in_shape)], offset
+
+
+def _transposed(linear: Callable[[Tensor], Tensor], in_shape: tuple[int, ...], rows: Tensor) -> Tensor:
+    """The transpose of a linear map at `rows` `[n, *out]`, differentiable in them: `[n, *in_shape]`."""
+    differentiable = torch.is_grad_enabled() and rows.requires_grad
+    with torch.enable_grad():  # `torch.func.vjp` would import torch's compiler, which takes seconds
+        x = rows.new_zeros(len(rows), *in_shape, requires_grad=True)
+        return torch.autograd.grad(linear(x), x, rows, create_graph=differentiable)[0]
 
 
 @dataclass(frozen=True, eq=False)
