@@ -46,10 +46,9 @@ class Subject:
     - `aim`: what attacks and judge are given for labels: `y`, or under a targeted goal the classes to reach.
     - `batch_size`: examples in a batch, as far as is known by now: the claim's, or what fits.
     - `spec`, `checkpoint_hash`: how the target was named, and a hash of its parameters.
-    - `processes`: which share the examples; `out`, `journal` and `progress` are those of the first one.
-    - `pristine`: the network in a process in which nobody has asked it, if there is one; `untouched`: what it changed
-      of itself in preflight, as it was before.
-    - `journal`: None where nothing is written.
+    - `processes`: which share the examples; `out`, `journal` and `progress` are the first one's.
+    - `pristine`: the network in a process in which nobody has asked it, if there is one; `rebuilt`: built anew in one
+      without an audit; `untouched`: what it changed of itself in preflight. `journal`: None where nothing is written.
     """
 
     classifier: Classifier
@@ -69,6 +68,7 @@ class Subject:
     processes: Processes
     untouched: State | None = None
     pristine: Network | None = None
+    rebuilt: Network | None = None
     journal: Journal | None = None
     warnings: list[str] = field(default_factory=list)  # beside preflight's own: a log that `warn` adds to
 

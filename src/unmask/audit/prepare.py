@@ -14,6 +14,7 @@ from ..claim.target_classes import choose
 from ..classifier import Classifier
 from ..diagnostics import Preflight, preflight
 from ..diagnostics.pristine import Pristine
+from ..diagnostics.rebuilt import Rebuilt
 from ..errors import UnusableInput
 from ..state import State
 from ..tracing.analyse import analyse
@@ -32,14 +33,16 @@ POOL = 256
 
 @contextmanager
 def split_off(subject: Subject) -> Iterator[Subject]:
-    """The subject with the network apart, in the first process, as it is now: before anybody asks it."""
-    first = subject.processes.rank == 0
-    pristine = Pristine.of(subject.classifier.network, subject.device) if first else None
+    """The subject with the network in other processes, if this is the first: before anybody asks it, and built anew."""
+    network, first = subject.classifier.network, subject.processes.rank == 0
+    pristine = Pristine.of(network, subject.device) if first else None
+    rebuilt = Rebuilt.of(subject.spec, network, subject.device) if first else None
     try:
-        yield replace(subject, pristine=pristine)
+        yield replace(subject, pristine=pristine, rebuilt=rebuilt)
     finally:
-        if pristine is not None:
-            pristine.close()
+        for apart in (pristine, rebuilt):
+            if apart is not None:
+                apart.close()
 
 
 def look_over(subject: Subject, held: State) -> tuple[Preflight, int]:

@@ -19,6 +19,8 @@ from .base import Diagnostic, Images, Labels, Reading
 from .random_noise import RandomPoints
 
 ATTACKED, JUDGED = "under attack", "to the judge"
+UNASKED = "by a network that nobody had asked before"
+ANEW = "by the network built anew in a process without an audit"
 # Of each occasion so many answers, the last ones to most images, are asked of a network that nobody has asked. Ours.
 APART = 3
 
@@ -40,17 +42,20 @@ class SameAnswers(Diagnostic):
       question.
     - `apart`: the same network in a process in which nobody has asked it anything, or None: what it keeps where
       `untouched` does not see it, in another process or under a name of a library's, shows there.
+    - `rebuilt`: the network built once more where there is no audit (`Rebuilt`), or None: what looks for one by the
+      modules that are loaded, the words of the command line or the callers' names answers otherwise there.
     - `attack`: whose questions are written down.
     - `examples`: at most so many are attacked.
 
     **Cost**: the attack, one judgement, and one forward for each question; sixteen where nothing can be seeded;
-    a few of them once more `apart`.
+    a few of them once more `apart`, and `rebuilt`.
     """
 
     early: tuple[Answer, ...] = ()
     seedable: bool = True
     untouched: State | None = None
     apart: Network | None = None
+    rebuilt: Network | None = None
     attack: Attack = PGD(steps=8)
     examples: int = 8
 
@@ -70,8 +75,9 @@ class SameAnswers(Diagnostic):
         door = classifier if self.untouched is None else classifier.replace(state=self.untouched)
         parts = ((door.replace(alone=False), self.early), (door, answers))
         found = [d for to, of in parts for d in disagreements(to, of, seedable=self.seedable)]
-        if self.apart is not None and self.seedable and not found:
-            found = _elsewhere(door.replace(network=self.apart, state=None), parts)
+        for network, who in ((self.apart, UNASKED), (self.rebuilt, ANEW)):
+            if network is not None and self.seedable and not found:
+                found = _elsewhere(door.replace(network=network, state=None), parts, who)
         total = sum(len(a.x) for _, of in parts for a in of)
         others = sum(d.others for d in found)
         return Reading(
@@ -87,15 +93,17 @@ class SameAnswers(Diagnostic):
         )
 
 
-def _elsewhere(apart: Classifier, parts: Sequence[tuple[Classifier, Sequence[Answer]]]) -> list[Disagreement]:
-    """What a network answers otherwise that nobody has asked anything; nothing where it cannot be asked there."""
+def _elsewhere(
+    apart: Classifier, parts: Sequence[tuple[Classifier, Sequence[Answer]]], who: str
+) -> list[Disagreement]:
+    """What a network answers otherwise in another process; nothing where it cannot be asked there."""
     found = []
     for door, answers in parts:
         for when in dict.fromkeys(a.when for a in answers):
             some = [a for a in answers if a.when == when]
             largest = max(len(a.x) for a in some)
             last = [a for a in some if len(a.x) == largest][-APART:]
-            told = [replace(a, when=f"{when}, by a network that nobody had asked before,") for a in last]
+            told = [replace(a, when=f"{when}, {who},") for a in last]
             try:
                 found += disagreements(apart.replace(alone=door.alone), told, seedable=True)
             except ModelFailed:

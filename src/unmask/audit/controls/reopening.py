@@ -97,6 +97,7 @@ def control(subject: Subject, standing: Standing, campaign: Campaign, winner: Ca
         seedable=campaign.facts.seedable,
         untouched=subject.untouched,
         apart=subject.pristine,
+        rebuilt=None if campaign.decided() or bool((standing.rate > 0.5).all()) else subject.rebuilt,
     )
     # Repairs do not travel from process to process, but readings do.
     examined = subject.processes.first(lambda: run_controls(subject, standing, checks, "control"))

@@ -1,0 +1,125 @@
+"""The network as its owner runs it: built once more by a new interpreter that has loaded nothing of ours."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelFailed
+from ..types import Outputs
+from . import plain_process
+from .plain_process import digest
+
+# Seconds for one answer, and for building the network and all answers together; who needs longer is not asked. Ours.
+PATIENCE, IN_ALL = 60, 300.0
+# What an environment says of processes that work together, of which this one is none.
+_TOGETHER = (
+    "RANK",
+    "LOCAL_RANK",
+    "GROUP_RANK",
+    "ROLE_",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_",
+    "TORCHELASTIC",
+)
+
+
+class Rebuilt:
+    """A network that a file or a module builds, asked in a process in which there is no audit.
+
+    A network may know one by much: modules that are loaded, words of the command line, how often and by whom it was
+    called. A process that is started anew, and runs what its owner would run, shows none of it. It is started by the
+    first question, and each question is put to a copy of it that has answered none.
+
+    **Arguments**
+    - `spec`: `file.py:callable` or `module:callable`. `network`: what it returned here. `device`: where it is asked.
+
+    **Raises** `ModelFailed` on a call where the process ends, gives no answer in time, or has built another network
+    than `network` was (`digest`).
+    """
+
+    def __init__(self, spec: str, network: nn.Module, device: torch.device):
+        self._place, _, self._name = spec.rpartition(":")
+        self._device, self._expected = str(device), digest(network)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._late = threading.Timer(IN_ALL, self.close)
+
+    @staticmethod
+    def of(spec: str, network: object, device: torch.device) -> Rebuilt | None:
+        """None where `spec` names no Python callable whose network is `network` itself."""
+        place, _, name = spec.rpartition(":")
+        plainly = place and all(part.isidentifier() for part in name.split("."))
+        python = place.endswith(".py") or all(part.isidentifier() for part in place.split("."))
+        if not (plainly and python and hasattr(os, "fork") and isinstance(network, nn.Module)):
+            return None
+        try:
+            return Rebuilt(spec, network, device)
+        except Exception:  # its state dict is its own code
+            return None
+
+    def __call__(self, x: Tensor) -> Any:
+        try:
+            process = self._process or self._start()
+            assert process.stdin is not None
+            assert process.stdout is not None
+            plain_process.send(process.stdin.fileno(), (x.detach().cpu(), torch.initial_seed()))
+            found = _received(process.stdout.fileno())
+        except (OSError, EOFError, TimeoutError, ValueError) as error:
+            self.close()
+            raise ModelFailed("the network could not be asked in a process of its own") from error
+        outputs = Outputs.of(found)
+        if outputs is None:
+            raise ModelFailed("the network gave nothing that can be read in a process of its own")
+        score = None if outputs.detector_score is None else outputs.detector_score.to(x.device)
+        return Outputs(outputs.logits.to(x.device), score)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        source = Path(plain_process.__file__).read_text(encoding="utf-8")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(_TOGETHER)}
+        process = subprocess.Popen(
+            [sys.executable, "-c", source],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is meant for the audit
+        )
+        self._process = process
+        self._late.daemon = True
+        self._late.start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        place = str(Path(self._place).expanduser().resolve()) if self._place.endswith(".py") else self._place
+        what = {"place": place, "name": self._name, "device": self._device, "patience": PATIENCE}
+        plain_process.send(process.stdin.fileno(), what)
+        if _received(process.stdout.fileno(), IN_ALL) != self._expected:
+            raise ValueError("another network was built")
+        return process
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._late.cancel()
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):
+                    if pipe is not None:
+                        pipe.close()
+
+
+def _received(pipe: int, patience: float = PATIENCE) -> Any:
+    if not select.select([pipe], [], [], patience)[0]:
+        raise TimeoutError
+    return plain_process.receive(pipe)
