@@ -12,7 +12,7 @@ from typing import Any
 from ..audit.records import Report
 from ..claim.claim import Claim
 from ..cli import options as opt
-from ..errors import UnusableInput
+from ..errors import UnmaskError, UnusableInput
 from ..foreign import failure
 from .device import choose_device
 from .folders import writable
@@ -81,7 +81,12 @@ def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:
         return _performed(arguments, claim, out)
     _refuse_used(out)
     with writable(out):  # before anything is loaded
-        return _performed(arguments, claim, out)
+        try:
+            return _performed(arguments, claim, out)
+        except UnmaskError:
+            if (out / opt.COMMAND).exists():  # stored by this command; the next one, corrected, begins anew
+                _forget_unbegun(out)
+            raise
 
 
 def _performed(arguments: argparse.Namespace, claim: Claim, out: Path) -> tuple[Report, list[Path]]:
@@ -143,8 +148,19 @@ def free_folder(name: str) -> Path:
     return folder
 
 
+def _forget_unbegun(out: Path) -> bool:
+    """Removes what an audit left that finished no step; False where it finished one."""
+    from ..audit.runtime.journal import forget_unbegun
+
+    forgotten = forget_unbegun(out / "journal")
+    if forgotten:
+        (out / opt.COMMAND).unlink(missing_ok=True)
+    return forgotten
+
+
 def _refuse_used(out: Path) -> None:
-    if (out / opt.COMMAND).exists():
+    """**Raises** `UnusableInput` where the folder holds steps of an audit, or its report."""
+    if (out / opt.COMMAND).exists() and not _forget_unbegun(out):
         raise UnusableInput(f"{out} already holds an audit; go on with --resume {out}, or give another --out")
     if (out / "report.json").exists():  # of an audit from Python, or whose journal was removed
         raise UnusableInput(f"{out} already holds a report; give another --out")

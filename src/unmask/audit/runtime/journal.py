@@ -71,7 +71,7 @@ class Journal:
             )
         if stored is not None:
             _refuse_other_settings(self.folder, stored, self.settings)
-        elif (self.folder / SETTINGS).exists() or any(self.folder.glob("*.entry")):
+        elif (self.folder / SETTINGS).exists() or holds_steps(self.folder):
             raise UnusableInput(
                 f"{self.folder} holds steps of an audit, but its {SETTINGS} is missing or damaged, so that nobody can "
                 "say of which; begin again with another --out"
@@ -131,6 +131,34 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def holds_steps(folder: Path) -> bool:
+    """Whether an audit finished a step in this journal, so that there is something to lose."""
+    return any(folder.glob("*.entry"))
+
+
+def forget_unbegun(folder: Path) -> bool:
+    """Removes a journal in which no step was finished, so that the folder is free for another command.
+
+    Returns whether it did; a journal that holds a step stays.
+
+    **Raises** `UnusableInput` where it is being written.
+    """
+    if not folder.exists():
+        return True
+    lock = _locked(folder)
+    try:
+        if holds_steps(folder):
+            return False
+        for path in (folder / SETTINGS, folder / LOCK):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # somebody's own files lie there
+            folder.rmdir()
+        return True
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Writes a file that is either the old one or the whole new one, whatever happens meanwhile."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -181,4 +209,7 @@ def _locked(folder: Path) -> int | None:
     except OSError:
         os.close(descriptor)
         return None
+    if os.fstat(descriptor).st_nlink == 0:  # whoever held it has removed it
+        os.close(descriptor)
+        return _locked(folder)
     return descriptor
