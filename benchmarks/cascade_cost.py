@@ -1,6 +1,6 @@
 """What an audit leaves and what it costs, stage by stage, beside standard AutoAttack where its figure is known.
 
-    UNMASK_DATA=<data folder> python benchmarks/cascade_cost.py [--only mnist_pgd] [--budgets quick standard] [--stages]
+    UNMASK_DATA=<data folder> python benchmarks/cascade_cost.py [--only mnist_pgd] [--budgets quick standard] [--stages] [--parts]
 
 Other people's networks (`networks.py` in `models` beside the data), on the first test images. A unit is a forward pass
 of one example; a backward pass counts as 3.5. "attacks": what the stages spent, standard attack and race included;
@@ -12,13 +12,16 @@ on an example that survives) times the survivors.
 from __future__ import annotations
 
 import argparse
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from other_networks import data_folder, load_network
 
 from unmask.audit.records import Report
 from unmask.audit.run import audit
+from unmask.audit.runtime.journal import Journal, read_settings
 from unmask.claim.claim import claim_about
 from unmask.data import load
 from unmask.threat import L1, L2, Linf, ThreatModel
@@ -59,6 +62,21 @@ def units(report: Report) -> float:
     return sum(a.forwards + BACKWARD * a.backwards for a in report.attacks)
 
 
+def parts(report: Report, out: str) -> dict[str, float]:
+    """Units of everything beside the attacks, by control; the journal in `out` holds what each spent."""
+    folder, spent = Path(out) / "journal", dict[str, float]()
+    journal = Journal(folder, read_settings(folder) or {}, resume=True)
+    for name in ("attack of the controls", *(control.name for control in report.controls)):
+        for tag in ("control", "control again"):
+            entry = journal.get(f"{tag} {name}")
+            if entry is not None:
+                meter = entry.record["meter"]
+                spent[f"{tag} {name}"] = meter["forwards"] + BACKWARD * meter["backwards"]
+    whole = report.cost.forwards + BACKWARD * report.cost.backwards
+    spent["preflight, trace and the rest"] = whole - units(report) - sum(spent.values())
+    return spent
+
+
 def line(problem: Problem, budget: str, report: Report) -> str:
     """One audit beside AutoAttack."""
     clean = max(round(report.clean_accuracy * report.examples), 1)
@@ -84,6 +102,7 @@ def main() -> None:
     parser.add_argument("--budgets", nargs="+", default=["standard"], choices=names)
     parser.add_argument("--seeds", type=int, default=1, help="runs of each budget")
     parser.add_argument("--stages", action="store_true", help="print what each stage broke, and its units")
+    parser.add_argument("--parts", action="store_true", help="print what everything beside the attacks cost")
     parser.add_argument(
         "--only", nargs="*", default=[], help="problems whose network and norm contain one of these"
     )
@@ -103,10 +122,14 @@ def main() -> None:
         )
         for budget in options.budgets:
             for seed in range(options.seeds):
-                with torch.random.fork_rng():
+                with torch.random.fork_rng(), tempfile.TemporaryDirectory() as out:
                     claim = claim_about(problem.threat, budget=budget, seed=seed)
-                    report = audit(load_network(problem.network), data, claim)
+                    report = audit(load_network(problem.network), data, claim, out=out)
+                    beside = parts(report, out)
                 print(line(problem, budget, report), flush=True)
+                clean = max(round(report.clean_accuracy * report.examples), 1)
+                for name, spent in beside.items() if options.parts else ():
+                    print(f"    {name:60} {spent / clean:7.1f} units a clean image")
                 for stage in report.attacks if options.stages else ():
                     spent = stage.forwards + BACKWARD * stage.backwards
                     print(
