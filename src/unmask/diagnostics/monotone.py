@@ -11,7 +11,8 @@ from ..attacks import PGD, Attack
 from ..classifier import Classifier
 from ..randomness import Streams
 from ..threat import ThreatModel
-from .base import Diagnostic, Images, Labels, Reading, breaks_more, rates, survives, tried
+from .base import Diagnostic, Images, Labels, Reading, Tried, breaks_more, rates, survives
+from .first_look import Partly, first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,11 @@ class Monotone(Diagnostic):
     `value` is the largest rise from one epsilon to any larger one. Fails when the smaller breaks more of the
     same examples, beyond chance. `curve` holds the points (epsilon, robust accuracy).
 
-    **Cost**: one attack per grid point.
+    From the claimed epsilon on every example is attacked. In a smaller ball those are that the next larger one broke,
+    and the first few of all (`first_look`); if one of these falls that the larger ball left, all. Whoever is not
+    attacked is judged as it came, for the same attack with more room did not break it.
+
+    **Cost**: one attack per grid point; below the claimed epsilon on part of the examples.
     """
 
     attack: Attack = PGD(steps=20, rel_step_size=0.125)
@@ -41,19 +46,20 @@ class Monotone(Diagnostic):
         # A count stays whole, so that two factors may come to the same radius.
         grid = {threat.scaled(factor): factor for factor in sorted(self.factors, reverse=True)}
         balls = sorted(grid, key=lambda ball: ball.epsilon)
-        ran = tuple(
-            tried(
-                "attack",
-                self.attack,
-                classifier,
-                x,
-                y,
-                ball,
-                draws=self.draws,
-                generator=streams.fork(f"point {place}"),
+        ran: list[Tried] = []
+        for place in reversed(range(len(balls))):
+            streams_here = streams.fork(f"point {place}")
+            here = Partly(
+                "attack", self.attack, classifier, x, y, balls[place], draws=self.draws, streams=streams_here
             )
-            for place, ball in enumerate(balls)
-        )
+            if ran and balls[place].epsilon < threat.epsilon:
+                larger = rates(ran[0])
+                here.on((larger > 0) | first(x))
+                every = bool(((here.failures > 0.5) & (larger <= 0.5)).any())
+            else:
+                every = True
+            here.on(torch.full_like(first(x), every))
+            ran.insert(0, here.first(len(x)))
         failures = [rates(point) for point in ran]
         accuracies = [survives(f) for f in failures]
         pairs = list(combinations(failures, 2))
@@ -75,5 +81,5 @@ class Monotone(Diagnostic):
             ),
             statistics={f"accuracy_at_{grid[ball]:g}": a for ball, a in zip(balls, accuracies, strict=True)},
             curve=tuple((ball.epsilon, a) for ball, a in zip(balls, accuracies, strict=True)),
-            tried=ran,
+            tried=tuple(ran),
         )
