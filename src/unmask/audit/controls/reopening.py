@@ -41,7 +41,8 @@ from ..context import Subject
 from ..records import AccuracyAtEpsilon
 from .check import CURVE, REPEATABILITY, SAME, Check
 from .run import Examined, run_controls
-from .suites import suite, suite_outside
+from .shared import Done, once
+from .suites import plain_attack, suite, suite_outside
 
 # Queries of the search that a planted example is given when it is looked for again. Ours.
 PLANTED_QUERIES = 500
@@ -91,7 +92,9 @@ def control(subject: Subject, standing: Standing, campaign: Campaign, winner: Ca
     if outside:
         checks = suite_outside(search_for_controls(subject), targeted=subject.threat.goal == "targeted")
     else:
-        checks = suite(winner.gradient, winner.objective, subject.threat, early_stop=not subject.random)
+        plan, early_stop = (winner.gradient, winner.objective, subject.threat), not subject.random
+        attack = once(subject, standing, plain_attack(*plan, early_stop=early_stop), "control")
+        checks = suite(attack, *plan, early_stop=early_stop)
     checks[SAME] = SameAnswers(
         early=early.answers,
         seedable=campaign.facts.seedable,
@@ -145,11 +148,14 @@ def _take_in(
 ) -> list[Step]:
     """Offers every point of the controls to the standing; returns the attacks that broke what nobody had."""
     steps: list[Step] = []
+    offered: list[Tensor] = []
     for check, n, tried in (
         (e.check, n, t) for e in examined if e.reading for n, t in enumerate(e.reading.tried)
     ):
-        name = check.name
-        points = tried.x_adv.to(standing.x.device)
+        name, points = check.name, tried.x_adv.to(standing.x.device)
+        if any(torch.equal(points, others) for others in offered):  # several controls share a run
+            continue
+        offered.append(points)
         chosen = torch.arange(len(points), device=points.device)
         words = f"{name}, its {tried.by}" if tried.by else name
         standing.step(f"{tag} {name} {n}", f"control: {words}", lambda part, _, p=points: p[part], chosen)
@@ -157,6 +163,7 @@ def _take_in(
             standing.spent.pop()  # it proves nothing new and is listed among the controls
         elif tried.by and tried.threat == standing.threat:
             attack = getattr(checks[check], tried.by)
+            attack = attack.attack if isinstance(attack, Done) else attack
             if not any(attack is step.attack for step in steps):
                 steps.append(
                     Step(f"after {tag} {name} {tried.by}", f"on all, as the control: {words}", attack)

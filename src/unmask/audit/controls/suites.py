@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ...attacks import APGD, FGSM, PGD, Attack, JointPGD, ascent, search
 from ...diagnostics import (
     BlackBox,
@@ -36,36 +38,68 @@ from .check import (
     Check,
 )
 
+# Steps of an attack that may change nothing: what it finds is where it began. Ours.
+NULL_STEPS = 3
+
+
+def few_draws(gradient: GradientEstimator) -> GradientEstimator:
+    """The gradient as controls follow it: of a random network on fewer draws than attacks."""
+    return EOT(gradient.inner, max_draws=4) if isinstance(gradient, EOT) else gradient
+
+
+def plain_attack(
+    gradient: GradientEstimator, objective: Objective, threat: ThreatModel, *, early_stop: bool
+) -> Attack:
+    """The plain attack that most controls ask about.
+
+    Ten long steps: the harder for the controls to find it as good as it should be, the fewer it has.
+    """
+    few = few_draws(gradient)
+    if isinstance(threat, FewPixels):
+        return ascent(threat, steps=20, restarts=2, gradient=few, objective=objective, early_stop=early_stop)
+    if isinstance(objective, Undetected):  # beside a detector no weight between the two fits every epsilon
+        return JointPGD(steps=60, gradient=few, early_stop=early_stop)
+    if not isinstance(threat, Linf | L2):  # where one step of PGD moves no more than one pixel
+        return APGD(steps=20, gradient=few, objective=objective, early_stop=early_stop)
+    return PGD(steps=10, rel_step_size=0.25, gradient=few, objective=objective, early_stop=early_stop)
+
 
 def suite(
-    gradient: GradientEstimator, objective: Objective, threat: ThreatModel, *, early_stop: bool
+    attack: Attack,
+    gradient: GradientEstimator,
+    objective: Objective,
+    threat: ThreatModel,
+    *,
+    early_stop: bool,
 ) -> dict[Check, Diagnostic]:
     """The controls, and the diagnostic that asks each one's question.
 
     What is `exact` asks about the gradient that a standard attack follows, all others about the attack chosen here.
+
+    **Arguments**
+    - `attack`: the `plain_attack`, or the same as it has run already (`shared.py`).
     """
-    few = EOT(gradient.inner, max_draws=4) if isinstance(gradient, EOT) else gradient
+    few = few_draws(gradient)
+    plain = plain_attack(gradient, objective, threat, early_stop=early_stop)
     if isinstance(threat, FewPixels):
-        return _suite_of_few_pixels(few, objective, threat, early_stop=early_stop)
-    pgd: Attack = PGD(steps=20, rel_step_size=0.125, gradient=few, objective=objective, early_stop=early_stop)
-    if not isinstance(threat, Linf | L2):  # where one step of PGD moves no more than one pixel
-        pgd = APGD(steps=20, gradient=few, objective=objective, early_stop=early_stop)
-    if isinstance(objective, Undetected):  # beside a detector no weight between the two fits every epsilon
-        pgd = JointPGD(steps=60, gradient=few, early_stop=early_stop)
+        return _suite_of_few_pixels(attack, plain, threat, early_stop=early_stop)
+    many, null = plain, plain
+    if isinstance(plain, PGD):
+        many, null = replace(plain, steps=20, rel_step_size=0.125), replace(plain, steps=NULL_STEPS)
     apgd = APGD(steps=20, restarts=2, gradient=few, objective=objective, early_stop=early_stop)
     fgsm = FGSM(gradient=few, objective=objective)
     return {
-        NULL_ATTACK: NullAttack(attack=pgd),
-        UNBOUNDED: Unbounded(attack=pgd),
-        CURVE: Monotone(attack=pgd),
-        NOISE: RandomNoise(attack=pgd),
-        ONE_STEP: OneStep(one=fgsm, many=pgd),
-        SEARCH: BlackBox(black=search(threat, queries=200, early_stop=early_stop), white=pgd),
+        NULL_ATTACK: NullAttack(attack=null),
+        UNBOUNDED: Unbounded(attack=many),
+        CURVE: Monotone(attack=attack),
+        NOISE: RandomNoise(attack=attack),
+        ONE_STEP: OneStep(one=fgsm, many=attack),
+        SEARCH: BlackBox(black=search(threat, queries=200, early_stop=early_stop), white=attack),
         PLANTED: Planted(attack=apgd),
-        SLOPES: GradientCheck(),
+        SLOPES: GradientCheck(sizes=(0.1, 1.0)),
         SHARE: GradientShare(),
-        REPEATABILITY: Repeatability(),
-        RANDOMNESS: RandomnessGain(attack=pgd),
+        REPEATABILITY: Repeatability(draws=2 if early_stop else 4),
+        RANDOMNESS: RandomnessGain(attack=many),
     }
 
 
@@ -77,22 +111,19 @@ LEFT_OUT = {
 
 
 def _suite_of_few_pixels(
-    gradient: GradientEstimator, objective: Objective, threat: FewPixels, *, early_stop: bool
+    attack: Attack, plain: Attack, threat: FewPixels, *, early_stop: bool
 ) -> dict[Check, Diagnostic]:
-    """As `suite`, without what is `LEFT_OUT`."""
-    white = ascent(
-        threat, steps=20, restarts=2, gradient=gradient, objective=objective, early_stop=early_stop
-    )
+    """As `suite`, without what is `LEFT_OUT`; `plain` is the attack as it has not run yet."""
     return {
-        NULL_ATTACK: NullAttack(attack=white),
-        UNBOUNDED: Unbounded(attack=white),
-        CURVE: Monotone(attack=white),
-        NOISE: RandomNoise(attack=white),
-        SEARCH: BlackBox(black=search(threat, queries=200, early_stop=early_stop), white=white),
-        SLOPES: GradientCheck(),
+        NULL_ATTACK: NullAttack(attack=plain),
+        UNBOUNDED: Unbounded(attack=plain),
+        CURVE: Monotone(attack=attack),
+        NOISE: RandomNoise(attack=attack),
+        SEARCH: BlackBox(black=search(threat, queries=200, early_stop=early_stop), white=attack),
+        SLOPES: GradientCheck(sizes=(0.1, 1.0)),
         SHARE: GradientShare(),
-        REPEATABILITY: Repeatability(),
-        RANDOMNESS: RandomnessGain(attack=white),
+        REPEATABILITY: Repeatability(draws=2 if early_stop else 4),
+        RANDOMNESS: RandomnessGain(attack=plain),
     }
 
 
