@@ -1,6 +1,6 @@
 """What an audit leaves and what it costs, stage by stage, beside standard AutoAttack where its figure is known.
 
-    UNMASK_DATA=<data folder> python benchmarks/cascade_cost.py [--only mnist_pgd] [--budgets quick standard] [--stages] [--parts]
+    UNMASK_DATA=<data folder> python benchmarks/cascade_cost.py [--only mnist_pgd] [--stages] [--parts]
 
 Other people's networks (`networks.py` in `models` beside the data), on the first test images. A unit is a forward pass
 of one example; a backward pass counts as 3.5. "attacks": what the stages spent, standard attack and race included;

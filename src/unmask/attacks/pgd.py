@@ -28,8 +28,8 @@ class PGD(GradientAttack):
     - `last`: return the last iterate of an example that was not fooled on the way, as the paper does; it is not
       scored, which saves an estimate. For training.
 
-    **Cost**: at most `restarts * (steps + 1)` estimates per example, `restarts * steps` with `last`; one that is
-    fooled leaves at once.
+    **Cost**: at most `restarts * (steps + 1)` estimates per example, the last of them a score alone, `restarts * steps`
+    with `last`; one that is fooled leaves at once.
     **Source**: Madry et al. 2018, arXiv:1706.06083.
     **Differs**: the paper keeps the last iterate.
     """
@@ -67,7 +67,8 @@ class PGD(GradientAttack):
         x_best, value_best = x_adv.clone(), x_adv.new_empty(0)
         step_size, project = self.rel_step_size * threat.epsilon, threat.projection(batch.x)
         for step in range(self.steps + (not self.last)):  # the last estimate scores the last iterate
-            est = self.gradient.estimate(classifier, batch.objective, x_adv, batch.y, generator=batch.streams)
+            look = self.gradient.estimate if step < self.steps else self.gradient.scored
+            est = look(classifier, batch.objective, x_adv, batch.y, generator=batch.streams)
             grad = est.grad
             if step == 0:
                 value_best = torch.full_like(est.value, -torch.inf)

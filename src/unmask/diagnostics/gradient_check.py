@@ -39,11 +39,11 @@ class GradientCheck(Diagnostic):
     alone does not fail them. A few examples (`first_look`) are enough where nearly all of them agree.
 
     **Fields**
-    - `sizes`: fractions of epsilon, increasing.
+    - `sizes`: fractions of epsilon, increasing; none beyond the one that decides is measured.
     - `directions`: how many, including the gradient's own.
     - `least`: smallest median cosine that passes; ours. Honest networks score far above.
 
-    **Cost**: one estimate and `2 * directions * len(sizes)` forwards of 11 examples; where these leave it open, of all.
+    **Cost**: one estimate and at most `2 * directions * len(sizes)` forwards of 11 examples, or of all beside them.
     """
 
     sizes: tuple[float, ...] = (1e-3, 1e-2, 1e-1, 1.0)
@@ -71,7 +71,9 @@ class GradientCheck(Diagnostic):
     def _clear(self, cosines: Float[Tensor, " changing"]) -> bool:
         """Whether more examples agree than if the median of all were only just too low (sign test)."""
         agree = int((cosines >= self.least).sum())
-        return len(cosines) > 0 and binomtest(agree, len(cosines), alternative="greater").pvalue < CLEAR
+        if not len(cosines):
+            return False
+        return float(binomtest(agree, len(cosines), alternative="greater").pvalue) < CLEAR
 
     def _measured(
         self, classifier: Classifier, x: Images, y: Labels, threat: ThreatModel, streams: Streams
@@ -118,8 +120,9 @@ class GradientCheck(Diagnostic):
             if changes.any():
                 agreement = float(cosine[changes].median())
                 statistics[f"cosine_at_{size:g}"] = agreement
-                if size >= self.decides_at and value is None:
+                if size >= self.decides_at:
                     value, decided = agreement, cosine[changes]
+                    break
         reading = Reading(
             name="gradient_check",
             passed=None if value is None else value >= self.least,

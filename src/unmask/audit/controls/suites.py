@@ -85,7 +85,10 @@ def suite(
         return _suite_of_few_pixels(attack, plain, threat, early_stop=early_stop)
     many, null = plain, plain
     if isinstance(plain, PGD):
-        many, null = replace(plain, steps=20, rel_step_size=0.125), replace(plain, steps=NULL_STEPS)
+        many, null = (
+            replace(plain, steps=20, rel_step_size=0.125),
+            replace(plain, steps=NULL_STEPS, last=True),
+        )
     apgd = APGD(steps=20, restarts=2, gradient=few, objective=objective, early_stop=early_stop)
     fgsm = FGSM(gradient=few, objective=objective)
     return {
