@@ -6,7 +6,8 @@ import torch
 from tests.fixtures.digits_networks import trained
 
 from unmask.attacks import PGD, Attack
-from unmask.audit.controls.shared import ATTACK, Done
+from unmask.audit.controls.known import Done
+from unmask.audit.controls.shared import ATTACK
 from unmask.audit.run import audit
 from unmask.audit.runtime.journal import Journal, read_settings
 from unmask.claim.claim import claim_about

@@ -13,9 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ...attacks import Attack, Square
-from ...attacks.base import Images, Labels
-from ...classifier import Classifier
+from ...attacks import Square
 from ...diagnostics import (
     BlackBox,
     Diagnostic,
@@ -28,11 +26,7 @@ from ...diagnostics import (
     breaks_more,
 )
 from ...diagnostics.early import Early
-from ...judge import judge
-from ...randomness import Streams
 from ...remedies import Candidate
-from ...threat import ThreatModel
-from ...worst_case import WorstCase
 from ..campaign.attack_runner import Campaign
 from ..campaign.black_box import search_for_controls
 from ..campaign.standing import Standing
@@ -40,8 +34,9 @@ from ..campaign.steps import Step
 from ..context import Subject
 from ..records import AccuracyAtEpsilon
 from .check import CURVE, REPEATABILITY, SAME, Check
+from .known import Done, Known, WorstOf
 from .run import Examined, run_controls
-from .shared import Done, once
+from .shared import once
 from .suites import plain_attack, suite, suite_outside
 
 # Queries of the search that a planted example is given when it is looked for again. Ours.
@@ -200,52 +195,3 @@ def _at_the_campaign(
             case _:
                 pass
     return looks
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Known(Attack):
-    """Points that somebody has found already, one for each of the examples, in their order.
-
-    **Cost**: nothing.
-    """
-
-    points: Tensor
-
-    def run(
-        self,
-        classifier: Classifier,
-        x: Images,
-        y: Labels,
-        threat: ThreatModel,
-        *,
-        generator: torch.Generator | Streams,
-    ) -> Images:
-        return self.points[: len(x)].clone()
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class WorstOf(Attack):
-    """Several attacks; of each example the worst of their points, as the judge sees them.
-
-    **Cost**: that of the attacks, and one judgement for each.
-    """
-
-    attacks: tuple[Attack, ...]
-
-    def run(
-        self,
-        classifier: Classifier,
-        x: Images,
-        y: Labels,
-        threat: ThreatModel,
-        *,
-        generator: torch.Generator | Streams,
-    ) -> Images:
-        streams, worst = Streams.of(generator, len(x)), WorstCase(x)
-        everyone = torch.arange(len(x), device=x.device)
-        for n, attack in enumerate(self.attacks):
-            own = streams.fork(f"attack {n}")
-            x_adv = attack.run(classifier, x, y, threat, generator=own)
-            seen = judge(classifier, x_adv, x, y, threat, generator=own.fork("judge"))
-            worst.offer(everyone, x_adv, seen.failure_rate, seen.margin_loss)
-        return worst.x_adv

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from ...attacks import Attack
 from ...attacks.base import Images, Labels
@@ -16,6 +15,7 @@ from ...threat import ThreatModel
 from ..campaign.standing import Standing
 from ..context import Subject
 from .check import Check
+from .known import Done
 from .run import run_controls
 
 ATTACK = Check("attack of the controls")  # names its random numbers and its entry in the journal
@@ -44,39 +44,6 @@ class Ran(Diagnostic):
         return Reading(
             name="ran", passed=None, value=None, expected="", explanation="It ran.", tried=(found,)
         )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Done(Attack):
-    """An attack that has run on some images of a network in one ball: there it hands out what it found.
-
-    **Fields**
-    - `attack`: it runs wherever it is asked anything else.
-    - `network`, `x`, `threat`: where it has run.
-    - `points`: what it found; shape of `x`.
-
-    **Cost**: nothing on the first of those images in that ball; else that of the attack.
-    """
-
-    attack: Attack
-    network: object
-    threat: ThreatModel
-    x: Tensor = field(repr=False)
-    points: Tensor = field(repr=False)
-
-    def run(
-        self,
-        classifier: Classifier,
-        x: Images,
-        y: Labels,
-        threat: ThreatModel,
-        *,
-        generator: torch.Generator | Streams,
-    ) -> Images:
-        asked = classifier.network is self.network and threat == self.threat
-        if asked and len(x) <= len(self.x) and torch.equal(x, self.x[: len(x)]):
-            return self.points[: len(x)].clone()
-        return self.attack.run(classifier, x, y, threat, generator=generator)
 
 
 def once(subject: Subject, standing: Standing, attack: Attack, tag: str) -> Attack:
