@@ -128,6 +128,31 @@ def test_bends_where_no_line_will_do():
     assert F.cosine_similarity(slopes(network, analysis, x), truth, dim=2).mean() > 0.6
 
 
+class Turned(nn.Module):
+    """Each image alone through PIL, which moves its pixels: as large as before, and little like it."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.read_out, self.how = linear(16), how
+
+    def forward(self, x):
+        made = [Image.fromarray(image[0].detach().numpy()).transpose(self.how) for image in x]
+        return self.read_out(torch.stack([torch.from_numpy(np.array(m)) for m in made]).flatten(1))
+
+
+@pytest.mark.parametrize("how", [Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_90])
+def test_learns_where_shapes_are_equal_and_images_are_not(how):
+    network = Turned(how)
+    analysis, _ = learned(network)
+    x = images(5)
+    turned = torch.from_numpy(
+        np.array(Image.fromarray(np.arange(16, dtype="float32").reshape(4, 4)).transpose(how))
+    )
+    truth = torch.zeros(4, 16).index_add(1, turned.long().flatten(), network.read_out.weight)
+    found = slopes(network, analysis, x)
+    assert torch.allclose(found, truth.expand(5, -1, -1), atol=0.05 * float(truth.abs().max()))
+
+
 def test_counts_every_point_and_repeats_itself():
     torch.manual_seed(3)
     first, cost = learned(Coefficients())

@@ -20,13 +20,15 @@ from ...record.passes import record
 from ...record.values import Trace
 from ...suspect import Analysis, Asks
 from ..rules import Bridge
-from .crossings import Crossing, exit_crossing
+from .crossings import Crossing, exit_crossing, trips_across
 from .likeness import ALIKE, dependents
 from .regression import BentMap, bend, linear_regression
 
 # Points to learn from, as a multiple of the number of elements that leave, and its bounds. Ours: a linear map is found
 # exactly from as many points as it has inputs.
 POINTS = (2, 1024, 2048)
+# Correlation from which on the identity across a part of equal shapes needs no help. Ours.
+ENOUGH = 0.8
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,8 @@ def learn_surrogate(
 ) -> Learned | None:
     """A learned bridge over the analysis's cut, where one is called for and measures up.
 
-    Called for is one where the result of the hidden part has another shape than what it was given. A linear map and a
+    Called for is one where the result of the hidden part has another shape than what it was given, or is so little like
+    it that the identity is a poor surrogate. A linear map and a
     bent one are fitted to three quarters of the images and to points around them, up to epsilon away; the one whose
     slopes agree better with the changes seen at the other quarter is kept, if they agree at all.
 
@@ -92,7 +95,7 @@ def learn_surrogate(
 
 
 def _called_for(analysis: Analysis) -> Crossing | None:
-    """The hidden part, if its result has another shape than what it was given."""
+    """The hidden part, if its result has another shape than what it was given, or is little like it."""
     crossings = [exit_crossing(analysis)] if analysis.asking(Asks.REOPEN) else []
     hidden = [
         s for s in analysis.asking(Asks.REPLACE) if s.symptom.hidden and s.kind in ("opaque", "function")
@@ -101,9 +104,18 @@ def _called_for(analysis: Analysis) -> Crossing | None:
     for crossing in crossings:
         crossing = None if crossing is None else _back_as_numbers(analysis, crossing)
         seen = None if crossing is None else _examples(crossing, analysis.base)
-        if seen is not None and seen[0].shape != seen[1].shape:
+        if crossing is None or seen is None:
+            continue
+        if seen[0].shape != seen[1].shape or (not crossing.alone and _unlike(analysis, seen[0])):
             return crossing
     return None
+
+
+def _unlike(analysis: Analysis, left: Tensor) -> bool:
+    """Whether what came back is so little like what left that the identity's slopes are poor ones."""
+    if left[0].numel() > POINTS[2]:
+        return False  # too few points to learn more from
+    return max(trips_across(analysis).values(), default=0.0) < ENOUGH
 
 
 def _back_as_numbers(analysis: Analysis, crossing: Crossing) -> Crossing | None:
