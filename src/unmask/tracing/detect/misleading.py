@@ -7,6 +7,7 @@ from collections import defaultdict
 from ..intercept.operations import SATURATING
 from ..record.compare import SCALES
 from ..record.values import Record
+from ..squashing import floors_below_logs
 from ..suspect import Group, Suspect, base_name, title
 from ..symptoms.dying import SATURATED
 from ..symptoms.wrong import WRONG
@@ -29,6 +30,7 @@ def misleading(runs: Runs, found: list[Suspect]) -> list[Suspect]:
         return []
     groups: dict[Group, list[tuple[Record, float]]] = defaultdict(list)
     far, near, *_ = (runs.slopes[scale] for scale in SCALES)
+    floors = floors_below_logs(runs.base)
     for r in runs.base.records:
         seen = [runs.slopes[scale][r.key].cosine for scale in SCALES[1:] if r.key in runs.slopes[scale]]
         cosines = [cosine for cosine in seen if cosine == cosine]
@@ -37,6 +39,8 @@ def misleading(runs: Runs, found: list[Suspect]) -> list[Suspect]:
             stuck = max(stuck, far[r.key].stuck)
         if base_name(r) in FLOORS:
             stuck = 0.0
+        if r.index in floors:
+            stuck = 1.0
         if (cosines and max(cosines) < USELESS) or stuck > BLOCKED:
             groups[r.group].append((r, min(max(cosines, default=1.0), 1 - stuck)))
     suspects = []

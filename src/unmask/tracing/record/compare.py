@@ -107,9 +107,14 @@ def _unset(base: Trace, value: Value) -> bool:
     return maker.name in UNSET and maker.outputs[0].version == value.version
 
 
+def of_one_kind(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors have one shape and one type, whatever they hold."""
+    return a.shape == b.shape and a.dtype == b.dtype
+
+
 def alike(tensor: Tensor, shadow: Tensor) -> bool:
     """Whether two tensors are the same up to what another kernel makes of it."""
-    if tensor.shape != shadow.shape or tensor.dtype != shadow.dtype:
+    if not of_one_kind(tensor, shadow):
         return False
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested or tensor.is_meta:
         return True

@@ -27,7 +27,7 @@ from ..intercept.operations import (
     written,
 )
 from .backward import Root, Valves
-from .compare import alike
+from .compare import alike, of_one_kind
 
 
 def _has_graph(tensor: Tensor) -> bool:
@@ -42,6 +42,7 @@ class Shadows:
     - `uncut`: False makes no shadows, so that every cut stays one.
     - `unroll`: gradients that the network takes of its own are differentiated, too; else they count as constants,
       unless the network itself asks for their graph.
+    - `relaxed`: a result beside the user's may hold other numbers.
     - `carries`: what makes a result beside the user's worth keeping.
     """
 
@@ -51,16 +52,16 @@ class Shadows:
         *,
         uncut: bool = True,
         unroll: bool = False,
+        relaxed: bool = False,
         carries: Callable[[Tensor], bool] = _has_graph,
     ):
         self._start = x
         self._carries = carries
-        self._of: dict[
-            int, tuple[Tensor, Tensor]
-        ] = {}  # the user's is kept alive, for its id must stay its own
+        self._of: dict[int, tuple[Tensor, Tensor]] = {}  # by the id of the user's, which is kept alive for it
         self.retaining: list[Tensor] = []  # of those made by an operation
         self._uncut = uncut
         self._unroll = unroll
+        self._alike = of_one_kind if relaxed else alike
         self._valves = Valves()
 
     def of(self, tensor: Tensor) -> Tensor:
@@ -169,13 +170,7 @@ class Shadows:
         return result
 
     def _needed(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        if (
-            name in EXITS
-            or name in APPLIED
-            or name in NEW_LIKE
-            or name in GRADIENTS
-            or _asked_for(name, args, kwargs)
-        ):
+        if name in EXITS | APPLIED | NEW_LIKE | GRADIENTS or _asked_for(name, args, kwargs):
             return False
         if self._any((args, kwargs)):
             return True
@@ -237,7 +232,11 @@ class Shadows:
             known = self._of.get(id(tensor))
             if known is not None and known[1] is shadow:
                 continue
-            if shadow is not tensor and self._carries(shadow) and (name in CUTS or alike(tensor, shadow)):
+            if (
+                shadow is not tensor
+                and self._carries(shadow)
+                and (name in CUTS or self._alike(tensor, shadow))
+            ):
                 self._of[id(tensor)] = tensor, shadow
             else:
                 self._of.pop(id(tensor), None)

@@ -12,9 +12,13 @@ from .surrogates import Made, Shadow
 
 
 class Joints:
-    """Joins values to their surrogates; those of integers and booleans travel beside them, as a `Shadow`."""
+    """Joins values to their surrogates; those of integers and booleans travel beside them, as a `Shadow`.
 
-    def __init__(self) -> None:
+    `relaxed`: the surrogate goes on with its own value, as of `Rewrite`.
+    """
+
+    def __init__(self, relaxed: bool = False) -> None:
+        self._relaxed = relaxed
         self._shadows: dict[int, tuple[Tensor, Shadow]] = {}
 
     def shadow_of(self, item: Any) -> Shadow | None:
@@ -47,4 +51,8 @@ class Joints:
             self.lay(made, surrogate)
             return made
         surrogate = surrogate.value if isinstance(surrogate, Shadow) else surrogate
-        return SurrogateGradient.apply(made, surrogate) if surrogate.numel() == made.numel() else made
+        if surrogate.numel() != made.numel():
+            return made
+        if self._relaxed:
+            return surrogate.reshape(made.shape).to(made.dtype)
+        return SurrogateGradient.apply(made, surrogate)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..intercept.operations import SATURATING
+from ..squashing import logs_taken
 from ..suspect import Analysis, Asks, Suspect
 from .regions.bridges import regions_across, way_round
 from .regions.crossings import trips_across
 from .regions.learned import Learned
-from .regions.likeness import best_end, dependents, main_input, source_of
+from .regions.likeness import main_input
 from .rules import (
     Bridge,
     Gain,
     Group,
     Keep,
+    LogShares,
     Measure,
     PassThrough,
     Probabilities,
@@ -24,6 +26,7 @@ from .rules import (
     Smooth,
 )
 from .surrogates import SMOOTH, base_name, typical_width
+from .undefended import undefended
 
 # Largest typical input of a saturating function that still has a useful derivative. Ours.
 LIVELY = 2.0
@@ -54,6 +57,10 @@ def propose(analysis: Analysis, learned: Learned | None = None) -> list[Repair]:
     if squashing is not None:
         rules[squashing.group] = Probabilities()
         words[squashing.group] = "the logits in front of the soft-max are differentiated"
+    if analysis.asking(Asks.LESS_GAIN, Asks.FINITE):
+        for r in logs_taken(analysis.base).values():
+            rules[r.group] = LogShares()
+            words[r.group] = "the log of the soft-max is differentiated as a log-soft-max, in 32 bits"
     trips = trips_across(analysis) if heal else {}
     bridged = {**regions_across(analysis, guilty), **trips}
     if heal and not trips:
@@ -69,6 +76,9 @@ def propose(analysis: Analysis, learned: Learned | None = None) -> list[Repair]:
             for name, times in (("smooth, wide", 4.0), ("smooth, narrow", 0.25)):
                 other = {g: _wider(r, times) for g, r in rules.items()}
                 repairs.append(Repair(name, Rewrite(other, exits, heal, times if heal else None), words))
+        if heal or any(isinstance(r, Smooth | Redifferentiate | Gain) for r in rules.values()):
+            soft = Rewrite(rules, exits, True, 1.0 if heal else None, relaxed=True)
+            repairs.append(Repair("relaxed", soft, {**words, **crossing}))
     if heal and analysis.base.differentiates:
         word = "the gradients that it takes of its own are differentiated, too"
         at = {**words, **{s.group: word for s in guilty if s.symptom.asks is Asks.REOPEN}}
@@ -89,20 +99,20 @@ def propose(analysis: Analysis, learned: Learned | None = None) -> list[Repair]:
         others = {g: rule for g, rule in rules.items() if g != bridge.target}
         repairs.append(Repair("learned", Rewrite(others, (bridge,), heal), at))
     repairs += _own_forwards(analysis, rules, exits, heal, words)
-    undefended, straight = _undefended(analysis)
-    if undefended or straight:
+    dropped, straight = undefended(analysis)
+    if dropped or straight:
         both = {**rules, **straight}
         draws = (o.group for o in analysis.origins)
         at = dict.fromkeys(
-            (*straight, *(b.target for b in undefended), *draws),
+            (*straight, *(b.target for b in dropped), *draws),
             "the undefended pass: the forward keeps the dropped neurons",
         )
-        repairs.append(Repair("undefended", Rewrite(both, (*exits, *undefended), heal), {**words, **at}))
+        repairs.append(Repair("undefended", Rewrite(both, (*exits, *dropped), heal), {**words, **at}))
         if bridges:
-            taken = {b.target for b in undefended}
+            taken = {b.target for b in dropped}
             rest = tuple(b for b in bridges if b.target not in taken)
             repairs.append(
-                Repair("undefended, identity", Rewrite(both, (*rest, *undefended), heal), {**words, **at})
+                Repair("undefended, identity", Rewrite(both, (*rest, *dropped), heal), {**words, **at})
             )
     return repairs
 
@@ -190,50 +200,3 @@ def _gain(s: Suspect) -> float:
         float(v.data.double().square().mean().sqrt()) for r in s.records if (v := main_input(r)) is not None
     ]
     return min(1.0, LIVELY / max(*sizes, 1e-12)) if sizes else 1.0
-
-
-# --- randomness that drops or scales neurons -----------------------------------------------------------------------
-
-
-def _undefended(analysis: Analysis) -> tuple[list[Bridge], dict[Group, Rule]]:
-    """Skips what randomness does to a tensor: dropout passes straight through, `h * mask / q` becomes `h`."""
-    bridges: dict[Group, Bridge] = {}
-    straight: dict[Group, Rule] = {}
-    records = analysis.base.records
-    groups = {o.group for o in analysis.origins}
-    for r in records:
-        if r.group not in groups:
-            continue
-        value = main_input(r)
-        if (
-            value is not None
-            and r.outputs
-            and r.outputs[0].shape == value.shape
-            and r.name.endswith("dropout")
-        ):
-            straight[r.group] = PassThrough()
-            continue
-        tainted = {r.index}
-        for later in dependents(records, r.index)[:30]:
-            clean = [v for v in later.inputs if v.producer not in tainted and v.carries]
-            tainted.add(later.index)
-            made = later.outputs[0] if later.outputs else None
-            match = next(
-                (
-                    v
-                    for v in clean
-                    if (made is not None and v.shape == made.shape and v.producer != -1) or v.from_input
-                ),
-                None,
-            )
-            if match is None or made is None or not made.floating or match.shape != made.shape:
-                continue
-            source = source_of(analysis, match)
-            if source is None:
-                continue
-            best = best_end(match.data, [later, *dependents(records, later.index)[:6]], analysis)
-            if best is not None:
-                end, _, slope, fit = best
-                bridges.setdefault(end.group, Bridge(source[0], end.group, slope, source[1], fit=fit))
-                break
-    return list(bridges.values()), straight

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from .by_rule import (
     Inside,
     Surrogate,
     detached,
+    dimension,
     finite,
     first_float,
     following_shadows,
@@ -37,7 +39,8 @@ from .by_rule import (
     writes,
 )
 from .joints import Joints
-from .rules import Keep, Probabilities, Rewrite, Rule, Smooth
+from .logs import Logs
+from .rules import Keep, LogShares, Probabilities, Rewrite, Rule, Smooth
 from .spans import Spans
 from .surrogate_gradient import SurrogateGradient
 from .surrogates import Shadow, typical_width
@@ -70,9 +73,10 @@ class _Rewriter(Interceptor):
         super().__init__()
         self._rules = rewrite.rules
         self._uncut = rewrite.heal_cuts
+        self._logs = Logs()
         self._soften = rewrite.soften
         self._names = names
-        self._joints = Joints()
+        self._joints = Joints(rewrite.relaxed)
         self._spans = Spans(rewrite.bridges, x, self._joints)
         self._hot = {g[0] for g in (*rewrite.rules, *self._spans.targets, *self._spans.sources)}
 
@@ -80,7 +84,8 @@ class _Rewriter(Interceptor):
             return tensor.requires_grad or self._joints.shadow_of(tensor) is not None
 
         # Where cuts are healed, the user's code runs as it is, and what is rewritten runs beside it.
-        self._beside = Shadows(x, uncut=rewrite.heal_cuts, unroll=rewrite.unroll, carries=carries)
+        kinds = {"uncut": rewrite.heal_cuts, "unroll": rewrite.unroll, "relaxed": rewrite.relaxed}
+        self._beside = Shadows(x, carries=carries, **kinds)
 
     def whole(self, outputs: Tensor | Outputs) -> Tensor | Outputs:
         """The network's outputs, with the graph that was kept beside them."""
@@ -109,9 +114,8 @@ class _Rewriter(Interceptor):
         if name == "_set_grad_enabled" or not self._uncut:
             return self._rewritten(kind, name, func, args, kwargs)
         if name in EXITS and name in self._hot:
-            group = group_of(
-                name, site(stack(), self._names)
-            )  # a bridge may begin where a tensor leaves torch
+            # A bridge may begin where a tensor leaves torch.
+            group = group_of(name, site(stack(), self._names))
             self._spans.hold(group, self._spans.next(group), [self._beside.of(args[0])])
 
         def beside(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -138,7 +142,7 @@ class _Rewriter(Interceptor):
         if name == "_set_grad_enabled":
             return func(*args, **kwargs)
         if name not in self._hot:
-            return self._unruled(name, func, args, kwargs)
+            return self._logs.follow(name, func, args, kwargs, self._unruled(name, func, args, kwargs))
         group = group_of(name, site(stack(), self._names))
         ordinal = self._spans.next(group)
         if name in EXITS:
@@ -148,10 +152,8 @@ class _Rewriter(Interceptor):
             args = self._spans.bridged_argument(bridge, ordinal, args)
             bridge = None
         rule = self._rules.get(group)
-        if rule is not None:
-            result = self._ruled(rule, name, func, args, kwargs)
-        else:
-            result = self._unruled(name, func, args, kwargs)
+        run = self._unruled if rule is None else partial(self._ruled, rule)
+        result = self._logs.follow(name, func, args, kwargs, run(name, func, args, kwargs))
         if bridge is not None:
             result = self._spans.bridged(bridge, ordinal, name, result, args)
         if name not in EXITS:
@@ -195,6 +197,9 @@ class _Rewriter(Interceptor):
             return func(*(finite(a) for a in args), **kwargs)
         if isinstance(rule, Probabilities):
             return probabilities(func, args, kwargs)
+        if isinstance(rule, LogShares):
+            made = self._plain(name, func, args, kwargs)
+            return self._logs.begin(made, name, args[0], dimension(args, kwargs))
         surrogate = surrogate_of(rule, name, func, kwargs, self._inner)
         if surrogate is None:
             return self._plain(name, func, args, kwargs)
@@ -238,11 +243,8 @@ class _Rewriter(Interceptor):
         result = self._joints.joined(made, soft)
         if not in_place or isinstance(soft, list):
             return result
-        if isinstance(result, Tensor) and result.requires_grad:
+        with torch.set_grad_enabled(isinstance(result, Tensor) and result.requires_grad):
             args[0].copy_(result)
-        else:
-            with torch.no_grad():
-                args[0].copy_(result)
         if isinstance(soft, Shadow) or not args[0].is_floating_point():
             self._joints.lay(args[0], soft)
         return None if name == "__setitem__" else args[0]

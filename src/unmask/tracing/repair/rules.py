@@ -97,7 +97,15 @@ class Probabilities:
     """
 
 
-Rule = Smooth | Gain | Keep | Redifferentiate | Measure | PassThrough | Probabilities
+@dataclass(frozen=True)
+class LogShares:
+    """Of a soft-max or sigmoid inside a network: a log that is taken of it later is differentiated as its own log.
+
+    However small a share is, cut off at a floor or out of range in sixteen bits, its log then has a slope (`logs.py`).
+    """
+
+
+Rule = Smooth | Gain | Keep | Redifferentiate | Measure | PassThrough | Probabilities | LogShares
 
 
 @dataclass(frozen=True)
@@ -111,6 +119,9 @@ class Rewrite:
     - `soften`: every step on the way, with or without a rule, gets a smooth surrogate, whose width is this multiple of
       the typical one; None leaves those without a rule as they are. Behind a cut nobody has seen which of them do harm.
     - `unroll`: differentiate the gradients, too, that the network takes of its own.
+    - `relaxed`: what follows a step is differentiated at the surrogate's value, not at the step's. A quotient of what a
+      soft-max has made one-hot has no slope left; of the softened soft-max it has. Needs `heal_cuts`: the user's code
+      keeps its own numbers, and the relaxed ones travel beside them.
     """
 
     rules: Mapping[Group, Rule] = field(default_factory=dict)
@@ -118,6 +129,7 @@ class Rewrite:
     heal_cuts: bool = False
     soften: float | None = None
     unroll: bool = False
+    relaxed: bool = False
 
 
 def fitted(source: Tensor, fit: tuple[Any, ...], shape: torch.Size | tuple[int, ...]) -> Tensor:
