@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from jaxtyping import install_import_hook
 
@@ -18,3 +19,13 @@ torch.set_num_threads(1)
 if os.environ.get("UNMASK_SHAPES"):  # before any of them is imported
     sys.path.append(str(Path(__file__).parent))  # the hook imports its checker by name
     install_import_hook([f"unmask.{room}" for room in ROOMS], "shape_checker.check")
+
+
+@pytest.fixture(scope="session")
+def begun():
+    """`begun(*words, cwd=folder)`: the command line as a process of its own; see `tests/begun.py`."""
+    from tests.begun import Begun
+
+    made = Begun()
+    yield made
+    made.end()

@@ -291,16 +291,14 @@ LEAVING = {
 
 
 @pytest.mark.parametrize("text", LEAVING.values(), ids=LEAVING)
-def test_who_leaves_the_process_at_once_decides_no_status(folder, text):
+def test_who_leaves_the_process_at_once_decides_no_status(folder, begun, text):
     write(folder, text)
-    ran = subprocess.run(
-        [sys.executable, "-m", "unmask", "audit", "own.py:gone", *AUDIT], capture_output=True, text=True
-    )
+    ran = begun("audit", "own.py:gone", *AUDIT, cwd=folder)
     assert ran.returncode == 2
     assert "unmask: " in ran.stderr
 
 
-def test_processes_that_a_network_starts_leave_as_ever(folder):
+def test_processes_that_a_network_starts_leave_as_ever(folder, begun):
     write(
         folder,
         """
@@ -312,8 +310,6 @@ def forks():
     raise KeyError("it left")
 """,
     )
-    ran = subprocess.run(
-        [sys.executable, "-m", "unmask", "audit", "own.py:forks", *AUDIT], capture_output=True, text=True
-    )
+    ran = begun("audit", "own.py:forks", *AUDIT, cwd=folder)
     assert ran.returncode == 2
     assert "it left" in ran.stderr

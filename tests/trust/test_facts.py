@@ -86,9 +86,14 @@ class RecomputedInPieces(Around):
         return x
 
 
+@pytest.fixture(scope="module")
+def plain():
+    return audited(trained("plain_mlp"))
+
+
 @pytest.mark.parametrize("network", [lambda: Recomputed(True), lambda: Recomputed(False), RecomputedInPieces])
-def test_checkpointing_is_honest(network):
-    report, plain = audited(network()), audited(trained("plain_mlp"))
+def test_checkpointing_is_honest(network, plain):
+    report = audited(network())
     assert report.masking == []
     assert report.facts == []
     assert report.warnings == plain.warnings

@@ -12,7 +12,7 @@ from unmask.data import load
     [
         lambda x: x.clone().requires_grad_(),
         lambda x: x.clone().requires_grad_() * 1,
-        lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+        pytest.param(lambda x: x.transpose(2, 3).contiguous().transpose(2, 3), marks=pytest.mark.slow),
         lambda x: torch.nn.Parameter(x.clone()),
     ],
     ids=["leaf with gradient", "inside a graph", "other strides", "parameter"],

@@ -52,8 +52,22 @@ def undisturbed():
     return audit(*made(), CLAIM).robust_accuracy
 
 
-@pytest.mark.parametrize("where", ["around the call", "around everything"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("mode", "where"),
+    [
+        ("no_grad", "around the call"),
+        ("inference_mode", "around everything"),
+        ("globally off", "around the call"),
+        *(
+            pytest.param(mode, where, marks=pytest.mark.slow)
+            for mode, where in (
+                ("no_grad", "around everything"),
+                ("inference_mode", "around the call"),
+                ("globally off", "around everything"),
+            )
+        ),
+    ],
+)
 def test_gradients_off_around_the_call(mode, where, undisturbed):
     with MODES[mode]() if where == "around everything" else nullcontext():
         network, data = made()
@@ -125,8 +139,9 @@ class Rounds(nn.Module):
         return self.inner((x * 8).round() / 8)
 
 
-@pytest.mark.parametrize("error", ERRORS[:2], ids=repr)
-@pytest.mark.parametrize("part", ["learn_surrogate", "with_detector"])
+@pytest.mark.parametrize(
+    ("part", "error"), [("learn_surrogate", ERRORS[0]), ("with_detector", ERRORS[1])], ids=repr
+)
 def test_parts_of_the_trace(monkeypatch, part, error):
     def fails(*_, **__):
         raise error
@@ -140,7 +155,13 @@ def test_parts_of_the_trace(monkeypatch, part, error):
 
 @pytest.mark.parametrize(
     ("where", "error"),
-    [*(("race", e) for e in ERRORS[1:]), pytest.param("campaign", ERRORS[1], marks=pytest.mark.slow)],
+    [
+        ("race", ERRORS[3]),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in (("race", ERRORS[1]), ("race", ERRORS[2]), ("campaign", ERRORS[1]))
+        ),
+    ],
     ids=repr,
 )
 def test_a_repair_that_raises_is_left_out(monkeypatch, where, error):
@@ -159,7 +180,11 @@ def test_a_repair_that_raises_is_left_out(monkeypatch, where, error):
         assert any("does not run on this network" in w for w in report.warnings)
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=repr)
+@pytest.mark.parametrize(
+    "error",
+    [ERRORS[1], *(pytest.param(e, marks=pytest.mark.slow) for e in (ERRORS[0], *ERRORS[2:]))],
+    ids=repr,
+)
 def test_a_control_that_raises_is_said_and_open(monkeypatch, error):
     """Nobody knows what it would have shown: not breaking proves nothing then."""
 
@@ -184,7 +209,9 @@ def hook_error(*_):
     raise LookupError("in backward")
 
 
-@pytest.mark.parametrize("how", ["full backward hook", "tensor hook", "function"])
+@pytest.mark.parametrize(
+    "how", [pytest.param("full backward hook", marks=pytest.mark.slow), "tensor hook", "function"]
+)
 def test_a_backward_pass_that_raises(how):
     class Hooked(nn.Module):
         def __init__(self):

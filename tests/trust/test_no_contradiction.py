@@ -73,7 +73,13 @@ class ByAge(TwoFaced):
 
 
 @pytest.mark.parametrize(
-    "network", [ByHalfBatch, ByLargeBatch, ByGradient, pytest.param(ByAge, marks=pytest.mark.slow)]
+    "network",
+    [
+        pytest.param(ByHalfBatch, marks=pytest.mark.slow),
+        ByLargeBatch,
+        ByGradient,
+        pytest.param(ByAge, marks=pytest.mark.slow),
+    ],
 )
 def test_a_network_of_two_faces_is_never_called_not_refuted(network, right):
     try:

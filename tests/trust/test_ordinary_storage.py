@@ -108,7 +108,10 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+REST = ("sparse in rows", "frozen script", "weight norm")  # siblings of what stands beside them
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in REST)) for n in NETWORKS])
 def test_it_is_audited(name):
     network = NETWORKS[name]()
     report = audit(network, load("digits", examples=8), claim_about(Linf(epsilon=0.1), budget="quick"))

@@ -70,7 +70,10 @@ BEHIND = {
 }
 
 
-@pytest.mark.parametrize("name", BEHIND)
+REST = ("stack", "pad", "leaves by proxy", "numpy")  # whose way is that of another, or long
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in REST)) for n in BEHIND])
 def test_networks_that_no_bound_follows_have_a_report(name, tmp_path):
     report = audit(Means(BEHIND[name]).eval(), DATA, CLAIM, out=tmp_path)
     assert json.loads((tmp_path / "report.json").read_text())["examples"] == 8
@@ -89,8 +92,14 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("error", ERRORS, ids=repr)
+ALL = [(stage, error) for stage in STAGES for error in ERRORS]
+
+
+@pytest.mark.parametrize(
+    ("stage", "error"),
+    [pytest.param(*one, marks=[pytest.mark.slow] * (n % 4 > 0)) for n, one in enumerate(ALL)],
+    ids=repr,
+)
 def test_what_an_optional_stage_raises_is_a_warning(stage, error, tmp_path, monkeypatch):
     def fails(*_):
         assert (tmp_path / "report.json").is_file()

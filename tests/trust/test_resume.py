@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+import unmask.audit.run as run
 from unmask.attacks import PGD
 from unmask.audit.run import audit
 from unmask.audit.runtime.journal import LOCK, SETTINGS, Journal
@@ -19,7 +20,7 @@ from unmask.audit.runtime.progress import Silent
 from unmask.claim.claim import Claim
 from unmask.cli.main import main
 from unmask.data import Data, load
-from unmask.errors import UnusableInput
+from unmask.errors import Interrupted, UnusableInput
 from unmask.target.load import checkpoint_hash
 from unmask.target.source_files import files_behind
 
@@ -140,11 +141,18 @@ def test_every_file_that_is_imported_counts_and_no_other(folder):
         (None, None),
     ],
 )
-def test_at_the_command_line(folder, capsys, change, named):
+def test_at_the_command_line(folder, capsys, monkeypatch, change, named):
     argv = "audit net.py:network --data a.npz --norm linf --epsilon 0.05 --budget quick --quiet --out here".split()
-    code = "import sys, unmask.audit.run as r; from unmask.cli.main import main\n"
-    code += "def stop(*a): raise SystemExit(9)\nr.candidates = stop\nmain(sys.argv[1:])"
-    subprocess.run([sys.executable, "-c", code, *argv], capture_output=True)
+
+    def stop(*_, **__):
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "candidates", stop)
+        assert main(argv) == 130
+    capsys.readouterr()
+    for name in ("net", "layers", "parts", "parts.head"):  # as another process begins
+        sys.modules.pop(name, None)
     assert list((folder / "here" / "journal").glob("*.entry"))
     if change == "data":
         np.savez(folder / "a.npz", x=1 - DATA.x.numpy(), y=DATA.y.numpy())

@@ -140,17 +140,10 @@ GONE = {
 
 @pytest.mark.parametrize("text", GONE.values(), ids=GONE)
 @pytest.mark.parametrize("command", ["audit", "bound"])
-def test_a_network_that_ends_the_process_has_no_verdict(tmp_path, command, text):
-    file = write(
-        tmp_path, f"class Gone(Means):\n    def forward(self, x): {text}\ndef gone(): return Gone().eval()"
-    )
-    more = [] if command == "audit" else ["--norm", "linf", "--epsilon", "0.1", "--quiet"]
-    ran = subprocess.run(
-        [sys.executable, "-m", "unmask", command, f"{file}:gone", *(AUDIT if command == "audit" else more)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
+def test_a_network_that_ends_the_process_has_no_verdict(tmp_path, begun, command, text):
+    write(tmp_path, f"class Gone(Means):\n    def forward(self, x): {text}\ndef gone(): return Gone().eval()")
+    words = AUDIT if command == "audit" else ["--norm", "linf", "--epsilon", "0.1", "--quiet"]
+    ran = begun(command, "own.py:gone", *words, cwd=tmp_path)
     assert ran.returncode == 2
     assert ran.stderr.splitlines()[-1].startswith("unmask: the process ended ")
 
