@@ -34,7 +34,11 @@ def by_the_owner(network, data):
 
 @pytest.mark.parametrize(
     ("knowledge", "queries", "walk"),
-    [("scores", 400, "RayS"), ("labels", 400, "RayS"), ("labels", 30, "RayS")],
+    [
+        ("scores", 400, "RayS"),
+        pytest.param("labels", 400, "RayS", marks=pytest.mark.slow),
+        ("labels", 30, "RayS"),
+    ],
 )
 def test_queries_break_less_than_gradients_and_keep_to_the_limit(
     network, data, by_the_owner, knowledge, queries, walk
@@ -53,7 +57,7 @@ def test_queries_break_less_than_gradients_and_keep_to_the_limit(
 
 
 def test_without_a_limit_the_budget_decides(network, data):
-    report = audit(network, data, claim_about(L2(epsilon=0.6), budget="quick", knowledge="scores"))
+    report = audit(network, data[:20], claim_about(L2(epsilon=0.6), budget="quick", knowledge="scores"))
     assert report.queries.limit is None
     assert report.queries.most == 21 + 300 + 300
     assert [attack.recipe.split("-")[0].split(",")[0] for attack in report.attacks] == [
@@ -65,7 +69,9 @@ def test_without_a_limit_the_budget_decides(network, data):
 
 def test_masking_is_named_although_it_does_not_matter(data):
     masked = fixture("bit_depth")
-    report = audit(masked.build(), data, claim_about(LINF, budget="quick", knowledge="scores", queries=600))
+    report = audit(
+        masked.build(), data[:16], claim_about(LINF, budget="quick", knowledge="scores", queries=600)
+    )
     assert [finding.mechanism for finding in report.masking] == ["shattered"]
     assert report.naive_robust_accuracy > 0.8
     assert all("repair" not in attack.recipe for attack in report.attacks)
@@ -83,7 +89,7 @@ def test_a_claim_of_scores_end_to_end(tmp_path, capsys):
         "targets": "random",
         "knowledge": "scores",
         "queries": 300,
-        "examples": 30,
+        "examples": 12,
         "budget": "quick",
         "claim": 0.95,
     }
@@ -99,7 +105,7 @@ def test_a_claim_of_scores_end_to_end(tmp_path, capsys):
     assert outcome.holds, outcome.checks
     # The same from flags, and the same again by resuming.
     flags = f"audit {target} --norm linf --epsilon 0.25 --goal targeted --targets random --knowledge scores".split()
-    flags += "--queries 300 --examples 30 --budget quick --claim 0.95 --quiet --out".split()
+    flags += "--queries 300 --examples 12 --budget quick --claim 0.95 --quiet --out".split()
     assert main([*flags, str(tmp_path / "flags")]) == 1
     again = json.loads((tmp_path / "flags" / "report.json").read_text())
     assert again["robust_accuracy"] == report["robust_accuracy"]
@@ -136,9 +142,9 @@ def test_a_random_network_is_asked_for_its_deployed_prediction(tmp_path):
     target = fixture("input_noise")
     report = audit(
         target.build(),
-        load("digits", examples=16),
+        load("digits", examples=6),
         claim_about(LINF, passes=4, budget="quick", knowledge="scores", queries=60),
     )
     assert report.stochastic
     assert report.queries.most <= 60
-    assert sum(attack.forwards for attack in report.attacks) == pytest.approx(4 * report.queries.mean * 16)
+    assert sum(attack.forwards for attack in report.attacks) == pytest.approx(4 * report.queries.mean * 6)

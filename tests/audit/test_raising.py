@@ -38,7 +38,7 @@ def test_the_comparison_is_named_and_passed_and_what_was_found_is_verified(tmp_p
     file.write_text(TARGET)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(Path(__file__).parents[2])
-    words = ["audit", "net.py:raises", "--norm", "linf", "--epsilon", "0.2", "--examples", "16"]
+    words = ["audit", "net.py:raises", "--norm", "linf", "--epsilon", "0.2", "--examples", "10"]
     words += ["--budget", "quick", "--quiet"]
     assert main([*words, "--out", "out"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())

@@ -31,7 +31,6 @@ CASES = {case.name: case for case in (*BROKEN, *HONEST)}
 QUICK = (
     "bit_depth",
     "lying_zeros",
-    "numpy_trip",
     "thermometer",
     "scaled_logits",
     "square_root",
@@ -40,12 +39,12 @@ QUICK = (
 DATA = load("digits", examples=48)
 
 
-def audited(name, attacks=(), **options):
+def audited(name, attacks=(), data=DATA, **options):
     case = CASES[name]
     with construction_sites():
         network = case.build()
     claim = claim_about(threat_model(case.norm, case.epsilon), passes=case.passes, **options)
-    return case, audit(network, DATA, claim, attacks=attacks)
+    return case, audit(network, data, claim, attacks=attacks)
 
 
 def hand_accuracy(case):
@@ -98,7 +97,7 @@ def test_every_other_fixture(name):
 
 
 def test_shattered_and_truly_robust_is_named_and_not_refuted():
-    _, report = audited("honest_binarised", claim=0.8, budget="quick")
+    _, report = audited("honest_binarised", data=DATA[:16], claim=0.8, budget="quick")
     assert {m.mechanism for m in report.masking} == {"shattered"}
     assert report.verdict == "not_refuted"
 
@@ -116,7 +115,7 @@ def test_a_random_network_is_scored_as_it_is_deployed():
             wrong = torch.rand(len(x), 1) > 0.91
             return torch.where(wrong, logits.roll(1, 1), logits)
 
-    data = load("digits", examples=100)
+    data = load("digits", examples=30)
     report = audit(MostlyRight(), data, claim_about(Linf(epsilon=1e-9), budget="quick"))
     low, high = report.robust_accuracy_interval
     assert low <= 0.91 <= high
@@ -125,7 +124,7 @@ def test_a_random_network_is_scored_as_it_is_deployed():
     assert report.stochastic
 
 
-@pytest.mark.parametrize("claim", [0.9, None])
+@pytest.mark.parametrize("claim", [0.9, pytest.param(None, marks=pytest.mark.slow)])
 def test_evidence_is_verified_by_code_that_knows_no_attack(tmp_path, claim):
     from unmask.report.json import write_json
     from unmask.target.target import load_target
@@ -139,14 +138,14 @@ def test_evidence_is_verified_by_code_that_knows_no_attack(tmp_path, claim):
 
 
 def test_stops_once_the_claim_is_refuted_and_goes_on_if_exhaustive():
-    _, short = audited("bit_depth", claim=0.99)
-    _, long = audited("bit_depth", claim=0.99, exhaustive=True)
+    _, short = audited("bit_depth", claim=0.99, budget="quick")
+    _, long = audited("bit_depth", claim=0.99, budget="quick", exhaustive=True)
     assert short.verdict == long.verdict == "refuted"
     assert len(short.attacks) <= len(long.attacks)
     assert sum(a.forwards for a in short.attacks) <= sum(a.forwards for a in long.attacks)
 
 
-@pytest.mark.parametrize("name", ["honest_plain", "bit_depth"])
+@pytest.mark.parametrize("name", [pytest.param("honest_plain", marks=pytest.mark.slow), "bit_depth"])
 def test_neither_batch_size_nor_order_changes_an_example(name):
     _, whole = audited(name, budget="quick", batch_size=48)
     _, parts = audited(name, budget="quick", batch_size=7)
