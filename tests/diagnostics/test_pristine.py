@@ -120,3 +120,14 @@ def test_there_is_none_beside_a_gpu(monkeypatch):
     assert Pristine.of(nn.Identity(), torch.device("cuda")) is None
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     assert Pristine.of(nn.Identity(), torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize("ready", ["at once", "late", "never"])
+def test_it_ends_although_it_has_only_just_begun(monkeypatch, ready):
+    """An audit that is refused at once closes it before it leads a group of processes."""
+    seconds = {"at once": 0, "late": 0.2, "never": 60}[ready]
+    setsid = os.setsid
+    monkeypatch.setattr(os, "setsid", lambda: (time.sleep(seconds), setsid()))
+    began = time.monotonic()
+    Pristine(nn.Flatten()).close()
+    assert time.monotonic() - began < 30

@@ -86,8 +86,9 @@ class Pristine:
     def close(self) -> None:
         """Ends the process."""
         if self._process:
-            with contextlib.suppress(OSError):
-                os.killpg(self._process, signal.SIGKILL)
+            for kill in (os.killpg, os.kill):  # it leads no group before it has run for a moment
+                with contextlib.suppress(OSError):
+                    kill(self._process, signal.SIGKILL)
             os.waitpid(self._process, 0)
             self._process = 0
             os.close(self._questions)
