@@ -9,6 +9,7 @@ from torch.nn.utils import parametrizations, prune
 from unmask.audit.run import audit
 from unmask.claim.claim import claim_about
 from unmask.data import load
+from unmask.errors import UnusableInput
 from unmask.target.load import checkpoint_hash
 from unmask.threat import Linf
 from unmask.types import plain
@@ -160,3 +161,10 @@ def test_a_tensor_that_wraps_others_or_none_has_their_values(inner):
     found = plain(Wraps(*inner))
     assert found.dtype == torch.float64
     assert found.tolist() == [float(v) for part in inner for v in part]
+
+
+@pytest.mark.parametrize("layer", [nn.LazyLinear(10), nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d()], ids=repr)
+def test_weights_that_do_not_exist_yet_are_named(layer):
+    network = nn.Sequential(layer, nn.Flatten())
+    with pytest.raises(UnusableInput, match=r"`0` is a Lazy\w+, whose weights are made by its first call"):
+        audit(network.eval(), load("digits", examples=4), claim_about(Linf(epsilon=0.05), budget="quick"))

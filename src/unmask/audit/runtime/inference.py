@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ...classifier import Classifier
 from ...data import Data
+from ...errors import UnusableInput
 from ...target.target import Target
 
 
@@ -16,13 +18,25 @@ def released(target: Any, data: Data) -> tuple[Any, Data]:
     """The same network with tensors that autograd takes, exchanged in its modules, and the same images.
 
     Equal values, and nothing is touched that was made outside of inference mode. Call it outside.
+
+    **Raises** `UnusableInput` where a lazy module has not been called: nobody can say what its weights will be.
     """
     network = target.network if isinstance(target, Target) else target
     network = network.network if isinstance(network, Classifier) else network
     if isinstance(network, nn.Module):
+        _refuse_unmade(network)
         _release(network)
     tensors = {n: _copied(getattr(data, n)) for n in ("x", "y", "index")}
     return target, replace(data, **tensors)
+
+
+def _refuse_unmade(network: nn.Module) -> None:
+    for name, module in network.named_modules():
+        if any(is_lazy(t) for t in (*module._parameters.values(), *module._buffers.values())):
+            raise UnusableInput(
+                f"`{name or type(network).__name__}` is a {type(module).__name__}, whose weights are made by its first "
+                "call; call the network on an image before you return it, and load its weights after that"
+            )
 
 
 def _copied(tensor: Tensor) -> Tensor:
