@@ -31,7 +31,7 @@ from .campaign.race import Race, credited, run_race
 from .campaign.standing import Standing
 from .campaign.steps import Step
 from .context import Subject, subject_of
-from .controls.consistency import answers_everywhere, consistency
+from .controls.consistency import answers_everywhere, consistency, in_company
 from .controls.reopening import control
 from .controls.run import as_control
 from .controls.suites import left_out
@@ -160,7 +160,7 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
     controls = [as_control(e, named=bool(findings), outside=subject.outside) for e in controlled.examined]
     controls += left_out(subject.threat, outside=subject.outside)
     controls.append(consistency(subject, standing, campaign.naive_rates, clean, final, draws, controlled))
-    controls.append(answers_everywhere(standing, final))
+    controls += [answers_everywhere(standing, final), *in_company(subject, facts, final)]
 
     def conclude() -> Report:
         outcome = Outcome(

@@ -31,6 +31,7 @@ class Early:
     **Fields**
     - `answers`: in the order in which they were given.
     - `rows`: `[k]`, places of the images that were attacked. `x_adv`: `[k, *dims]`, what came of it.
+    - `broken`: `[k]`, whether the network, asked about all of these at once, was wrong there.
     - `found`: points that the attacks in the batch and alone came to: where a network that knows one from the other
       answers otherwise, which it need not do at clean images nor at random points.
     """
@@ -38,6 +39,7 @@ class Early:
     answers: tuple[Answer, ...] = ()
     rows: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     x_adv: Tensor | None = None
+    broken: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
     found: Points | None = None
 
     def beside(self, points: Points, batch_size: int) -> Points:
@@ -68,13 +70,13 @@ def early(
     found = _attacked(watched, x[rows], y[rows], threat, streams[rows].fork(EARLY))
     if found is None:  # its gradient is looked at later, and what is wrong with it said
         return Early(tuple(network.answers))
-    asked(watched, found, EARLY)
+    broken = asked(watched, found, EARLY).argmax(1) != y[rows]
     step = max(1, len(rows) // (ALONE if x[0].numel() < LARGE else ALONE_LARGE))
     some = torch.arange(0, len(rows), step, device=rows.device)
     few = rows[some]
     alone = _attacked(watched.replace(alone=True), x[few], y[few], threat, streams[few].fork("alone"))
     beside = found[some] if alone is None else found[some].and_(alone)
-    return Early(tuple(network.answers), rows, found.x, beside)
+    return Early(tuple(network.answers), rows, found.x, broken, beside)
 
 
 def _attacked(

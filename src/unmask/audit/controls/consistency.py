@@ -9,7 +9,7 @@ import torch
 from scipy.stats import fisher_exact, norm
 from torch import Tensor
 
-from ...diagnostics import Reading
+from ...diagnostics import Preflight, Reading
 from ...judge import Judgement
 from ..campaign.standing import Standing
 from ..context import Subject
@@ -24,6 +24,8 @@ ALARM = 1e-3
 # A margin loss smaller than this share of a usual one may change sign with the batch in which it is computed. Ours:
 # float32 sums in another order differ by some 1e-6.
 NEGLIGIBLE = 1e-4
+# So many images that break in company alone are no accident of rounding. Ours.
+BROKEN_IN_COMPANY = 2
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,35 @@ def answers_everywhere(standing: Standing, final: Judgement) -> Control:
         decisive=True,
         role=None if passed else "open",
     )
+
+
+def in_company(subject: Subject, facts: Preflight, final: Judgement) -> list[Control]:
+    """Whether who asks in a batch breaks what nobody breaks alone; nothing where batches change no answer.
+
+    Every image of such a network is judged alone, as the report says. Where it is deployed in batches, the adversary
+    is answered in one.
+    """
+    early = facts.early
+    other_adversary = subject.outside or subject.threat.goal == "targeted"
+    if not facts.batch_dependent or subject.random or other_adversary or not len(early.broken):
+        return []
+    kept = final.failure_rate[early.rows.to(final.failure_rate.device)] < 0.5
+    count = int((early.broken.to(kept.device) & kept).sum())
+    passed = count < BROKEN_IN_COMPANY
+    return [
+        Control(
+            name="nothing breaks in a batch that holds alone",
+            passed=passed,
+            value=count / len(early.broken),
+            expected="0: share of attacked examples that broke in a batch and survive alone",
+            explanation="What broke in a batch breaks alone, too."
+            if passed
+            else f"Of {len(early.broken)} images that a short attack was run on in one batch, {count} broke there and "
+            "survive every attack alone: the answers in a batch are those of another network.",
+            decisive=True,
+            role=None if passed else "open",
+        )
+    ]
 
 
 def consistency(

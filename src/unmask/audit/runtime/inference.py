@@ -32,7 +32,8 @@ def released(target: Any, data: Data) -> tuple[Any, Data]:
 
 def _refuse_unmade(network: nn.Module) -> None:
     for name, module in network.named_modules():
-        if any(is_lazy(t) for t in (*module._parameters.values(), *module._buffers.values())):
+        own = (*module._parameters.values(), *module._buffers.values())
+        if any(t is not None and is_lazy(t) for t in own):
             raise UnusableInput(
                 f"`{name or type(network).__name__}` is a {type(module).__name__}, whose weights are made by its first "
                 "call; call the network on an image before you return it, and load its weights after that"
