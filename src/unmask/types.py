@@ -36,15 +36,17 @@ class Outputs:
     def of(cls, returned: Any) -> Outputs | None:
         """What a network returned, read as logits: None where there is nothing to read.
 
-        Read are tensors and NumPy arrays, anything with a tensor or array `logits`, and mappings that have one. Scores
-        may be `[batch, 1]`, as a linear layer gives them.
+        Read are tensors and NumPy arrays, anything with a tensor or array `logits`, and mappings that have one; what
+        lies sparse or quantised in memory as the numbers it stands for. Scores may be `[batch, 1]`, as a linear layer
+        gives them.
 
         >>> import torch
         >>> Outputs.of({"loss": None, "logits": torch.zeros(1, 2)}).logits
         tensor([[0., 0.]])
         """
         if isinstance(returned, Outputs):
-            return cls(returned.logits, _one_each(returned.detector_score, returned.logits))
+            logits, score = strided(returned.logits), returned.detector_score
+            return cls(logits, _one_each(score if score is None else strided(score), logits))
         score = None
         if not isinstance(returned, Tensor | np.ndarray):
             kept = returned if isinstance(returned, Mapping) else getattr(returned, "__dict__", {})
@@ -55,7 +57,8 @@ class Outputs:
             returned = torch.from_numpy(returned.astype(np.float32, copy=False))
         if not isinstance(returned, Tensor):
             return None
-        return cls(returned, _one_each(score, returned) if isinstance(score, Tensor) else None)
+        returned = strided(returned)
+        return cls(returned, _one_each(strided(score), returned) if isinstance(score, Tensor) else None)
 
     @classmethod
     def with_reject_class(cls, logits: Float[Tensor, "batch outputs"], reject: int) -> Outputs:
@@ -115,6 +118,20 @@ def per_example(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
+def strided(tensor: Tensor) -> Tensor:
+    """The same values in ordinary memory, with their graph; rows of different lengths filled up with NaN.
+
+    >>> import torch
+    >>> strided(torch.eye(2, requires_grad=True).to_sparse()).layout
+    torch.strided
+    """
+    if tensor.is_nested:
+        return torch.nested.to_padded_tensor(tensor, torch.nan)
+    if tensor.is_quantized:
+        return tensor.dequantize()
+    return tensor if tensor.layout == torch.strided else tensor.to_dense()
+
+
 def plain(tensor: Tensor) -> Tensor:
     """A tensor's values in ordinary memory, without its graph: sparse ones filled up, quantised ones as numbers.
 
@@ -129,7 +146,4 @@ def plain(tensor: Tensor) -> Tensor:
         names, _ = tensor.__tensor_flatten__()
         values = [plain(getattr(tensor, name)).double().flatten() for name in names]
         return torch.cat(values) if values else torch.zeros(0, dtype=torch.float64)
-    tensor = tensor.detach()
-    if tensor.is_quantized:
-        return tensor.dequantize()
-    return tensor if tensor.layout == torch.strided else tensor.to_dense()
+    return strided(tensor.detach())
