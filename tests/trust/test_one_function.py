@@ -143,6 +143,29 @@ def test_another_function_under_autograd_is_refused(when):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_torchs_own_encoder_with_padding_is_refused_with_the_switch_that_makes_it_one_function():
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+            self.encoder, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(8, 10)
+
+        def forward(self, x):
+            rows = x[:, 0]
+            padded = rows.sum(-1).flip(1).cumsum(1).flip(1) < 3  # empty rows at the end, as of a short sentence
+            return self.head(self.encoder(rows, src_key_padding_mask=padded).mean(1))
+
+    network = Rows().eval()
+    with pytest.raises(UnusableInput, match="set_fastpath_enabled"):
+        fly(network)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        assert fly(network).gradient_available
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+
+
 OF_ITS_STORAGE = {
     "a base": lambda net, x: x._base is not None,
     "a place in it": lambda net, x: x.storage_offset() > 0,

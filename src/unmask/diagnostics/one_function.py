@@ -51,7 +51,7 @@ def modes(compare: Comparison) -> list[str]:
             asks = "its input's gradient is asked for" if leaf else "autograd is on"
             raise UnusableInput(
                 f"the network answers otherwise where {asks} ({found}): an attack sees one function and a user "
-                "another; take the question for requires_grad or is_grad_enabled out of forward"
+                f"another; {_way_to_one(network)}"
             )
     moved = classifier.replace(network=_Elsewhere(network))
     if found := other(nullcontext(), lambda: asked(moved, points)):
@@ -89,6 +89,17 @@ def modes(compare: Comparison) -> list[str]:
                 "one than was attacked; take the question for it out of forward"
             )
     return said
+
+
+def _way_to_one(network: Network) -> str:
+    """What its owner does about a network whose answers depend on whether a gradient is asked for."""
+    parts = network.modules() if isinstance(network, nn.Module) else ()
+    if any(isinstance(part, nn.TransformerEncoder) for part in parts):
+        return (
+            "torch's transformer encoder does so where tokens are padded, for its path without gradients fills them "
+            "with zeros: call torch.backends.mha.set_fastpath_enabled(False) where the network is built, and deploy it so"
+        )
+    return "take the question for requires_grad or is_grad_enabled out of forward"
 
 
 class _Elsewhere(nn.Module):
