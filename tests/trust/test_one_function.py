@@ -153,7 +153,9 @@ def test_torchs_own_encoder_with_padding_is_refused_with_the_switch_that_makes_i
 
         def forward(self, x):
             rows = x[:, 0]
-            padded = rows.sum(-1).flip(1).cumsum(1).flip(1) < 3  # empty rows at the end, as of a short sentence
+            padded = (
+                rows.sum(-1).flip(1).cumsum(1).flip(1) < 3
+            )  # empty rows at the end, as of a short sentence
             return self.head(self.encoder(rows, src_key_padding_mask=padded).mean(1))
 
     network = Rows().eval()

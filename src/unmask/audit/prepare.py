@@ -17,6 +17,7 @@ from ..diagnostics.pristine import Pristine
 from ..diagnostics.rebuilt import Rebuilt
 from ..errors import UnusableInput
 from ..state import State
+from ..target.class_names import classes_of_network, otherwise_called
 from ..tracing.analyse import analyse
 from ..tracing.repair.regions.learned import Learned, learn_surrogate
 from ..tracing.suspect import Analysis
@@ -43,6 +44,14 @@ def split_off(subject: Subject) -> Iterator[Subject]:
         for apart in (pristine, rebuilt):
             if apart is not None:
                 apart.close()
+
+
+def with_class_names(subject: Subject) -> Subject:
+    """The subject with the network's names for its classes where the data have none; warns where the two differ."""
+    names, data = classes_of_network(subject.classifier.network), subject.data
+    if line := otherwise_called(names, data.class_names):
+        subject.warn(line)
+    return replace(subject, data=replace(data, class_names=data.class_names or names))
 
 
 def look_over(subject: Subject, held: State) -> tuple[Preflight, int]:

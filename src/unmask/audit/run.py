@@ -38,7 +38,7 @@ from .controls.suites import left_out
 from .evidence import final_draws, write_report
 from .findings import GradientState, confirmed, describe, harmless, unlocated
 from .optional.optional import tried
-from .prepare import look_over, looked_over, split_off, trace
+from .prepare import look_over, looked_over, split_off, trace, with_class_names
 from .records import Fact, MaskingFinding, Report
 from .report_builder import Outcome
 from .runtime import forecast
@@ -82,7 +82,7 @@ def audit(
     folder = source_folder(target)
     subject = subject_of(target, data, claim, out=out, resume=resume, progress=progress, attacks=attacks)
     with subject.writing(), split_off(subject) as subject:
-        return _audited(subject, attacks, folder)
+        return _audited(with_class_names(subject), attacks, folder)
 
 
 def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -> Report:
