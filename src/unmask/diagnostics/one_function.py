@@ -96,8 +96,9 @@ def _way_to_one(network: Network) -> str:
     parts = network.modules() if isinstance(network, nn.Module) else ()
     if any(isinstance(part, nn.TransformerEncoder) for part in parts):
         return (
-            "torch's transformer encoder does so where tokens are padded, for its path without gradients fills them "
-            "with zeros: call torch.backends.mha.set_fastpath_enabled(False) where the network is built, and deploy it so"
+            "torch's transformer encoder does so where tokens are padded, for its path without gradients fills "
+            "them with zeros: call torch.backends.mha.set_fastpath_enabled(False) where the network is built, and "
+            "deploy it so"
         )
     return "take the question for requires_grad or is_grad_enabled out of forward"
 
