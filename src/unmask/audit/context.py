@@ -19,6 +19,7 @@ from ..claim.stated import check_scope
 from ..claim.units import as_claimed, in_units, threat_of
 from ..classifier import Classifier, Meter, Network
 from ..data import Data
+from ..data.sample import mixed
 from ..errors import UnusableInput
 from ..randomness import Streams
 from ..state import State
@@ -195,8 +196,8 @@ def subject_of(
     processes = Processes.current()
     if processes.rank > 0:
         out, progress = None, None
-    # Our own copies: a network may hold the tensors that the caller gave.
-    x, y, index = (t.detach().to(device, copy=True) for t in (data.x, data.y, data.index))
+    order = mixed(data.y.cpu())  # below, our own copies: a network may hold the tensors that the caller gave
+    x, y, index = (t.detach()[order.to(t.device)].to(device) for t in (data.x, data.y, data.index))
     subject = Subject(
         classifier=classifier.replace(meter=Meter()),
         data=data,
@@ -217,7 +218,6 @@ def subject_of(
     _refuse_other_subjects(subject)
     if isinstance(target, Target) and target.settings:
         subject.warn(f"loading the target changed {', '.join(target.settings)}, which was put back")
-
     sources = _sources(target, attacks)
     journal: list[Journal] = []  # the first process's own: it does not travel
 

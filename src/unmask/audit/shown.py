@@ -19,18 +19,19 @@ IMAGES = 8  # ours
 def example_table(
     subject: Subject, clean: Judgement, final: Judgement, x_adv: Tensor, standard: Tensor | None
 ) -> ExampleTable:
-    """What became of every example. `standard`: `distances` of what the standard attack found."""
+    """What became of every example, by its place. `standard`: `distances` of what the standard attack found."""
     near = distances(subject, x_adv, final.failure_rate, clean.failure_rate)
     if near is not None and standard is not None:  # what one attack knows, all of them know
         near = torch.minimum(near, standard)
+    order = subject.index.argsort()
     return ExampleTable(
-        index=subject.index.tolist(),
-        label=subject.y.tolist(),
-        clean=clean.prediction.tolist(),
-        found=final.prediction.tolist(),
-        failure_rate=final.failure_rate.tolist(),
-        distance=_known(near),
-        standard=_known(standard),
+        index=subject.index[order].tolist(),
+        label=subject.y[order].tolist(),
+        clean=clean.prediction[order].tolist(),
+        found=final.prediction[order].tolist(),
+        failure_rate=final.failure_rate[order].tolist(),
+        distance=_known(None if near is None else near[order]),
+        standard=_known(None if standard is None else standard[order]),
     )
 
 
