@@ -30,7 +30,8 @@ def test_logits_in_their_order_by_batches():
     assert answered.tolist() == [True] * 5
     assert sizes == [2, 2, 1]
     logits, answered = asked(network, X[:0])
-    assert (len(logits), len(answered), answered.dtype) == (0, 0, torch.bool)
+    assert (logits.shape, answered.shape, answered.dtype) == ((0, 1), (0,), torch.bool)
+    assert sizes == [2, 2, 1]  # about no image it is not asked: `view(len(x), -1)` would raise
 
 
 def test_a_network_that_writes_into_its_input_writes_into_a_copy():

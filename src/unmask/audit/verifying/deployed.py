@@ -63,7 +63,7 @@ def _predict(
     ask: Callable[[Tensor], tuple[Tensor, Tensor | None]], passes: int, batch_size: int, x: Tensor
 ) -> tuple[Tensor, Tensor]:
     said, answered = [], []
-    for batch in x.split(batch_size):
+    for batch in x.split(batch_size) if len(x) else ():  # of nothing, torch makes one part
         logits, score = ask(batch)
         for _ in range(passes - 1):
             more, detected = ask(batch)
