@@ -96,7 +96,7 @@ def test_all_three_are_the_distance_of_a_linear_model(threat):
     assert not found.masking
 
 
-@pytest.mark.parametrize("name", ["plain_mlp", "plain_cnn"])
+@pytest.mark.parametrize("name", ["plain_mlp", pytest.param("plain_cnn", marks=pytest.mark.slow)])
 def test_plain_networks_bear_no_mark(name):
     data = load("digits", examples=8)
     found = bracket(digits_network(name), data.x, data.y, Linf(epsilon=0.2))
@@ -108,7 +108,14 @@ def test_plain_networks_bear_no_mark(name):
     assert clever < attack
 
 
-@pytest.mark.parametrize("name", ["staircase", "ramp", "sigmoid", "float32", "float64"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "staircase",
+        "float32",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("ramp", "sigmoid", "float64")),
+    ],
+)
 def test_every_misleading_score_is_marked(name):
     data = load("digits", examples=4)
     network = counterexamples(digits_network("plain_cnn"))[name]

@@ -43,7 +43,7 @@ def undisturbed(tmp_path_factory):
     return options, folder / "whole"
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGINT])
 def test_killed_and_resumed_is_the_same_as_undisturbed(undisturbed, tmp_path, how):
     (options, whole), broken = undisturbed, tmp_path / "broken"
     command = [sys.executable, "-m", "unmask", "audit", *options, "--quiet", "--out", str(broken)]

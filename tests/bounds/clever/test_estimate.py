@@ -132,8 +132,17 @@ def test_a_law_that_does_not_fit_leaves_the_largest_sample():
     assert fit_reverse_weibull(smooth).end_point == fit_reverse_weibull(smooth).location
 
 
-@pytest.mark.parametrize("threat", [Linf, L2, L1])
-@pytest.mark.parametrize("pool_factor", [None, 10])
+@pytest.mark.parametrize(
+    ("threat", "pool_factor"),
+    [
+        (Linf, None),
+        (L2, 10),
+        *(
+            pytest.param(*one, marks=pytest.mark.slow)
+            for one in ((Linf, 10), (L2, None), (L1, None), (L1, 10))
+        ),
+    ],
+)
 def test_agrees_with_art(threat, pool_factor):
     """The same network and settings, other random points: equal to the spread over seeds."""
     with warnings.catch_warnings():

@@ -59,7 +59,7 @@ def test_brute_force_in_two_dimensions():
     assert tried >= 4
 
 
-@pytest.mark.parametrize("together", [3, 256])
+@pytest.mark.parametrize("together", [3, pytest.param(256, marks=pytest.mark.slow)])
 def test_where_every_sign_is_fixed_a_linear_program_decides(monkeypatch, together):
     """Without ascent the relaxations decide little, so that the tree is walked down to its leaves.
 

@@ -24,7 +24,9 @@ def broken(network, x, y, threat, **fields):
 
 
 # In L2 and L1 the last linear programs see the box around the ball and not the ball.
-@pytest.mark.parametrize(("norm", "beyond"), [(Linf, 1.0), (L2, 1.005), (L1, 1.005)])
+@pytest.mark.parametrize(
+    ("norm", "beyond"), [(Linf, 1.0), (L2, 1.005), pytest.param(L1, 1.005, marks=pytest.mark.slow)]
+)
 def test_just_beyond_the_nearest_point_of_a_grid_and_never_before(norm, beyond):
     tried = 0
     for network, x, y, wrong in planar_networks():
