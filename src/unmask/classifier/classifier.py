@@ -15,8 +15,9 @@ from ..state import State
 from ..threat import ThreatModel
 from ..types import Average, Outputs, SelfCertificate
 from .averaging import LEAST, addend, check_average, logits_of_mean
-from .call import Network, called, refuse_to_stop
+from .call import Network, refuse_to_stop
 from .meter import Meter
+from .pace import Pace
 from .seeding import seeded
 
 Images = Float[Tensor, "batch *dims"]
@@ -58,6 +59,7 @@ class Classifier:
     - `alone`: every image is asked about in a batch of its own, whatever batch comes in.
     - `state`: what is put back before every pass, for a network that keeps something from one call to the next; the
       same object goes on to the classifiers that `replace` makes.
+    - `pace`: stops a network that becomes slower by being asked; it goes on as `meter` does.
     - `certificate`: for a defence that can prove its own robustness; an audit quotes it as the lower bound.
 
     What goes in is a copy and what comes out is a copy, so that a network may write into its input, keep it, or return
@@ -80,6 +82,7 @@ class Classifier:
         alone: bool = False,
         state: State | None = None,
         meter: Meter | None = None,
+        pace: Pace | None = None,
     ):
         if passes < 1:
             raise UnmaskError(f"passes is {passes}; give at least 1")
@@ -94,6 +97,7 @@ class Classifier:
         self.alone = alone
         self.state = state
         self.meter = Meter() if meter is None else meter
+        self.pace = Pace() if pace is None else pace
 
     def replace(self, **changes: object) -> Classifier:
         """A classifier with other fields that shares this one's meter. Another network loses the certificate."""
@@ -108,7 +112,7 @@ class Classifier:
             "alone",
             "state",
         )
-        names = (*names, "meter")
+        names = (*names, "meter", "pace")
         if "network" in changes:
             changes.setdefault("certificate", None)
         return Classifier(**{**{k: getattr(self, k) for k in names}, **changes})  # type: ignore[arg-type]
@@ -234,4 +238,4 @@ class Classifier:
 
     def _checked(self, x: Tensor) -> Outputs:
         self.put_back()
-        return called(self.network, x)
+        return self.pace.call(self.network, x)
