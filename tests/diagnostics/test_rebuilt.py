@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from unmask.classifier import seeded
+from unmask.data.box import Box
 from unmask.diagnostics import plain_process, rebuilt
 from unmask.diagnostics.rebuilt import Rebuilt
 from unmask.errors import ModelFailed
+from unmask.sources.preprocessing import Preprocessed, Preprocessing
 from unmask.target.target import load_target
 from unmask.types import Outputs
 
@@ -58,6 +60,10 @@ class Sleeps(Net):
     def forward(self, x):
         time.sleep(60)
 
+class Bare(nn.Module):
+    def forward(self, x):
+        return x.flatten(1)[:, :3] * 5
+
 class Other(Net):
     def __init__(self):
         super().__init__()
@@ -72,9 +78,10 @@ def anew(tmp_path):
     file, made = tmp_path / "own_network.py", []
     file.write_text(FILE)
 
-    def make(name):
+    def make(name, box=None):
         spec = f"{file}:{name}"
         network = load_target(spec).network
+        network = network if box is None else box.before(network)
         found = Rebuilt.of(spec, network, torch.device("cpu"))
         made.append(found)
         return network, found
@@ -96,6 +103,18 @@ def test_it_answers_as_here(anew, name):
         assert torch.equal(there.detector_score, here.detector_score)
     else:
         assert there.detector_score is None
+
+
+@pytest.mark.parametrize("name", ["Net", "Bare"])
+def test_it_is_asked_in_the_units_of_the_box(anew, name):
+    network, twin = anew(name, box=Box(torch.full((1, 4, 4), -3.0), torch.linspace(-2, 9, 16).view(1, 4, 4)))
+    torch.testing.assert_close(twin(X).logits, network(X).detach())
+
+
+def test_what_options_preprocess_is_not_asked(anew):
+    network, twin = anew("Bare")
+    steps = Preprocessed(network, Preprocessing(mean=(0.5,)))
+    assert Rebuilt.of(f"{twin._place}:Bare", steps, torch.device("cpu")) is None
 
 
 def test_it_has_answered_nobody_before(anew):

@@ -58,8 +58,12 @@ class InUnits(nn.Module):
         self.register_buffer("width", (box.high.double() - box.low.double()).float()[None], persistent=False)
         self.training = getattr(network, "training", False)
 
+    def natural(self, x: Float[Tensor, "batch *dims"]) -> Float[Tensor, "batch *dims"]:
+        """Inputs as the network takes them."""
+        return x * self.width + self.low
+
     def forward(self, x: Float[Tensor, "batch *dims"]) -> Any:
-        return self.network(x * self.width + self.low)
+        return self.network(self.natural(x))
 
 
 def box_of(stated: Any, x: Tensor, name: str) -> Box:

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..data.box import InUnits
 from ..errors import ModelFailed
+from ..sources.preprocessing import Preprocessed
 from ..types import Outputs
 from . import plain_process
 from .plain_process import digest
@@ -43,31 +45,38 @@ class Rebuilt:
 
     **Arguments**
     - `spec`: `file.py:callable` or `module:callable`. `network`: what it returned here. `device`: where it is asked.
+    - `units`: of the box in which it is asked, if its inputs are no pixels.
 
     **Raises** `ModelFailed` on a call where the process ends, gives no answer in time, or has built another network
     than `network` was (`digest`).
     """
 
-    def __init__(self, spec: str, network: nn.Module, device: torch.device):
+    def __init__(self, spec: str, network: nn.Module, device: torch.device, units: InUnits | None = None):
         self._place, _, self._name = spec.rpartition(":")
-        self._device, self._expected = str(device), digest(network)
+        self._device, self._expected, self._units = str(device), digest(network), units
         self._process: subprocess.Popen[bytes] | None = None
         self._late = threading.Timer(IN_ALL, self.close)
 
     @staticmethod
     def of(spec: str, network: object, device: torch.device) -> Rebuilt | None:
-        """None where `spec` names no Python callable whose network is `network` itself."""
+        """None where `spec` names no Python callable whose network is `network` itself, or stands in units of a box."""
         place, _, name = spec.rpartition(":")
         plainly = place and all(part.isidentifier() for part in name.split("."))
         python = place.endswith(".py") or all(part.isidentifier() for part in place.split("."))
-        if not (plainly and python and hasattr(os, "fork") and isinstance(network, nn.Module)):
+        units = network if isinstance(network, InUnits) else None
+        own = network if units is None else units.network  # what the callable returned
+        if not (plainly and python and hasattr(os, "fork")):
+            return None
+        if not isinstance(own, nn.Module) or isinstance(own, Preprocessed):
             return None
         try:
-            return Rebuilt(spec, network, device)
+            return Rebuilt(spec, own, device, units)
         except Exception:  # its state dict is its own code
             return None
 
     def __call__(self, x: Tensor) -> Any:
+        if self._units is not None:
+            x = self._units.natural(x)
         try:
             process = self._process or self._start()
             assert process.stdin is not None
