@@ -25,7 +25,7 @@ from ..symptoms.lost import CUT, DISCRETE, EFFECT, OPAQUE, ZERO
 from ..symptoms.wrong import WRONG
 from .jump import Jump, chaos
 from .runs import Slope
-from .slopes import zero_everywhere
+from .slopes import deaf_to_one, zero_everywhere
 
 # Least share of the change of the logits that must pass through an operation before losing it counts. Ours.
 NOTABLE = 0.25
@@ -184,7 +184,7 @@ def _loses(r: Record) -> Symptom | None:
         return DISCRETE if r.outputs else None
     if len(leaving) < len(r.outputs) and any(not v.carries for v in r.outputs):
         return DISCRETE  # indices beside values
-    return ZERO if zero_everywhere(r) else None
+    return ZERO if zero_everywhere(r) or deaf_to_one(r) else None
 
 
 def _raises(r: Record) -> bool:

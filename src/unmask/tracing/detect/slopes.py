@@ -12,6 +12,8 @@ from ..suspect import base_name
 # Sawtooth functions, and all that come back to where they were.
 WRAPPING = frozenset(("remainder", "fmod", "frac", "__mod__", "__rmod__"))
 PERIODIC = WRAPPING | {"sin", "cos", "tan"}
+# They look where one input says at what another one holds.
+POINTING = frozenset(("grid_sample", "grid_sampler"))
 # Least share of the elements that must jump before a remainder counts as a staircase. Ours.
 JUMPING = 0.1
 
@@ -46,6 +48,21 @@ def zero_everywhere(r: Record) -> bool:
             if grads is None or any(bool(g.ne(0).any()) for g in grads):
                 return False
     return True
+
+
+def deaf_to_one(r: Record) -> bool:
+    """Whether the gradient to one of several inputs alone is exactly zero: that of where to look, beside at what."""
+    carrying = [v for v in r.inputs if v.carries and v.edge is not None]
+    if len(carrying) < 2 or not (r.kind == "function" or base_name(r) in POINTING):
+        return False
+    told = [False] * len(carrying)
+    for value in r.outputs:
+        for _ in range(2):
+            grads = local_vjp(value, r.inputs, _noise(value))
+            if grads is None or len(grads) != len(told):
+                return False
+            told = [known or bool(g.ne(0).any()) for known, g in zip(told, grads, strict=True)]
+    return any(told) and not all(told)
 
 
 def elementwise(r: Record) -> bool:

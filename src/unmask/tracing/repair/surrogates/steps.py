@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import order
@@ -126,6 +127,15 @@ def _histogram(width: float, args: Args, kwargs: Named) -> Tensor:
     return (hat((x[:, None] - centres) / size) * inside[:, None]).sum(0)
 
 
+def _resampled(width: float, args: Args, kwargs: Named) -> Tensor:
+    """Between its neighbours instead of at the nearest of them."""
+    padding, corners = (
+        argument(args, kwargs, 3, "padding_mode", "zeros"),
+        argument(args, kwargs, 4, "align_corners", None),
+    )
+    return F.grid_sample(args[0], args[1], "bilinear", padding, corners)
+
+
 # By `op_name`, without a trailing underscore: in-place forms share their rule.
 SMOOTH: dict[str, Callable[[float, Args, Named], Made]] = {
     **names(_greater, "gt ge greater greater_equal __gt__ __ge__"),
@@ -160,6 +170,7 @@ SMOOTH: dict[str, Callable[[float, Args, Named], Made]] = {
     **names(_bucketize, "bucketize"),
     **names(_searchsorted, "searchsorted"),
     **names(_histogram, "histc"),
+    "grid_sample": _resampled,
 }
 # Which of them are steps of the difference of their first two arguments.
 _COMPARED = frozenset("gt ge lt le eq ne greater less greater_equal less_equal not_equal isclose".split())
