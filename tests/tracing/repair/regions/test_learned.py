@@ -162,6 +162,17 @@ def test_counts_every_point_and_repeats_itself():
     assert torch.equal(first[1].bridge.surrogate.weight, second[1].bridge.surrogate.weight)
 
 
+def test_learns_nothing_of_single_numbers():
+    def counted(x):
+        return torch.tensor([[float(v > 0.5) for v in row.sum(1).tolist()] for row in x.reshape(-1, 4, 4)])
+
+    def means(x):
+        return torch.stack([torch.tensor(round(row.mean().item() * 9) / 9) * row for row in x])
+
+    for step, width in ((counted, 4), (means, 16)):
+        assert learned(Wrapped(step, width))[0][1] is None
+
+
 @pytest.mark.parametrize(
     "network",
     [
