@@ -136,7 +136,7 @@ def _back_as_numbers(analysis: Analysis, crossing: Crossing) -> Crossing | None:
 
 
 def _examples(crossing: Crossing, trace: Trace) -> tuple[Tensor, Tensor] | None:
-    """What left and what came back, `[batch, …]` both; None where they are not one each per example, or mere numbers."""
+    """What left and what came back, `[batch, …]` both; None where they are not one each per example, or numbers."""
     left, back = crossing.ends(trace)
     batch = len(trace.logits)
     ends = []
