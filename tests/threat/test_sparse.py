@@ -189,9 +189,27 @@ def test_attacks_that_follow_a_norm_refuse_in_one_line_with_their_name(norm):
 
 
 @counted
+def test_random_values_fill_the_box_and_random_points_are_its_ends(norm):
+    """Half of the values lie in either half of the box, whatever its ends are."""
+    threat, x = threat_model(norm, 2, box=(-1.0, 3.0)), torch.full((400, 3, 6, 6), 9.0)
+    start = threat.random_start(x, generator=streams(400))
+    within = start[start != 9]
+    assert len(within) >= 800
+    assert (within >= -1).all()
+    assert (within <= 3).all()
+    assert within.mean() == pytest.approx(1.0, abs=0.2)
+    assert within.std() == pytest.approx(4 / 12**0.5, abs=0.1)
+    point = threat.random_point(x, generator=streams(400))
+    ends = point[point != 9]
+    assert set(ends.tolist()) == {-1.0, 3.0}
+    assert ends.mean() == pytest.approx(1.0, abs=0.3)
+
+
+@counted
 def test_the_ball_around_is_as_long_as_the_longest_change(norm):
     x = torch.zeros(1, 3, 6, 6)
     threat = threat_model(norm, 2)
     longest = (threat.settle(x + 1, x) - x).flatten().norm()
     assert threat.around((3, 6, 6)).epsilon == pytest.approx(longest.item())
+    assert threat_model(norm, 2, goal="targeted").around((3, 6, 6)).goal == "targeted"
     assert Linf(epsilon=0.1).around((3, 6, 6)) == Linf(epsilon=0.1)
