@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/unmask demo
 
 # What a person runs while writing: the arithmetic, the attacks' paths, the rules of what is named, decided and verified.
-# No audit, no training, no bound; `make test` is the whole. 583 tests took 34 s of processor time in one process.
+# No audit, no training, no bound; `make test` is the whole. 583 tests took 42 s of processor time, both processes together.
 WITH_AUDITS := %/test_top_level.py %/test_testing.py %/test_wheel.py %/test_target_classes.py
 QUICK := $(filter-out $(WITH_AUDITS), $(wildcard tests/test_*.py tests/claim/test_*.py tests/report/test_*.py)) \
 	tests/attacks/test_[afhmrs]*.py tests/attacks/test_batch.py tests/attacks/test_carlini_wagner.py \
