@@ -33,3 +33,4 @@ SLOPES = Check("gradient against finite difference, exact", exact=True, misled=T
 SHARE = Check("gradient share, exact", exact=True)
 REPEATABILITY = Check("repeatability")  # says how much the gradients of two draws differ
 RANDOMNESS = Check("randomness against none")
+LEVELS = Check("images of the data's own levels")

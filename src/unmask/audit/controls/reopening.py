@@ -26,14 +26,16 @@ from ...diagnostics import (
     breaks_more,
 )
 from ...diagnostics.early import Early
+from ...diagnostics.on_grid import DataLevels
 from ...remedies import Candidate
+from ...threat import NormBall
 from ..campaign.attack_runner import Campaign
 from ..campaign.black_box import search_for_controls
 from ..campaign.standing import Standing
 from ..campaign.steps import Step
 from ..context import Subject
 from ..records import AccuracyAtEpsilon
-from .check import CURVE, REPEATABILITY, SAME, Check
+from .check import CURVE, LEVELS, REPEATABILITY, SAME, Check
 from .known import Done, Known, WorstOf
 from .run import Examined, run_controls
 from .shared import once
@@ -90,12 +92,20 @@ def control(subject: Subject, standing: Standing, campaign: Campaign, winner: Ca
         plan, early_stop = (winner.gradient, winner.objective, subject.threat), not subject.random
         attack = once(subject, standing, plain_attack(*plan, early_stop=early_stop), "control")
         checks = suite(attack, *plan, early_stop=early_stop)
+    stands = not (campaign.decided() or bool((standing.rate > 0.5).all()))
+    if (
+        stands
+        and not outside
+        and (stored := DataLevels.of(subject.x))
+        and isinstance(subject.threat, NormBall)
+    ):
+        checks[LEVELS] = stored
     checks[SAME] = SameAnswers(
         early=early.answers,
         seedable=campaign.facts.seedable,
         untouched=subject.untouched,
         apart=subject.pristine,
-        rebuilt=None if campaign.decided() or bool((standing.rate > 0.5).all()) else subject.rebuilt,
+        rebuilt=subject.rebuilt if stands else None,
     )
     # Repairs do not travel from process to process, but readings do.
     examined = subject.processes.first(lambda: run_controls(subject, standing, checks, "control"))

@@ -1,0 +1,123 @@
+"""Whether images of the data's own levels break what no point between the levels breaks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ..attacks import PGD, Attack
+from ..classifier import Classifier, Network
+from ..randomness import Streams
+from ..threat import Linf, ThreatModel
+from ..types import Outputs, per_example
+from .base import Diagnostic, Images, Labels, Reading, survives, tried
+from .base import rates as rates_of
+
+# Steps between black and white that images are stored with: four bits from 0 to 16 as the digits, and bytes. Ours.
+LEVELS = (16, 255)
+
+
+def levels_of(x: Tensor) -> int | None:
+    """The steps from 0 to 1 on which all values of `x` lie, or None.
+
+    >>> levels_of(torch.tensor([0.0, 0.25, 1.0])), levels_of(torch.tensor([0.0, 1 / 3]))
+    (16, 255)
+    >>> levels_of(torch.tensor([0.0, 0.123])) is None
+    True
+    """
+    for levels in LEVELS:
+        steps = x.double() * levels
+        if bool(((steps - steps.round()).abs() < 1e-3).all()):
+            return levels
+    return None
+
+
+class _Snapped(nn.Module):
+    """The network behind a rounding to the levels, which the gradient passes as if it were not there."""
+
+    def __init__(self, network: Network, levels: int):
+        super().__init__()
+        self.network, self.levels = network, levels
+
+    def forward(self, x: Tensor) -> Tensor | Outputs:
+        return self.network(x + ((x * self.levels).round() / self.levels - x).detach())
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnGrid(Attack):
+    """Another attack, all of whose questions and whose points lie on the levels on which images are stored.
+
+    **Fields**
+    - `attack`: what is run, on the network behind a rounding.
+    - `levels`: steps from 0 to 1.
+
+    **Cost**: the attack.
+    """
+
+    attack: Attack
+    levels: int
+
+    def run(
+        self,
+        classifier: Classifier,
+        x: Images,
+        y: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator | Streams,
+    ) -> Images:
+        snapped = classifier.replace(network=_Snapped(classifier.network, self.levels))
+        steps = math.floor(threat.epsilon * self.levels + 1e-6)
+        whole = isinstance(threat, Linf) and steps > 0 and not threat.weights
+        within = replace(threat, epsilon=steps / self.levels) if whole else threat
+        found = self.attack.run(snapped, x, y, within, generator=generator)
+        rounded = (found * self.levels).round() / self.levels
+        # Towards the image, where rounding went out of the ball.
+        inward = x + ((found - x) * self.levels + 1e-4 * (found - x).sign()).trunc() / self.levels
+        inside = threat.distance(rounded, x) <= threat.epsilon
+        return torch.where(per_example(inside, x), rounded, inward)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataLevels(Diagnostic):
+    """An attack among the images that could be stored as the data are.
+
+    A network may answer otherwise between the levels of its data, where every usual attack asks, and cameras never do.
+    `value` is the accuracy under the attack on the levels. It says nothing by itself: its points count as all do.
+
+    **Cost**: the attack, and one judgement.
+    """
+
+    attack: OnGrid
+    draws: int = 1
+
+    @staticmethod
+    def of(x: Tensor) -> DataLevels | None:
+        """With PGD; None where the images lie on no levels."""
+        levels, attack = levels_of(x), PGD(steps=20, rel_step_size=0.125)
+        return None if levels is None else DataLevels(attack=OnGrid(attack=attack, levels=levels))
+
+    def examine(
+        self,
+        classifier: Classifier,
+        x: Images,
+        y: Labels,
+        threat: ThreatModel,
+        *,
+        generator: torch.Generator | Streams,
+    ) -> Reading:
+        streams = Streams.of(generator, len(x))
+        of = (classifier, x, y, threat)
+        point = tried("attack", self.attack, *of, draws=self.draws, generator=streams.fork("attack"))
+        left = survives(rates_of(point))
+        return Reading(
+            name="data_levels",
+            passed=None,
+            value=left,
+            expected="accuracy under an attack among images of the data's own levels",
+            explanation=f"{left:.1%} survive an attack on the {self.attack.levels + 1} levels of the data.",
+            tried=(point,),
+        )

@@ -1,0 +1,76 @@
+"""An attack among the images that could be stored finds what a network hides between the levels of its data."""
+
+import pytest
+import torch
+from torch import nn
+
+from unmask.attacks import PGD
+from unmask.classifier import Classifier
+from unmask.diagnostics.on_grid import DataLevels, OnGrid, levels_of
+from unmask.judge import judge
+from unmask.randomness import Streams
+from unmask.threat import L1, L2, Linf
+
+N, LEVELS = 12, 16
+X = (torch.rand(N, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * LEVELS).round() / LEVELS
+STREAMS = Streams.seeded(0, torch.arange(N))
+WEIGHT = torch.randn(16, 3, generator=torch.Generator().manual_seed(1))
+
+
+class Between(nn.Module):
+    """Linear on the levels; between them a hundredth of the way from the nearest stored image."""
+
+    def stored(self, x):
+        return ((x * LEVELS - (x * LEVELS).round()).abs() < 1e-3).all(1)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        own = X.flatten(1)[torch.cdist(x.detach(), X.flatten(1)).argmin(1)]
+        return torch.where(self.stored(x)[:, None], x, own + 0.01 * (x - own)) @ WEIGHT
+
+
+class Bytes(Between):
+    def stored(self, x):
+        return super().stored(x) | ((x * 255 - (x * 255).round()).abs() < 1e-2).all(1)
+
+
+class Mostly(Between):
+    def stored(self, x):
+        return ((x * LEVELS).frac() < 1e-3).double().mean(1) > 0.9
+
+
+Y = Between()(X).argmax(1)
+
+
+def left(network, attack, threat):
+    classifier = Classifier(network)
+    x_adv = attack.run(classifier, X, Y, threat, generator=STREAMS)
+    return 1 - float(judge(classifier, x_adv, X, Y, threat, generator=STREAMS).failure_rate.mean())
+
+
+@pytest.mark.parametrize("network", [Between, Bytes, Mostly])
+def test_it_breaks_what_an_attack_between_the_levels_does_not(network):
+    threat = Linf(epsilon=0.3)
+    usual = left(network(), PGD(steps=20, rel_step_size=0.125), threat)
+    reading = DataLevels.of(X).examine(Classifier(network()), X, Y, threat, generator=STREAMS)
+    assert usual > 0.8
+    assert reading.value < 0.3
+    assert reading.tried[0].by == "attack"
+    assert reading.passed is None
+
+
+@pytest.mark.parametrize(
+    "threat", [Linf(epsilon=0.2), Linf(epsilon=2 / 16), L2(epsilon=0.5), L1(epsilon=1.0)], ids=str
+)
+def test_its_points_lie_on_the_levels_and_in_the_ball(threat):
+    attack = OnGrid(attack=PGD(steps=5), levels=LEVELS)
+    x_adv = attack.run(Classifier(Between()), X, Y, threat, generator=STREAMS)
+    assert levels_of(x_adv) == LEVELS
+    assert (threat.distance(x_adv, X) <= threat.epsilon * (1 + 1e-6)).all()
+    assert x_adv.min() >= 0
+    assert x_adv.max() <= 1
+
+
+def test_data_that_lie_on_no_levels_are_not_asked_about():
+    assert DataLevels.of(X + 0.001) is None
+    assert DataLevels.of((X * 255).round() / 255).attack.levels == 255
