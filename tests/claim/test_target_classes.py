@@ -97,7 +97,9 @@ def claim(folder, **stated):
     return str(file)
 
 
-@pytest.mark.parametrize("targets", ["random", "least-likely", 8])
+@pytest.mark.parametrize(
+    "targets", ["random", *(pytest.param(t, marks=pytest.mark.slow) for t in ("least-likely", 8))]
+)
 def test_a_targeted_claim_end_to_end(folder, targets, capsys):
     out = folder / f"out {targets}"
     file = claim(folder, goal="targeted", targets=targets, claim=0.2)
