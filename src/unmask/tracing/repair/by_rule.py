@@ -12,6 +12,7 @@ from torch import Tensor
 from ...classifier import LEAST
 from ..intercept.interceptor import Interceptor
 from ..intercept.operations import EXITS, WRITES, tensors_in
+from ..record.freeze import exchange
 from .joints import Joints
 from .measured import linear_map, secant
 from .own_forward import own_forward
@@ -195,8 +196,13 @@ def first_float(args: Given) -> Tensor | None:
     return next((a for a in tensors_in(args) if a.is_floating_point() and a.requires_grad), None)
 
 
-def refuses(tensor: Tensor) -> bool:
-    """Whether torch has no derivative for what made it: a gradient that raises would lose the whole attempt."""
+def answering(made: Any) -> Any:
+    """What an operation made, cut where torch has no derivative: one that raises would lose the whole attempt."""
+    refusing = {id(t): t.detach() for t in tensors_in(made) if _refuses(t)}
+    return exchange(made, refusing) if refusing else made
+
+
+def _refuses(tensor: Tensor) -> bool:
     return tensor.grad_fn is not None and tensor.grad_fn.name().endswith("NotImplemented")
 
 

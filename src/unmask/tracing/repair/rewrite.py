@@ -20,20 +20,19 @@ from ..intercept.interceptor import Interceptor
 from ..intercept.operations import COPIES, EXITS, WRITES, tensors_in
 from ..intercept.sites import group_of, module_names, site, stack
 from ..intercept.uncut import uncut
-from ..record.freeze import exchange
 from ..record.shadows import Shadows
 from .arrays import arrived, bare, follow, following
 from .by_rule import (
     REFUSALS,
     Inside,
     Surrogate,
+    answering,
     detached,
     dimension,
     finite,
     first_float,
     following_shadows,
     probabilities,
-    refuses,
     steps,
     surrogate_of,
     writes,
@@ -121,19 +120,18 @@ class _Rewriter(Interceptor):
         def beside(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return self._rewritten(kind, name, func, args, kwargs)
 
-        softened = self._soften is not None and steps(name, kwargs)
-        wanted = softened or (name in self._hot and name not in EXITS)
+        soft = self._soften is not None and steps(name, kwargs)
+        wanted = soft or (name in self._hot and name not in EXITS)
         source = args[0] if args and (kind == "source" or name in COPIES) else None
         plain = args if source is None else (bare(source), *args[1:])
-        made = self._beside.call(kind, name, func, plain, kwargs, beside=beside, wanted=wanted)
+        made = answering(self._beside.call(kind, name, func, plain, kwargs, beside=beside, wanted=wanted))
         if source is not None and isinstance(made, Tensor):
             self._beside.lead(made, arrived(made, source))
         return follow(made, self.trail(args[0])) if name in ("numpy", "__array__") else made
 
     def on_question(self, name: str, tensor: Tensor) -> None:
         """As `Interceptor.on_question`."""
-        if name == "retain_grad":
-            self._beside.retaining.append(tensor)
+        self._beside.retaining += [tensor] if name == "retain_grad" else []
 
     def _rewritten(
         self, kind: str, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -185,8 +183,7 @@ class _Rewriter(Interceptor):
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         made = uncut(name, func, args, kwargs) if self._uncut or name in EXITS else func(*args, **kwargs)
-        refusing = {id(t): t.detach() for t in tensors_in(made) if refuses(t)}
-        return exchange(made, refusing) if refusing else made
+        return answering(made)
 
     # --- the operation's own value, and a surrogate for its derivative ----------------------------------------------
 
