@@ -38,8 +38,8 @@ NEW_LIKE = frozenset(
 UNSET = frozenset("empty empty_like empty_strided empty_permuted new_empty new_empty_strided".split())
 # Flat somewhere, steep elsewhere.
 SATURATING = frozenset(
-    "sigmoid expit tanh softmax log_softmax logsigmoid erf erfc ndtr log_ndtr hardsigmoid hardtanh softsign atan "
-    "arctan clamp clip clamp_min clamp_max relu6 relu threshold hardshrink softshrink".split()
+    "sigmoid expit special_expit tanh softmax log_softmax logsigmoid erf erfc special_ndtr hardsigmoid "
+    "hardtanh softsign atan arctan clamp clip clamp_min clamp_max relu6 relu threshold hardshrink softshrink".split()
 )
 APPLIED = frozenset(("apply_", "map_", "map2_"))
 # Draws that overwrite what they are called on; only the rest of their arguments matters.
@@ -71,7 +71,7 @@ def op_name(func: Callable[..., Any]) -> str:
     if name in ("__get__", "__set__"):
         what = getattr(getattr(func, "__self__", None), "__name__", name)
         return _SETTERS.get(what, what) if name == "__set__" else what
-    return name.removeprefix("special_")  # `torch.special.softmax` is a soft-max
+    return name
 
 
 def tensors_in(arguments: Any) -> Iterator[Tensor]:
