@@ -24,6 +24,7 @@ def subject(relaxation, epsilon=0.02):
         threat=Linf(epsilon=epsilon),
         x=DATA.x,
         aim=DATA.y,
+        index=torch.arange(len(DATA)),
         random=False,
         progress=Silent(),
         budget=SimpleNamespace(relaxation=relaxation),

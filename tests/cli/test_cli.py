@@ -217,9 +217,7 @@ def test_no_result_is_ever_overwritten(engine, folder, capsys):
     assert [str(call.out) for call in engine.calls] == ["unmask-linear", "unmask-linear-2"]
     assert free_folder("unmask-linear").name == "unmask-linear-3"
     capsys.readouterr()
-    assert "already holds an audit; go on with --resume unmask-linear" in one_line(
-        capsys, *AUDIT, "--out", "unmask-linear"
-    )
+    assert "already holds a report; give another --out" in one_line(capsys, *AUDIT, "--out", "unmask-linear")
 
 
 # claim files

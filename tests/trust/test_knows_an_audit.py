@@ -1,5 +1,7 @@
 """A network that knows an audit by what is loaded, by how it was started or by who calls is not one function."""
 
+import sys
+
 import pytest
 import torch
 
@@ -86,7 +88,9 @@ def test_an_honest_network_passes(tmp_path):
 @pytest.mark.parametrize(
     "name", ["Loaded", "LoadedOnImport", "Started", "Main", "CommandLine", "Callers", "CallersInAnyThread"]
 )
-def test_who_knows_an_audit_answers_otherwise_without_one(tmp_path, name):
+def test_who_knows_an_audit_answers_otherwise_without_one(tmp_path, name, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/unmask", "audit"])  # as a command, whoever runs the tests
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", "/usr/bin/unmask", raising=False)
     found = reading(tmp_path, name)
     assert found.passed is False
     assert found.decisive

@@ -13,6 +13,7 @@ from ...classifier import LEAST
 from ..intercept.interceptor import Interceptor
 from ..intercept.operations import EXITS, WRITES, tensors_in
 from ..record.freeze import exchange
+from ..record.shadows import Shadows
 from .joints import Joints
 from .measured import linear_map, secant
 from .own_forward import own_forward
@@ -196,9 +197,16 @@ def first_float(args: Given) -> Tensor | None:
     return next((a for a in tensors_in(args) if a.is_floating_point() and a.requires_grad), None)
 
 
-def answering(made: Any) -> Any:
-    """What an operation made, cut where torch has no derivative: one that raises would lose the whole attempt."""
+def answering(made: Any, beside: Shadows | None = None) -> Any:
+    """What an operation made, cut where torch has no derivative: one that raises would lose the whole attempt.
+
+    What goes `beside` a tensor that is cut goes beside what stands for it then.
+    """
     refusing = {id(t): t.detach() for t in tensors_in(made) if _refuses(t)}
+    if beside is not None:
+        for t in tensors_in(made):
+            if id(t) in refusing and (shadow := beside.of(t)) is not t:
+                beside.lead(refusing[id(t)], shadow)
     return exchange(made, refusing) if refusing else made
 
 

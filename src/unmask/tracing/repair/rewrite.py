@@ -124,7 +124,8 @@ class _Rewriter(Interceptor):
         wanted = soft or (name in self._hot and name not in EXITS)
         source = args[0] if args and (kind == "source" or name in COPIES) else None
         plain = args if source is None else (bare(source), *args[1:])
-        made = answering(self._beside.call(kind, name, func, plain, kwargs, beside=beside, wanted=wanted))
+        made = self._beside.call(kind, name, func, plain, kwargs, beside=beside, wanted=wanted)
+        made = answering(made, self._beside)
         if source is not None and isinstance(made, Tensor):
             self._beside.lead(made, arrived(made, source))
         return follow(made, self.trail(args[0])) if name in ("numpy", "__array__") else made
