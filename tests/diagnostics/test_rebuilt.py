@@ -133,15 +133,42 @@ def test_nothing_is_started_before_the_first_question_nor_left_afterwards(anew):
         os.kill(process.pid, 0)
 
 
-@pytest.mark.parametrize("name", ["Raises", "Leaves", "Sleeps", "Other"])
-def test_who_cannot_be_asked_there_is_not(anew, name, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("Raises", "that process ended"),
+        ("Leaves", "that process ended"),
+        ("Sleeps", "it gave no answer in time|that process ended"),
+        ("Other", "other weights were built"),
+    ],
+)
+def test_who_cannot_be_asked_there_is_not(anew, name, why, monkeypatch):
     monkeypatch.setattr(rebuilt, "PATIENCE", 2)
     _, twin = anew(name)
     began = time.monotonic()
-    with pytest.raises(ModelFailed, match="process of its own"):
-        twin(X)
+    for _ in range(2):  # the second time without another process
+        with pytest.raises(ModelFailed, match=f"process of its own: ({why})"):
+            twin(X)
+        assert twin._process is None
     assert time.monotonic() - began < 60
+
+
+def test_who_needs_long_in_all_is_asked_no_more(anew, monkeypatch):
+    monkeypatch.setattr(rebuilt, "IN_ALL", 0.01)
+    _, twin = anew("Sleeps")
+    for _ in range(2):
+        with pytest.raises(ModelFailed, match="process of its own"):
+            twin(X)
     assert twin._process is None
+
+
+def test_it_says_why_it_is_not_asked(anew):
+    network, twin = anew("Bare")
+    steps = Preprocessed(network, Preprocessing(mean=(0.5,)))
+    assert "options stand in front" in Rebuilt.unable(f"{twin._place}:Bare", steps)
+    assert "no torch module" in Rebuilt.unable(f"{twin._place}:Bare", lambda x: x)
+    assert "no Python callable" in Rebuilt.unable("hf:some/net", network)
+    assert Rebuilt.unable(f"{twin._place}:Bare", network) == ""
 
 
 @pytest.mark.parametrize(

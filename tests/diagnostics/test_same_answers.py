@@ -16,7 +16,7 @@ from unmask.diagnostics import Reading, SameAnswers
 from unmask.diagnostics.answers import Recorded
 from unmask.diagnostics.comparison import points_around
 from unmask.diagnostics.early import early
-from unmask.errors import GradientFailed, Unsupported
+from unmask.errors import GradientFailed, ModelFailed, Unsupported
 from unmask.randomness import Streams
 from unmask.state import State
 from unmask.threat import L0, L1, L2, Linf
@@ -51,7 +51,7 @@ class Switches(Plain):
         return super().forward((x * 4).round() / 4 if self.test(x) else x)
 
 
-def read(network, *, threat=THREAT, attack=None, seedable=True, between=None, **fields):
+def read(network, *, threat=THREAT, attack=None, seedable=True, between=None, anew=None, **fields):
     x, y = images()
     streams = Streams.seeded(0, torch.arange(N))
     state = State(network)
@@ -63,7 +63,11 @@ def read(network, *, threat=THREAT, attack=None, seedable=True, between=None, **
         between()
     more = {} if attack is None else {"attack": attack}
     check = SameAnswers(
-        early=first.answers, seedable=seedable, untouched=state.only(touched) if touched else None, **more
+        **(anew or {}),
+        early=first.answers,
+        seedable=seedable,
+        untouched=state.only(touched) if touched else None,
+        **more,
     )
     return check.examine(classifier, x, y, threat, generator=streams.fork("examine"))
 
@@ -299,6 +303,21 @@ def test_what_hides_nothing_passes(name):
     reading = read(make(), **fields)
     assert reading.passed, reading.explanation
     assert reading.value == 0
+
+
+def test_it_says_where_there_was_no_network_built_anew():
+    def fails(x):
+        raise ModelFailed("other weights were built")
+
+    for found in (
+        read(Plain(), anew={"rebuilt": fails}),
+        read(Plain(), anew={"not_rebuilt": "other weights were built"}),
+    ):
+        assert found.passed
+        assert found.explanation.endswith(
+            "built anew in a process without an audit: other weights were built."
+        )
+    assert "built anew" not in read(Plain()).explanation
 
 
 @pytest.mark.parametrize("threat", [L2(epsilon=0.5), L1(epsilon=2.0), L0(epsilon=3)])

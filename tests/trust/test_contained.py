@@ -2,6 +2,7 @@
 
 import random
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from unmask.attacks import Attack
+from unmask.attacks.foreign import as_attack
 from unmask.audit.campaign.own_attack import OwnAttack
 from unmask.audit.run import audit
 from unmask.audit.runtime.snapshot import Snapshot
@@ -184,6 +186,36 @@ CHANGES = {
 }
 
 
+def of_class(name, value):
+    return lambda s: setattr(type(s.net), name, value)
+
+
+# Named in full, as people write it. The first is inherited by tensors, the third is no method of the network's class.
+CHANGES |= {
+    "a loss": (
+        lambda s: setattr(nn.functional, "cross_entropy", lambda *_: 0),
+        "`torch.nn.functional.cross_entropy`",
+    ),
+    "derivatives": (lambda s: setattr(torch.autograd, "grad", None), "`torch.autograd.grad`"),
+    "a method of tensors": (
+        lambda s: setattr(torch.Tensor, "argmax", lambda t, *_: torch.zeros(len(t))),
+        "`torch.Tensor.argmax`",
+    ),
+    "a layer's forward": (
+        lambda s: setattr(nn.Linear, "forward", lambda m, x: x[:, :10] * 0),
+        "`torch.nn.modules.linear.Linear.forward`",
+    ),
+    "forward of the class": (of_class("forward", lambda m, x: x.flatten(1)[:, :10]), "Net.forward`"),
+    "call of the class": (of_class("__call__", lambda m, x: x.flatten(1)[:, :10]), "Net.__call__`"),
+    "the class's attributes": (of_class("__getattribute__", lambda m, n: None), "Net.__getattribute__`"),
+    "what the judge asks": (
+        lambda s: setattr(Linf, "contains", lambda t, a, b: torch.ones(len(a)).bool()),
+        "`unmask.threat.lp.Linf.contains`",
+    ),
+    "a method removed": (lambda s: delattr(Net, "forward"), "Net.forward`"),
+}
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_side_effects_are_undone_and_named(name):
     does, said = CHANGES[name]
@@ -232,11 +264,59 @@ def bug(s):
         (lambda s: s.x.flatten(1), r"returned shape \[4, 64\]"),
         (lambda s: s.x.double(), r"returned shape .*float64"),
         (lambda s: s.x.to("meta"), "returned shape .*on meta"),
+        (lambda s: s.x.to(torch.complex64), "returned shape .*complex64"),
+        (lambda s: s.x.to_sparse(), "returned a sparse_coo tensor"),
+        (lambda s: s.x.to_mkldnn(), "returned a mkldnn tensor"),
+        (lambda s: torch.nested.nested_tensor(list(s.x), layout=torch.jagged), "returned a nested tensor"),
     ],
 )
 def test_failures_name_the_users_line(does, said):
     with pytest.raises(AttackFailed, match=f"the attack Own {said}.*test_contained.py:[0-9]+.*; "):
         run(does)
+
+
+def returns(network, x, y, what):
+    return what(x)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        (lambda x: None, "returned a NoneType"),
+        (lambda x: x.to_sparse(), "returned a sparse_coo tensor"),
+        (lambda x: x.to(torch.complex64), "returned shape .*complex64"),
+        (lambda x: (x, x), "returned a tuple"),
+    ],
+)
+@pytest.mark.parametrize("wrap", ["function", "partial", "object"])
+def test_of_a_function_its_own_line_is_named(what, said, wrap):
+    def plain(network, x, y):
+        return what(x)
+
+    class Asked:
+        def __call__(self, x, y):
+            return what(x)
+
+    found = {"function": plain, "partial": partial(returns, what=what), "object": Asked()}[wrap]
+    with pytest.raises(AttackFailed, match=rf"the attack mine {said}.*test_contained.py:[0-9]+.*; "):
+        OwnAttack(as_attack(found, "mine"), lambda changed: None).run(
+            Classifier(Net().eval()),
+            torch.rand(4, 1, 8, 8),
+            torch.arange(4),
+            THREAT,
+            generator=Streams.seeded(0, torch.arange(4)),
+        )
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_stream_that_was_closed_is_opened_again(name, monkeypatch, tmp_path):
+    with (tmp_path / "stream").open("w") as stream:
+        monkeypatch.setattr(sys, name, stream)
+        monkeypatch.setattr("unmask.state.settings._SPARE", {})
+        told, _ = run(first(lambda s: getattr(sys, name).close()))
+        print("still heard", file=getattr(sys, name), flush=True)
+    assert told == [f"standard {name.replace('std', '').replace('err', 'error').replace('out', 'output')}"]
+    assert (tmp_path / "stream").read_text() == "still heard\n"
 
 
 def test_what_the_network_raises_is_the_networks_failure():

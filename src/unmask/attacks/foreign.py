@@ -185,6 +185,7 @@ def _estimator(network: nn.Module, x: Images, threat: ThreatModel) -> Any:
 def _tensor(found: Any, x: Images) -> Any:
     """What was proposed, in the type and place of `x`; anything but numbers as it is, for the caller to refuse."""
     try:
-        return torch.as_tensor(found).detach().to(x)
+        tensor = torch.as_tensor(found).detach()
+        return tensor if tensor.is_complex() else tensor.to(x)
     except (TypeError, ValueError, RuntimeError):
         return found

@@ -34,6 +34,9 @@ _TOGETHER = (
     "MASTER_",
     "TORCHELASTIC",
 )
+_FAILED = "the network could not be asked in a process of its own"
+# Why there was no answer, where the exception does not say it.
+_WHY: dict[type, str] = {TimeoutError: "it gave no answer in time", EOFError: "that process ended"}
 
 
 class Rebuilt:
@@ -48,33 +51,48 @@ class Rebuilt:
     - `units`: of the box in which it is asked, if its inputs are no pixels.
 
     **Raises** `ModelFailed` on a call where the process ends, gives no answer in time, or has built another network
-    than `network` was (`digest`).
+    than `network` was (`digest`); then on every further one.
     """
 
     def __init__(self, spec: str, network: nn.Module, device: torch.device, units: InUnits | None = None):
         self._place, _, self._name = spec.rpartition(":")
         self._device, self._expected, self._units = str(device), digest(network), units
         self._process: subprocess.Popen[bytes] | None = None
-        self._late = threading.Timer(IN_ALL, self.close)
+        self._failed = ""
+        self._late = threading.Timer(IN_ALL, self._give_up)
 
     @staticmethod
     def of(spec: str, network: object, device: torch.device) -> Rebuilt | None:
-        """None where `spec` names no Python callable whose network is `network` itself, or stands in units of a box."""
-        place, _, name = spec.rpartition(":")
-        plainly = place and all(part.isidentifier() for part in name.split("."))
-        python = place.endswith(".py") or all(part.isidentifier() for part in place.split("."))
-        units = network if isinstance(network, InUnits) else None
-        own = network if units is None else units.network  # what the callable returned
-        if not (plainly and python and hasattr(os, "fork")):
-            return None
-        if not isinstance(own, nn.Module) or isinstance(own, Preprocessed):
+        """None where `unable` says why not."""
+        units, own = network if isinstance(network, InUnits) else None, _own(network)
+        if not isinstance(own, nn.Module) or Rebuilt.unable(spec, network):
             return None
         try:
             return Rebuilt(spec, own, device, units)
         except Exception:  # its state dict is its own code
             return None
 
+    @staticmethod
+    def unable(spec: str, network: object) -> str:
+        """Why `spec` is not what builds `network`, which may stand in units of a box; empty where it is.
+
+        >>> Rebuilt.unable("", nn.ReLU())
+        'no Python callable was named that builds it'
+        """
+        place, _, name = spec.rpartition(":")
+        plainly = place and all(part.isidentifier() for part in name.split("."))
+        python = place.endswith(".py") or all(part.isidentifier() for part in place.split("."))
+        if not (plainly and python):
+            return "no Python callable was named that builds it"
+        if isinstance(_own(network), Preprocessed):
+            return "options stand in front of what the callable returned"
+        if not isinstance(_own(network), nn.Module):
+            return "what the callable returned is no torch module"
+        return "" if hasattr(os, "fork") else "this system cannot copy a process"
+
     def __call__(self, x: Tensor) -> Any:
+        if self._failed:
+            raise ModelFailed(self._failed)
         if self._units is not None:
             x = self._units.natural(x)
         try:
@@ -85,7 +103,9 @@ class Rebuilt:
             found = _received(process.stdout.fileno())
         except (OSError, EOFError, TimeoutError, ValueError) as error:
             self.close()
-            raise ModelFailed("the network could not be asked in a process of its own") from error
+            why = _WHY.get(type(error), str(error))
+            self._failed = self._failed or f"{_FAILED}: {why}"
+            raise ModelFailed(self._failed) from error
         outputs = Outputs.of(found)
         if outputs is None:
             raise ModelFailed("the network gave nothing that can be read in a process of its own")
@@ -112,8 +132,12 @@ class Rebuilt:
         what = {"place": place, "name": self._name, "device": self._device, "patience": PATIENCE}
         plain_process.send(process.stdin.fileno(), what)
         if _received(process.stdout.fileno(), IN_ALL) != self._expected:
-            raise ValueError("another network was built")
+            raise ValueError("other weights were built")
         return process
+
+    def _give_up(self) -> None:
+        self._failed = f"{_FAILED}: all questions took longer than {IN_ALL:g} s"
+        self.close()
 
     def close(self) -> None:
         """Ends the process."""
@@ -126,6 +150,11 @@ class Rebuilt:
                 with contextlib.suppress(OSError):
                     if pipe is not None:
                         pipe.close()
+
+
+def _own(network: object) -> object:
+    """What a callable returned, without the units of a box around it."""
+    return network.network if isinstance(network, InUnits) else network
 
 
 def _received(pipe: int, patience: float = PATIENCE) -> Any:

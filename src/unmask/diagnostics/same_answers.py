@@ -20,7 +20,8 @@ from .random_noise import RandomPoints
 
 ATTACKED, JUDGED = "under attack", "to the judge"
 UNASKED = "by a network that nobody had asked before"
-ANEW = "by the network built anew in a process without an audit"
+BUILT = "built anew in a process without an audit"
+ANEW = f"by the network {BUILT}"
 # Of each occasion so many answers, the last ones to most images, are asked of a network that nobody has asked. Ours.
 APART = 3
 
@@ -44,6 +45,7 @@ class SameAnswers(Diagnostic):
       `untouched` does not see it, in another process or under a name of a library's, shows there.
     - `rebuilt`: the network built once more where there is no audit (`Rebuilt`), or None: what looks for one by the
       modules that are loaded, the words of the command line or the callers' names answers otherwise there.
+    - `not_rebuilt`: why there is no such process where there should be one, for the explanation.
     - `attack`: whose questions are written down.
     - `examples`: at most so many are attacked.
 
@@ -56,6 +58,7 @@ class SameAnswers(Diagnostic):
     untouched: State | None = None
     apart: Network | None = None
     rebuilt: Network | None = None
+    not_rebuilt: str = ""
     attack: Attack = PGD(steps=8)
     examples: int = 8
 
@@ -75,9 +78,11 @@ class SameAnswers(Diagnostic):
         door = classifier if self.untouched is None else classifier.replace(state=self.untouched)
         parts = ((door.replace(alone=False), self.early), (door, answers))
         found = [d for to, of in parts for d in disagreements(to, of, seedable=self.seedable)]
+        unheard = self.not_rebuilt
         for network, who in ((self.apart, UNASKED), (self.rebuilt, ANEW)):
             if network is not None and self.seedable and not found:
-                found = _elsewhere(door.replace(network=network, state=None), parts, who)
+                found, failed = _elsewhere(door.replace(network=network, state=None), parts, who)
+                unheard = failed if who == ANEW and failed else unheard
         total = sum(len(a.x) for _, of in parts for a in of)
         others = sum(d.others for d in found)
         return Reading(
@@ -87,7 +92,8 @@ class SameAnswers(Diagnostic):
             expected="0: share of earlier answers that are not given again",
             explanation="; ".join(map(str, found)) + ": the network is not one function of the image."
             if found
-            else "What was answered early, under attack and to the judge is answered again.",
+            else "What was answered early, under attack and to the judge is answered again."
+            + (f" Not compared with the network {BUILT}: {unheard}." if unheard else ""),
             statistics={"answers": float(total), "others": float(others)},
             decisive=True,
         )
@@ -95,8 +101,8 @@ class SameAnswers(Diagnostic):
 
 def _elsewhere(
     apart: Classifier, parts: Sequence[tuple[Classifier, Sequence[Answer]]], who: str
-) -> list[Disagreement]:
-    """What a network answers otherwise in another process; nothing where it cannot be asked there."""
+) -> tuple[list[Disagreement], str]:
+    """What a network answers otherwise in another process, and why it could not be asked there, if so."""
     found = []
     for door, answers in parts:
         for when in dict.fromkeys(a.when for a in answers):
@@ -106,9 +112,9 @@ def _elsewhere(
             told = [replace(a, when=f"{when}, {who},") for a in last]
             try:
                 found += disagreements(apart.replace(alone=door.alone), told, seedable=True)
-            except ModelFailed:
-                return found
-    return found
+            except ModelFailed as error:
+                return found, str(error)
+    return found, ""
 
 
 def _under_attack(

@@ -47,6 +47,9 @@ _READERS = (
     "eq ne lt le gt ge equal isfinite isnan all any sum mean __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __getitem__"
 ).split()
 
+# A second descriptor of each standard stream, for who closes one that this process still needs.
+_SPARE: dict[str, int | None] = {}
+
 
 def modes() -> list[Setting]:
     """What a forward pass may leave behind it, to the harm of whoever called it; cheap enough to look at each time."""
@@ -78,8 +81,8 @@ def surroundings() -> list[Setting]:
         ),
         Setting("variables of the environment that are read here", _ranks, _set_ranks),
         Setting("handlers of signals", _handlers, _set_handlers),
-        Setting("standard output", lambda: sys.stdout, lambda was: setattr(sys, "stdout", was)),
-        Setting("standard error", lambda: sys.stderr, lambda was: setattr(sys, "stderr", was)),
+        Setting("standard output", lambda: _stream("stdout"), lambda was: _set_stream("stdout", was)),
+        Setting("standard error", lambda: _stream("stderr"), lambda was: _set_stream("stderr", was)),
         Setting("the limit on recursion", sys.getrecursionlimit, sys.setrecursionlimit),
         Setting("warnings that are raised", _raised_warnings, _unraise_warnings),
     ]
@@ -164,6 +167,25 @@ def _flushes() -> bool:
 def _cudnn() -> tuple[Any, ...]:
     of = torch.backends.cudnn
     return of.enabled, of.benchmark, of.benchmark_limit, of.deterministic, of.allow_tf32
+
+
+def _stream(name: str) -> tuple[Any, bool]:
+    """A stream and whether it is closed."""
+    stream = getattr(sys, name)
+    if name not in _SPARE:  # once: who closes the stream closes its descriptor
+        try:
+            _SPARE[name] = os.dup(stream.fileno())
+        except (AttributeError, OSError, ValueError):  # none, or in memory
+            _SPARE[name] = None
+    return stream, getattr(stream, "closed", False)
+
+
+def _set_stream(name: str, was: tuple[Any, bool]) -> None:
+    stream, closed = was
+    if not closed and getattr(stream, "closed", False):
+        spare = _SPARE[name]
+        stream = open(os.devnull if spare is None else spare, "w", closefd=spare is None)  # noqa: SIM115
+    setattr(sys, name, stream)
 
 
 def _folder() -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,6 +105,9 @@ class OwnAttack(Attack):
         wanted = f"a tensor like x: {_described(x)}"
         if not isinstance(found, Tensor):
             said = f"a {type(found).__name__}"
+        elif found.layout != torch.strided or found.is_nested:
+            layout = str(found.layout).removeprefix("torch.").strip("_")
+            said = f"a {'nested' if found.is_nested else layout} tensor"
         elif (found.shape, found.dtype, found.device) != (x.shape, x.dtype, x.device):
             said = _described(found)
         else:
@@ -111,11 +116,18 @@ class OwnAttack(Attack):
 
     def _where(self) -> str:
         inner = self.inner.inner if isinstance(self.inner, Queried) else self.inner
+        code = _code(inner.inner) if isinstance(inner, Foreign) else type(inner).run
         try:
-            file = inspect.getsourcefile(type(inner).run)
-            return f" ({file}:{inspect.getsourcelines(type(inner).run)[1]})"
+            return f" ({inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]})"
         except (OSError, TypeError):  # made on the fly: there is no source
             return ""
+
+
+def _code(found: Any) -> Any:
+    """The function or class that somebody wrote, of an attack that is no `Attack`."""
+    while isinstance(found, partial):
+        found = found.func
+    return found if inspect.isroutine(found) or inspect.isclass(found) else type(found)
 
 
 def _described(x: Tensor) -> str:

@@ -27,6 +27,7 @@ from ...diagnostics import (
 )
 from ...diagnostics.early import Early
 from ...diagnostics.on_grid import DataLevels
+from ...diagnostics.rebuilt import Rebuilt
 from ...remedies import Candidate
 from ...threat import NormBall
 from ..campaign.attack_runner import Campaign
@@ -106,6 +107,7 @@ def control(subject: Subject, standing: Standing, campaign: Campaign, winner: Ca
         untouched=subject.untouched,
         apart=subject.pristine,
         rebuilt=subject.rebuilt if stands else None,
+        not_rebuilt=Rebuilt.unable(subject.spec, subject.classifier.network) if stands else "",
     )
     # Repairs do not travel from process to process, but readings do.
     examined = subject.processes.first(lambda: run_controls(subject, standing, checks, "control"))

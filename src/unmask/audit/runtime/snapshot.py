@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules import module as everywhere
 
 from ...classifier import Classifier
+from ...state.functions import Functions
 from ...state.process import Settings
 from ...state.settings import arithmetic, random_numbers, surroundings
 from ...types import plain
@@ -25,21 +26,23 @@ class Snapshot:
     """A network's state and the global one, as they were when this was made.
 
     Modules: mode, parameters, buffers, `requires_grad`, hooks, submodules, and attributes that switch (booleans, texts,
-    functions such as a replaced `forward`). Counters and caches are the network's own affair.
+    functions such as a replaced `forward`). Counters and caches are the network's own affair. Methods of its
+    classes and functions of torch and of this package that somebody replaced are put back, too (`Functions`).
 
     **Cost**: a copy of all parameters and buffers.
     """
 
     def __init__(self, network: object, device: torch.device):
-        self.modules = [
-            _ModuleState(name, module) for root in _roots(network) for name, module in root.named_modules()
-        ]
+        named = [pair for root in _roots(network) for pair in root.named_modules()]
+        self.functions = Functions(module for _, module in named)
+        self.modules = [_ModuleState(name, module) for name, module in named]
         self.settings = Settings(arithmetic(device.type) + surroundings() + random_numbers(device))
         self.hooks = [(n, dict(getattr(everywhere, n))) for n in _GLOBAL_HOOKS]
 
     def put_back(self) -> list[str]:
         """Puts everything back; returns what had changed, in words, sorted."""
-        changed = set(self.settings.put_back())
+        changed = set(self.functions.put_back())  # first: what follows computes with them
+        changed |= set(self.settings.put_back())
         for name, before in self.hooks:
             now = getattr(everywhere, name)
             if now != before:
