@@ -1,5 +1,7 @@
 """An activation is found however it is spelled, once, at the end of what bends the layer's output."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,9 @@ from unmask.classifier import Classifier
 from unmask.defenses import SAP, TestTimeDropout
 from unmask.defenses.activations import ActivationsChanged
 from unmask.errors import UnusableInput
+from unmask.randomness import Streams
+from unmask.threat import Linf
+from unmask.tracing.analyse import analyse
 from unmask.zoo import ResNet20
 
 
@@ -148,6 +153,35 @@ def test_looking_draws_no_random_numbers():
         torch.manual_seed(1)
         changed = ActivationsChanged(network, Halved())(x)
     torch.testing.assert_close(changed, plain / 2)
+
+
+class ByModules(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.act, self.second = nn.Linear(36, 20), nn.ReLU(), nn.Linear(20, 10)
+
+    def forward(self, x):
+        return self.second(self.act(self.first(x.flatten(1))))
+
+
+class ByFunctions(ByModules):
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x.flatten(1))))
+
+
+IN_ORDER = nn.Sequential(nn.Flatten(), nn.Linear(36, 20), nn.ReLU(), nn.Linear(20, 10))
+
+
+@pytest.mark.parametrize(
+    "network", [ByModules(), ByFunctions(), IN_ORDER], ids=["modules", "functions", "sequential"]
+)
+def test_a_traced_pass_is_made_once_and_names_the_line_that_draws(network):
+    """Every activation was new to a traced pass, which was made twice, and the line of that was named."""
+    classifier = TestTimeDropout(rate=0.3, passes=1).wrap(Classifier(network.eval()))
+    x, y = torch.rand(8, 1, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(8)
+    streams = Streams.seeded(0, torch.arange(8))
+    found = analyse(classifier, x, y, Linf(epsilon=0.1), seed=0, generator=streams).suspects
+    assert [(s.operation, Path(s.site.file).name) for s in found] == [("torch.dropout", "dropping.py")]
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")

@@ -48,6 +48,8 @@ ENTRIES = frozenset(
 )
 
 OURS = (__file__, str(Path(__file__).with_name("activations.py")))
+# Who stands between a network's code and its layers: torch's way to call a module, and ours while a pass is traced.
+_CALLING = (str(nn.modules.module.__file__), str(Path(__file__).parents[1] / "tracing"))
 Place = tuple[str, tuple[tuple[int, int], ...]]
 
 
@@ -161,12 +163,16 @@ def plain_name(func: Any) -> str:
 
 
 def place_of(name: str) -> Place:
-    """The operation's name with the code that called it, from the innermost frame to the network's caller."""
+    """The operation's name with the code that called it, from the innermost frame to the network's caller.
+
+    The same in a traced pass: or every activation would be new there, and the pass be made twice.
+    """
     frame, steps = sys._getframe(1), []
     while frame is not None and frame.f_code.co_filename in OURS:
         frame = frame.f_back
     while frame is not None and frame.f_code.co_filename not in OURS:
-        steps.append((id(frame.f_code), frame.f_lasti))
+        if not frame.f_code.co_filename.startswith(_CALLING):
+            steps.append((id(frame.f_code), frame.f_lasti))
         frame = frame.f_back
     return name, tuple(steps)
 
