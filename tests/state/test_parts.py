@@ -2,6 +2,8 @@
 
 from collections import OrderedDict
 
+import pytest
+
 from unmask.state import State
 
 
@@ -38,3 +40,19 @@ def test_what_is_stored_in_such_a_table_is_put_back():
     state.restore()
     assert dict.__getitem__(network.table, "first") is list
     assert list(network.table) == ["first", "second"]
+
+
+@pytest.mark.parametrize("key", [lambda n: n, lambda n: f"image {n}", lambda n: bytes([n, n])])
+def test_a_cache_that_grows_is_put_back_whatever_it_is_given_later(key):
+    class Caches:
+        def __init__(self):
+            self.memo, self.other = {key(0): 0.0}, {}
+
+    network = Caches()
+    state = State(network)
+    network.memo[key(1)] = 1.0
+    seen = state.only(state.changes())
+    network.memo[key(2)], network.other[key(2)] = 2.0, 2.0
+    seen.restore()
+    assert network.memo == {key(0): 0.0}
+    assert network.other == {key(2): 2.0}

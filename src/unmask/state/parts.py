@@ -90,8 +90,15 @@ class Names(Part):
         return [joined(self.at, k) for k in there if type(self.kept[k]) in (int, float)]
 
     def only(self, names: set[str]) -> Names:
+        known = {joined(self.at, k) for k in self.kept}
+        # A cache has other entries for other images: where one came, all that come are wanted.
+        grows = any(name.rpartition(".")[0] == self.at and name not in known for name in names)
         kept = {k: v for k, v in self.kept.items() if joined(self.at, k) in names}
-        return Names(self.at, self.names, kept, lambda name: self.wanted(name) and name in names)
+
+        def wanted(name: str) -> bool:
+            return self.wanted(name) and (name in names or (grows and name not in known))
+
+        return Names(self.at, self.names, kept, wanted)
 
     def restore(self) -> None:
         for name in self._came():
