@@ -177,3 +177,20 @@ def test_a_folder_is_looked_through_once(tmp_path, monkeypatch):
     assert len(asked) == 1
     with pytest.raises(UnusableInput, match="test"):
         load(tmp_path / "photos", split="test")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_become_grey_or_coloured(tmp_path, channels):
+    for n, mode in enumerate(("L", "RGB", "RGBA", "LA", "P", "1", "CMYK")):
+        (tmp_path / "photos" / f"class {n % 2}").mkdir(parents=True, exist_ok=True)
+        file = tmp_path / "photos" / f"class {n % 2}" / f"{n}.{'tif' if mode == 'CMYK' else 'png'}"
+        picture(n, (8, 8), "RGB").convert(mode).save(file)
+    assert load(f"{tmp_path / 'photos'}(channels={channels})").x.shape == (7, channels, 8, 8)
+    assert "1 for grey or 3" in message(f"{tmp_path / 'photos'}(channels=2)")
+
+
+def test_sizes_of_what_holds_no_pictures_are_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", x=X, y=Y)
+    (tmp_path / "a.csv").write_text("a,b,label\n0,1,0\n1,0,1\n")
+    for name in ("digits(resize=4)", f"{tmp_path / 'a.npz'}(crop=4)", f"{tmp_path / 'a.csv'}(channels=1)"):
+        assert "holds arrays" in message(name)

@@ -117,6 +117,18 @@ def test_a_network_that_fails_is_told_with_what_it_runs(undo, proposed):
         fly(Takes(undo), *grey())
 
 
+@pytest.mark.parametrize(("given", "taken"), [(3, 1), (1, 3)])
+def test_a_network_of_other_channels_is_told_how_many_it_takes(given, taken):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(taken, 4, 3), nn.Flatten(), nn.LazyLinear(10))
+    net(torch.zeros(1, taken, 8, 8))
+    x = torch.rand(8, given, 8, 8)
+    with pytest.raises(
+        UnusableInput, match=rf"runs with images of {taken} channels?: .*\(channels={taken}\)"
+    ):
+        fly(net, x, torch.arange(8))
+
+
 def test_a_network_that_never_runs_fails_as_before():
     with pytest.raises(ModelFailed, match="never"):
         fly(Takes(lambda x: (_ for _ in ()).throw(ValueError("never"))), *grey())

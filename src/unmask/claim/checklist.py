@@ -207,7 +207,7 @@ SPECIAL: dict[str, Question] = {
     ),
     "new attacks are validated": _new_attacks,
     "domains other than images": _yours(
-        "say whether the defence is for images only, which is all that audits take"
+        "say for which kinds of data the defence is meant; audits take vectors, signals and volumes too"
     ),
     "success is counted per example": _audited(
         "robust_accuracy is the worst over all attacks for each example"

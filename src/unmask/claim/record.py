@@ -56,7 +56,8 @@ class Claim(BaseModel):
     )
     data: str = Field(
         "digits",
-        description="digits, mnist, cifar10, a Hugging Face data set, or a .npz or .safetensors file.",
+        description="digits, mnist, cifar10, a Hugging Face data set, a folder of pictures by class, a .csv, or arrays "
+        "(.npz, .npy, .safetensors).",
         examples=["cifar10"],
     )
     split: str | None = Field(None, description="Split of the data set (default: test).", examples=["test"])

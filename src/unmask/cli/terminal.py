@@ -151,10 +151,9 @@ def show_report(report: Report, files: list[Path], out: Console) -> None:
     for fact in report.facts:
         table.add_row("fact", words.fact_sentence(fact))
     table.add_row("", "")
-    passed = sum(c.passed is True for c in report.controls)
     failed = [c for c in report.controls if c.passed is False]
     if report.controls:
-        table.add_row("controls", f"{passed} passed" + f", {len(failed)} failed" * bool(failed))
+        table.add_row("controls", words.controls_sentence(report.controls))
     for control in failed:
         table.add_row(
             "", Text(f"{control.name}: {control.value}, expected {control.expected}", style="yellow")

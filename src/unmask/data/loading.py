@@ -78,7 +78,8 @@ def load(
       set by hub id; a folder of pictures by class, or what `save_to_disk` wrote; a `.parquet`; a `.csv` of picture
       files and labels, or of numbers and labels; or arrays in `.npz`, `.safetensors` or `.npy`, see
       `unmask.data.arrays`. Where a data set has several label columns, one named `label` is taken, else the one with
-      the most classes. Pictures of several sizes are brought to one by `SPEC(resize=64, crop=64)`; `SPEC(box=data)`,
+      the most classes. Pictures of several sizes are brought to one by `SPEC(resize=64, crop=64)`, to grey
+      by `SPEC(channels=1)`, to colour by `(channels=3)`; `SPEC(box=data)`,
       `(box=[0, 255])` or `(box=ranges.npz)` says what 0 and 1 stand for, `(kind=signals)` what a shape leaves open.
     - `split`: `test` by default, else `validation`, else the only one.
     - `examples`: how many, all by default.
@@ -112,6 +113,11 @@ def load(
         x, y, split = read_file(path, allow_pickle, split)
     else:
         x, y, index, split, names = read_hugging_face(place, split, examples, seed, size)
+    if size != Size() and index is None:  # only pictures have been brought to a size
+        raise UnusableInput(
+            f"{place} holds arrays, and resize, crop and channels in its brackets are for pictures; --resize and "
+            "--crop stand before the network instead"
+        )
     x, y, notes, box = check(x, y, name=place, classes=len(names) or None, **reading)
     if index is None:
         index = places(y.numpy(), examples, seed, place)

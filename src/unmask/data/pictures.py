@@ -1,4 +1,4 @@
-"""Pictures as bytes `[channels, height, width]`, brought to one size where the user says which."""
+"""Pictures as bytes `[channels, height, width]`, brought to one size and to grey or colour where the user says so."""
 
 from __future__ import annotations
 
@@ -27,10 +27,18 @@ MODES = {
 
 @dataclass(frozen=True)
 class Size:
-    """How pictures become one size: the shorter side to `resize` pixels, then the centre, `crop` x `crop`."""
+    """How pictures become alike: the shorter side to `resize` pixels, then the centre, `crop` x `crop`.
+
+    `channels` is 1 for grey (of colours, PIL's luma) or 3 for colour; by default grey where all of them are.
+    """
 
     resize: int | None = None
     crop: int | None = None
+    channels: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.channels not in (None, 1, 3):
+            raise ValueError("channels is 1 for grey or 3 for colour")
 
     def of(self, image: Any) -> Any:
         """A PIL image of that size; bilinear with antialiasing, as PIL reduces."""
@@ -75,6 +83,8 @@ def stack(
                     f"{called} of {name} has mode {image.mode}, not 8-bit grey or RGB; convert it and save x and y as "
                     ".npz"
                 )
+            if size.channels is not None:
+                mode = "L" if size.channels == 1 else "RGB"
             array = np.asarray(size.of(image if image.mode == mode else image.convert(mode)))
         except (
             OSError,

@@ -16,7 +16,7 @@ from ..types import Outputs
 from .base import Images
 from .memory import FIRST
 from .modes import check_precision
-from .readings import runs_with
+from .readings import runs_with, runs_with_channels
 
 # Most members of an ensemble whose votes are told from probabilities. Ours.
 BALLOTS = 128
@@ -49,6 +49,12 @@ def check_shape(classifier: Classifier, x: Images, streams: Streams) -> Tensor:
         if found := runs_with(classifier, x[:2], streams[:2]):
             raise UnusableInput(
                 f"{error}; it runs with {found}: give that, or do the same inside the network"
+            ) from error
+        if channels := runs_with_channels(classifier, x[:2], streams[:2]):
+            raise UnusableInput(
+                f"{error}; it runs with images of {channels} channel{'s' * (channels > 1)}: write "
+                f"(channels={channels}) behind the name of pictures, --data 'NAME(channels={channels})', or convert "
+                "inside the network"
             ) from error
         raise
     shape = list(logits.shape)

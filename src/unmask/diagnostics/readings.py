@@ -104,6 +104,20 @@ def runs_with(classifier: Classifier, x: Images, streams: Streams) -> str:
     return ""
 
 
+def runs_with_channels(classifier: Classifier, x: Images, streams: Streams) -> int:
+    """1 or 3 where a network that fails on `x` runs with so many channels, else 0. **Cost**: a forward."""
+    if x.ndim != 4 or x.shape[1] not in (1, 3) or isinstance(classifier.network, InUnits):
+        return 0
+    other = x.mean(1, keepdim=True) if x.shape[1] == 3 else x.expand(-1, 3, -1, -1).contiguous()
+    try:
+        with torch.no_grad():
+            logits = classifier(other, generator=streams.fork("readings")).logits
+    except ModelFailed:
+        return 0
+    usable = logits.ndim == 2 and len(logits) == len(x) and bool(torch.isfinite(logits).all())
+    return other.shape[1] if usable else 0
+
+
 def options(steps: Preprocessing) -> str:
     """The steps as one types them.
 

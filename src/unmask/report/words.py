@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 
-from ..audit.records import Fact, Report, ThreatRecord
+from ..audit.records import Control, Fact, Report, ThreatRecord
 from ..audit.verdict import contradictions, undecided
 from ..statistics import clopper_pearson
 
@@ -174,6 +175,22 @@ def fact_sentence(fact: Fact) -> str:
     """What is so, and where, without blame."""
     where = f" ({fact.file}:{fact.line})" if fact.file and fact.line else ""
     return f"{fact.operation or 'the network'} {fact.statement}{where}"
+
+
+def controls_sentence(controls: Sequence[Control]) -> str:
+    """How many controls passed, and of those that failed, whether what was found explains it.
+
+    >>> controls_sentence([])
+    '0 passed'
+    """
+    failed = [c for c in controls if c.passed is False]
+    roles = [
+        (sum(c.role == "symptom" for c in failed), "explained by what was found"),
+        (sum(c.role == "open" for c in failed), "failed and open"),
+        (sum(c.role is None for c in failed), "failed"),
+    ]
+    passed = sum(c.passed is True for c in controls)
+    return ", ".join([f"{passed} passed", *(f"{n} {what}" for n, what in roles if n)])
 
 
 def clever_sentence(report: Report) -> str:
