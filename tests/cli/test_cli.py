@@ -98,8 +98,9 @@ def test_other_verdicts(engine, folder, verdict, status):
 
 
 @pytest.mark.parametrize(("gate", "status"), [("0", 0), ("1", 1), ("100/100", 1), ("1e-3", 0)])
-def test_a_gate_on_the_measured_share(engine, folder, gate, status):
+def test_a_gate_on_the_measured_share(engine, folder, capsys, gate, status):
     assert main([*AUDIT, "--fail-under", gate]) == status
+    assert ("is below --fail-under" in capsys.readouterr().err) == (status == 1)
 
 
 @pytest.mark.parametrize("gate", ["1.5", "-0.1", "half", "nan"])

@@ -63,8 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _status(report: Report, fail_under: float | None) -> int:
     """The verdict's, but 1 where the measured accuracy falls below a gate that compares these very examples."""
-    below = fail_under is not None and report.robust_accuracy < fail_under
-    return 1 if below else report.exit_status
+    if fail_under is None or report.robust_accuracy >= fail_under:
+        return report.exit_status
+    print(
+        f"accuracy under attack, {report.robust_accuracy:.4g}, is below --fail-under {fail_under:g}",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def perform(arguments: argparse.Namespace) -> tuple[Report, list[Path]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from ..audit.records import Report
-from .words import HEADLINES, ball, percent
+from .words import ball, headline, percent
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def rows(reports: Mapping[str, Report]) -> list[tuple[str, list[str]]]:
         line("data", [f"{r.data} {r.split}".strip() for r in each]),
         line("threat", [ball(r.threat) for r in each]),
         line("examples", [str(r.examples) for r in each]),
-        line("verdict", [HEADLINES[r.verdict] for r in each]),
+        line("verdict", [headline(r) for r in each]),
         line("claim", [percent(r.claim) for r in each]),
         line("clean accuracy", [percent(r.clean_accuracy) for r in each]),
         line("standard attack leaves", [percent(r.naive_robust_accuracy) for r in each]),
