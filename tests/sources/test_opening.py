@@ -103,6 +103,16 @@ def test_torchscript(tmp_path):
     assert torch.allclose(opened(images()), network()(images()))
 
 
+def test_an_exported_program_with_batch_norm_is_in_evaluation_mode(tmp_path):
+    layers = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.LazyLinear(10))
+    x = torch.rand(4, 1, 8, 8)
+    layers(x)
+    torch.export.save(torch.export.export(layers.eval(), (x,)), tmp_path / "net.pt2")
+    opened, _ = open_source(str(tmp_path / "net.pt2"))
+    assert not any(module.training for module in opened.eval().modules())
+    assert torch.allclose(opened(x), layers(x), atol=1e-6)
+
+
 def test_an_exported_program_of_any_batch_size(tmp_path):
     batch = torch.export.Dim("batch", min=1, max=1024)
     program = torch.export.export(network(), (images(4),), dynamic_shapes=({0: batch},))

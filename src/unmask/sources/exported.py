@@ -19,6 +19,8 @@ class Program(nn.Module):
     def __init__(self, program: Any):
         super().__init__()
         self.graph = program.module()
+        for module in self.graph.modules():  # holders of parameters, born in train mode, which nothing reads
+            module.training = False
 
     def train(self, mode: bool = True) -> Program:
         # `eval()` of an exported graph raises.
