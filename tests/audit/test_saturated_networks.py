@@ -81,7 +81,9 @@ def test_the_networks_of_the_reproduction(name):
         pytest.skip("UNMASK_DATA is not set: no MNIST here")
     network = Network({"relu": nn.ReLU, "sigmoid": nn.Sigmoid}[name], 784, 200)
     own = list(network.state_dict())
-    stored = load_file(WEIGHTS / f"{name}_mnist.safetensors")
+    stored = load_file(
+        WEIGHTS / f"{'saturated_relu' if name == 'relu' else 'sharpened_sigmoid'}_mnist.safetensors"
+    )
     order = sorted(stored, key=lambda key: (int(key.split(".")[1]), key.endswith("bias")))
     network.load_state_dict({key: stored[theirs] for key, theirs in zip(own, order, strict=True)})
     estimators = [ReducedGain(g) if name == "sigmoid" else LogitScale(scale=g) for g in (1e-3, 3e-4, 1e-4)]

@@ -49,6 +49,18 @@ def test_equal_images_have_a_grey_difference():
     assert (decode(difference) == 128).all()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("height", [1, 2])
+def test_what_is_no_number_is_drawn_as_black_or_white(value, height):
+    """`verify` draws evidence that somebody may have changed; warnings are errors here."""
+    clean = [[[0.5, 0.5]] * height]
+    changed = [[[0.5, value]] * height]
+    triple = ImageTriple(
+        index=0, label=1, clean_prediction=1, adversarial_prediction=1, clean=clean, adversarial=changed
+    )
+    assert plots.image_row(triple)[3] == 0.5
+
+
 def test_figures_are_svg_in_the_pages_colours_and_repeatable(tmp_path):
     report = refuted(tmp_path / "s.py")
     assert report.gradient_histogram is not None

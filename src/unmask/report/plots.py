@@ -121,9 +121,7 @@ def image_row(triple: ImageTriple) -> tuple[str, str, str, float]:
 
 def curve_row(triple: ImageTriple) -> tuple[str, str, str, float]:
     """As `image_row`, for vectors and signals: a curve for each channel, in units of the box."""
-    clean, adversarial = (
-        np.asarray(side, dtype=np.float64)[:, 0] for side in (triple.clean, triple.adversarial)
-    )
+    clean, adversarial = (_numbers(side)[:, 0] for side in (triple.clean, triple.adversarial))
     delta = adversarial - clean
     largest = float(np.abs(delta).max(initial=0))
     span = 1.05 * (largest or 1)
@@ -160,10 +158,15 @@ def _curves(channels: np.ndarray, span: tuple[float, float]) -> str:
 
 def _shown(channels: list[list[list[float]]]) -> np.ndarray:
     """`[height, width, 3]` for three channels, else `[height, width]`: the only one, or their mean."""
-    array = np.asarray(channels, dtype=np.float64)
+    array = _numbers(channels)
     if array.shape[0] == 3:
         return array.transpose(1, 2, 0)
     return array.mean(0)
+
+
+def _numbers(values: list[list[list[float]]]) -> np.ndarray:
+    """What can be drawn: evidence that somebody changed may hold what is no number, which is black then, or white."""
+    return np.nan_to_num(np.asarray(values, dtype=np.float64), nan=0.0, posinf=1.0, neginf=0.0)
 
 
 def _figure():  # matplotlib is imported only here, for it takes a second
