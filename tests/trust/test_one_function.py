@@ -143,24 +143,29 @@ def test_another_function_under_autograd_is_refused(when):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-def test_torchs_own_encoder_with_padding_is_refused_with_the_switch_that_makes_it_one_function():
+@pytest.mark.filterwarnings(
+    "ignore:The PyTorch API of nested tensors", "ignore:.*torch.jit:DeprecationWarning"
+)
+@pytest.mark.parametrize("spelled", [lambda net: net, torch.jit.script], ids=["in Python", "scripted"])
+def test_torchs_own_encoder_with_padding_is_refused_with_the_switch_that_makes_it_one_function(spelled):
     class Rows(nn.Module):
-        def __init__(self):
+        def __init__(self, **how):
             super().__init__()
             layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-            self.encoder, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(8, 10)
+            self.encoder, self.head = spelled(nn.TransformerEncoder(layer, 2, **how)), nn.Linear(8, 10)
 
         def forward(self, x):
             rows = x[:, 0]
-            padded = (
-                rows.sum(-1).flip(1).cumsum(1).flip(1) < 3
-            )  # empty rows at the end, as of a short sentence
+            # Empty rows at the end, as of a short sentence.
+            padded = rows.sum(-1).flip(1).cumsum(1).flip(1) < 3
             return self.head(self.encoder(rows, src_key_padding_mask=padded).mean(1))
 
     network = Rows().eval()
     with pytest.raises(UnusableInput, match="set_fastpath_enabled"):
         fly(network)
+    assert fly(Rows(enable_nested_tensor=False).eval()).gradient_available
+    if isinstance(network.encoder, torch.jit.ScriptModule):
+        return
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         assert fly(network).gradient_available

@@ -94,13 +94,18 @@ def modes(compare: Comparison) -> list[str]:
 def _way_to_one(network: Network) -> str:
     """What its owner does about a network whose answers depend on whether a gradient is asked for."""
     parts = network.modules() if isinstance(network, nn.Module) else ()
-    if any(isinstance(part, nn.TransformerEncoder) for part in parts):
+    if any(isinstance(p, nn.TransformerEncoder) or _scripted_name(p) == "TransformerEncoder" for p in parts):
         return (
             "torch's transformer encoder does so where tokens are padded, for its path without gradients fills "
-            "them with zeros: call torch.backends.mha.set_fastpath_enabled(False) where the network is built, and "
-            "deploy it so"
+            "them with zeros: build it with enable_nested_tensor=False, or, of one that is not scripted, call "
+            "torch.backends.mha.set_fastpath_enabled(False) where the network is built, and deploy it so"
         )
     return "take the question for requires_grad or is_grad_enabled out of forward"
+
+
+def _scripted_name(part: nn.Module) -> str:
+    """What the class of a TorchScript module was called; empty for others."""
+    return part.original_name if isinstance(part, torch.jit.ScriptModule) else ""
 
 
 class _Elsewhere(nn.Module):
