@@ -18,6 +18,7 @@ from .audit.run import audit
 from .claim.claim import claim_about
 from .classifier import Classifier, Network
 from .data import Data, check, load
+from .data.sample import mixed
 from .errors import UnusableInput
 from .report import words
 from .report.html import place, write_html
@@ -90,7 +91,7 @@ def _data(data: str | Data | tuple[Tensor, Tensor], examples: int | None) -> Dat
         raise UnusableInput(
             f"examples is {examples}; give a number from 1 to {len(data)}, as many as there are"
         )
-    return data[:examples]
+    return data[mixed(data.y)[:examples]]
 
 
 def _message(report: Report, folder: Path, *, again: bool) -> str:

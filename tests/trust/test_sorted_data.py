@@ -1,13 +1,21 @@
 """What an audit asks of a few examples, it asks of every class, in whatever order they come."""
 
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from tests.fixtures.digits_networks import trained
 from torch import nn
 
 import unmask
+from unmask.cli.main import main
+from unmask.cli.recipes import _without_labels
 from unmask.data import load
 from unmask.data.sample import mixed
+from unmask.testing import _data
 
 DIGITS = load("digits")
 SORTED = DIGITS.y.sort(stable=True).indices
@@ -32,6 +40,30 @@ def test_the_first_examples_are_of_all_classes(order):
 def test_what_comes_mixed_is_taken_as_it_comes():
     assert mixed(DIGITS.y).equal(torch.arange(500))
     assert mixed(torch.zeros(50, dtype=torch.int64)).equal(torch.arange(50))  # one class has no order
+
+
+def test_labels_that_are_known_and_examples_of_a_gate_are_of_all_classes():
+    by_class = DIGITS[SORTED]
+    known, images = _without_labels(argparse.Namespace(unlabelled=None, labels=60), by_class)
+    assert len(known.y.unique()) == 10
+    assert len(images) == 440
+    assert len(_data(by_class, 60).y.unique()) == 10
+    assert _data(DIGITS, 60).index.equal(DIGITS.index[:60])
+
+
+def test_bound_without_a_number_measures_all_classes(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("by_class.npz", x=DIGITS.x[SORTED].numpy(), y=DIGITS.y[SORTED].numpy())
+    Path("flat.py").write_text(
+        "import torch\n\ndef network():\n    torch.manual_seed(0)\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10)).eval()\n"
+    )
+    status = main(
+        ["bound", "flat.py:network", "--data", "by_class.npz", "--norm", "linf", "--epsilon", "0.1", "--json"]
+    )
+    assert status == 0
+    rows = json.loads(capsys.readouterr().out)["examples"]
+    assert len({row["index"] // 50 for row in rows}) >= 5  # of ten classes of about fifty
 
 
 class Late(nn.Module):

@@ -95,6 +95,7 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     from ..claim.units import in_units, threat_of
     from ..classifier import Classifier
     from ..data import load
+    from ..data.sample import mixed
     from ..diagnostics import preflight
     from ..randomness import Streams
     from ..state import State
@@ -128,7 +129,7 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     threat = norm_ball(threat_of(claim, data.x.shape[1:], goal=goal), "`unmask bound`")
     check_clean(claim, target.network, data, device=device)
-    chosen = slice(None if claim.examples else EXAMPLES)
+    chosen = slice(None) if claim.examples else mixed(data.y)[:EXAMPLES]
     x, y, index = (t[chosen].to(device) for t in (data.x, data.y, data.index))
     network = in_units(target.network, data.box, target.spec)
     classifier = network if isinstance(network, Classifier) else Classifier(network)

@@ -109,7 +109,12 @@ def add_recipe_options(command: argparse.ArgumentParser) -> None:
     add("--alone", type=number, metavar="S", help="penalty: share of steps before it begins (default: 0.25)")
     add("--source", metavar="DATA", help="pretraining: what to pretrain on")
     add("--source-epochs", type=int, metavar="N", help="pretraining: passes over it (default: 20)")
-    add("--labels", type=int, metavar="N", help="selftraining: only the first N labels are known")
+    add(
+        "--labels",
+        type=int,
+        metavar="N",
+        help="selftraining: only N labels are known, the first ones or, where data come by class, any",
+    )
     add(
         "--unlabelled",
         metavar="DATA",
@@ -221,9 +226,12 @@ def _without_labels(arguments: argparse.Namespace, data: Data) -> tuple[Data, An
         from ..data.unlabelled import load_unlabelled
 
         return data, load_unlabelled(arguments.unlabelled)
+    from ..data.sample import mixed
+
     if not 0 < arguments.labels < len(data):
         raise UnusableInput(f"--labels is {arguments.labels}; give a number below the {len(data)} examples")
-    return data[: arguments.labels], data.x[arguments.labels :]
+    order = mixed(data.y)  # or the labels that are known would be of the first classes alone
+    return data[order[: arguments.labels]], data.x[order[arguments.labels :]]
 
 
 def _given(fields: dict[str, Any]) -> dict[str, Any]:
