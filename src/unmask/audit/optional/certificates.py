@@ -31,9 +31,8 @@ def certified_share(subject: Subject, left: Tensor) -> tuple[float | None, str |
             subject.progress.note(f"the defence's own certificate does not apply: {error}")
             return None, None
         return float(proof.rate.double().mean()), proof.words
-    return _relaxed(
-        subject, left[subject.index[left].argsort()]
-    )  # in the order in which a verifier meets them
+    as_verified = subject.index[left].argsort()  # a budget ends where that of a verifier ends
+    return _relaxed(subject, left[as_verified])
 
 
 def _relaxed(subject: Subject, left: Tensor) -> tuple[float | None, str | None]:

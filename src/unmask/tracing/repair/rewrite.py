@@ -132,7 +132,8 @@ class _Rewriter(Interceptor):
 
     def on_question(self, name: str, tensor: Tensor) -> None:
         """As `Interceptor.on_question`."""
-        self._beside.retaining += [tensor] if name == "retain_grad" else []
+        if name == "retain_grad":
+            self._beside.retaining.append(tensor)
 
     def _rewritten(
         self, kind: str, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
