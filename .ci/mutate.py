@@ -21,6 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # What pins a file, where that is not the test of its own name in the mirrored place.
 PINNED_BY = {
+    "threat/lp.py": ["tests/threat/test_lp.py", "tests/threat/test_radii.py"],
+    "threat/patch.py": ["tests/threat", "tests/audit/test_few_pixels.py"],
     "attacks/base.py": ["tests/attacks/test_apgd.py"],
     "attacks/batch.py": ["tests/attacks/test_apgd.py", "tests/attacks/test_fab.py"],
     "attacks/apgd.py": ["tests/attacks/test_apgd.py", "tests/attacks/test_apgd_l1.py"],

@@ -50,6 +50,33 @@ def test_settle_ends_inside_exactly_and_project_within_rounding(norm, seed, epsi
 
 
 @norms
+def test_what_lies_in_the_ball_is_settled_where_it_is(norm):
+    x, x_adv = draw(2, reach=0.01)
+    x_adv = x_adv.clamp(0, 1)
+    ball = threat_model(norm, 1.1 * threat_model(norm, 1.0).distance(x_adv, x).max().item())
+    torch.testing.assert_close(ball.settle(x_adv, x), x_adv, rtol=0, atol=6e-8)
+
+
+@norms
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_what_rounding_leaves_outside_comes_in_by_a_hair(norm, dtype):
+    x, x_adv = (v.clamp(0, 1).to(dtype) for v in draw(3, examples=64))
+    ball = threat_model(norm, 0.3)
+    settled, nearest = ball.settle(x_adv, x), ball.project(x_adv.double(), x.double())
+    assert (ball.distance(settled, x) <= 0.3).all()
+    # An example that fell back on its clean image would be as far off as the ball is wide.
+    assert (ball.distance(settled.double(), nearest) < 0.01).all()
+
+
+@norms
+def test_a_ball_narrower_than_floats_lie_apart_is_settled_in_where_there_are_floats(norm):
+    x = torch.tensor([[0.5], [1e-3]])  # neighbours are 6e-8 apart, and 1e-10
+    settled = threat_model(norm, 4e-8).settle(x + 1, x)
+    assert settled[0] == x[0]
+    assert 3.9e-8 < settled[1] - x[1] <= 4e-8
+
+
+@norms
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_only_a_projection_with_out_writes_and_then_only_there(norm, dtype):
     threat = threat_model(norm, 0.3)

@@ -184,19 +184,17 @@ class NormBall(ThreatModel):
         return self.settle(x + self.epsilon * self.steepest_ascent(noise), x)
 
     def settle(self, x_adv: Images, x: Images) -> Images:
-        low, high = self.box
-        x_adv = self.project(x_adv, x)
-        for _ in range(8):
-            x_adv = x_adv.clamp(low, high)
-            outside = self.distance(x_adv, x) > self.epsilon
-            if not outside.any():
-                return x_adv
-            x_adv = torch.where(per_example(outside, x), self._shrink(x_adv, x), x_adv)
-        outside = self.distance(x_adv, x) > self.epsilon
-        return torch.where(per_example(outside, x), x, x_adv)
-
-    def _shrink(self, x_adv: Images, x: Images) -> Images:
-        return x + (x_adv - x) * (1 - 1e-6)
+        outside = ~self.contains(x_adv, x)
+        if not outside.any():
+            return x_adv
+        # Each number of the nearest point becomes the float next to it on the clean input's side: in 16 bits rounding
+        # to the nearest would leave the ball for more than half of the examples.
+        exact = self.project(x_adv.double(), x.double()).sub_(x).mul_(1 - 1e-12)
+        nearest = exact.add(x).to(x.dtype).clamp_(*self.box)
+        further = (nearest.double() - x).abs_() > exact.abs_()
+        inside = torch.where(further, torch.nextafter(nearest, x), nearest)
+        inside = torch.where(per_example(self.distance(inside, x) > self.epsilon, x), x, inside)
+        return torch.where(per_example(outside, x), inside, x_adv)
 
 
 @dataclass(frozen=True, kw_only=True)

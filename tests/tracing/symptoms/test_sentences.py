@@ -16,6 +16,7 @@ def suspect(name, share=NAN, kind="torch", **statistics):
 THROUGH = "42% of the change of the logits passes through it"
 ROWS = [
     (suspect("zero", 0.42), f"its gradient is exactly zero, yet {THROUGH}"),
+    (suspect("zero"), "its gradient is exactly zero"),
     (suspect("discrete", 0.42), f"its result has no gradient, yet {THROUGH}"),
     (suspect("cut", 0.42), f"the gradient is cut here, yet {THROUGH}"),
     (suspect("opaque", 0.42), f"the gradient is cut here, yet {THROUGH}"),
@@ -32,6 +33,7 @@ ROWS = [
         suspect("cut", 0.5, jump=1.0),
         "the gradient is cut here, yet 50% of the change of the logits passes through it",
     ),
+    (suspect("cut", 0.6), "the gradient is cut here, yet 60% of the change of the logits passes through it"),
     (
         suspect("effect", decided_at_line=17.0),
         "the decision of line 17, which has no gradient, takes effect here",
@@ -43,6 +45,7 @@ ROWS = [
         "its output changes although its own derivative is practically zero: it is saturated",
     ),
     (suspect("non_finite", spoiled=0.5), "on 50% of the examples the gradient becomes NaN or infinite here"),
+    (suspect("non_finite"), "on 0% of the examples the gradient becomes NaN or infinite here"),
     (suspect("random", change_of_logits=0.12345), "it draws random numbers: a logit moves by up to 0.123"),
     (suspect("random"), "it draws random numbers"),
     (

@@ -23,7 +23,9 @@ class Lost(Symptom):
 
     def sentence(self, s: Suspect) -> str:
         """As `Symptom.sentence`."""
-        share = f"{s.share:.0%} of the change of the logits passes through it" if s.share == s.share else ""
+        if s.share != s.share:  # what passes through was not measured
+            return self.said
+        share = f"{s.share:.0%} of the change of the logits passes through it"
         if chaotic(s):
             return (
                 f"no gradient leads through, yet {share}, and the smallest move changes them as much as the largest: "
