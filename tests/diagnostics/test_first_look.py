@@ -80,9 +80,11 @@ def test_it_ends_only_where_the_first_few_give_no_cause_and_else_decides_of_all(
     )
     first = first_look()
     if (black & ~white)[:first].any():
-        assert sorted(asked) == list(range(N))  # everybody, and nobody twice
+        # A search goes on to what gradients broke where enough was found beside it; nobody is asked twice.
+        every = not search or breaks_more(black & ~white, torch.zeros_like(white))
+        assert sorted(asked) == [n for n in range(N) if every or not white[n]]
         assert reading.passed is not breaks_more(black, white)
-        assert torch.equal(reading.tried[1].failure_rate > 0.5, black)
+        assert torch.equal(reading.tried[1].failure_rate > 0.5, black if every else black & ~white)
     else:
         expected = [n for n in range(first) if not (search and white[n])]
         assert sorted(asked) == expected

@@ -74,3 +74,41 @@ def test_its_points_lie_on_the_levels_and_in_the_ball(threat):
 def test_data_that_lie_on_no_levels_are_not_asked_about():
     assert DataLevels.of(X + 0.001) is None
     assert DataLevels.of((X * 255).round() / 255).attack.levels == 255
+
+
+class Robust(nn.Module):
+    def forward(self, x):
+        nearest = torch.cdist(x.detach().flatten(1), X.flatten(1)).argmin(1)
+        return 100 * nn.functional.one_hot(Y[nearest], 3) + x.flatten(1) @ WEIGHT
+
+
+def asked_of(network, standing, threat=Linf(epsilon=0.3)):
+    """How many images an attack was run on, and the reading."""
+    several = [t.repeat_interleave(3, 0) for t in (X, Y)]
+    classifier = Classifier(network)
+    diagnostic = DataLevels.of(X, standing, early_stop=True)
+    streams = Streams.seeded(0, torch.arange(len(several[0])))
+    reading = diagnostic.examine(classifier, *several, threat, generator=streams)
+    changed = (reading.tried[0].x_adv != several[0]).flatten(1).any(1)
+    return changed, reading
+
+
+def test_only_what_stands_is_attacked_and_at_first_a_few_of_these():
+    standing = torch.arange(3 * N) % 2 == 1
+    changed, reading = asked_of(Robust(), standing, threat=Linf(epsilon=1 / LEVELS))
+    assert reading.value == 1.0
+    assert changed.nonzero()[:, 0].tolist() == [2 * n + 1 for n in range(11)]
+    assert reading.explanation == "100.0% of 11 survive an attack on the 17 levels of the data."
+
+
+def test_where_one_of_the_few_breaks_all_that_stands_is_attacked():
+    standing = torch.arange(3 * N) % 2 == 1
+    changed, reading = asked_of(Between(), standing)
+    assert torch.equal(changed, standing)
+    assert reading.tried[0].failure_rate[~standing].eq(0).all()
+
+
+def test_where_nothing_stands_nothing_is_asked():
+    changed, reading = asked_of(Between(), torch.zeros(3 * N, dtype=torch.bool))
+    assert not changed.any()
+    assert (reading.value, reading.explanation) == (None, "Nothing was left to attack.")

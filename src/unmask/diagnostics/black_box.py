@@ -19,9 +19,10 @@ class BlackBox(Diagnostic):
     """A search that sees only outputs, against an attack that sees gradients. The latter knows strictly more.
 
     Fails when the black-box attack breaks more of the same examples, beyond chance. It cannot where it breaks nothing
-    that the white-box attack left, so it looks there first, among a few examples (`first_look`), and goes on to all
-    of them only if it finds something. `value` is the robust accuracy under the white-box attack minus that under the
-    black-box one; after the first look alone, the share that the latter breaks beside the former, which is 0.
+    that the white-box attack left, so it looks there first, among a few examples (`first_look`), then on all of it if
+    it finds something, and on what the white-box attack broke, too, if what it found is more than chance. `value` is
+    the robust accuracy under the white-box attack minus that under the black-box one; where the latter did not run on
+    all, the share that it breaks beside the former.
 
     **Cost**: the white-box attack, and the black-box one on what that left of 11 examples, or on all.
     **Source**: Athalye et al. 2018, arXiv:1802.00420, section 3.1.
@@ -48,10 +49,12 @@ class BlackBox(Diagnostic):
         k = len(search.x_adv)
         black, white = rates(search), rates(gradients)[:k]
         if not challenger.attacked[:k].all():
-            left = int((white <= 0.5).sum())
-            value, passed = 0.0, True
+            left, more = int((white <= 0.5).sum()), int(((black > 0.5) & (white <= 0.5)).sum())
+            value, passed = more / max(k, 1), True
             words = f"{survives(white):.1%} of {k} survive the attack with gradients" + (
-                f", and a search breaks none of these {left}." if left else ": a search has nothing to add."
+                f", and a search breaks {more or 'none'} of these {left}."
+                if left
+                else ": a search has nothing to add."
             )
             statistics = {"searched": float(left), "white_box_accuracy": survives(white)}
         else:

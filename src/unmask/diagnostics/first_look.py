@@ -13,7 +13,7 @@ from ..classifier import Classifier
 from ..judge import judge
 from ..randomness import Streams
 from ..threat import ThreatModel
-from .base import Images, Labels, Tried, rates, tried
+from .base import Images, Labels, Tried, breaks_more, rates, tried
 
 # What a first look must not miss: a fault that shows on this share of the examples, with this probability. On 32
 # examples the sign test itself notices such a fault with 0.94. Ours.
@@ -86,13 +86,17 @@ def challenged(challenger: Partly, reference: Tried, *, left_only: bool = False)
 
     **Arguments**
     - `reference`: what another attack came to on all of the examples.
-    - `left_only`: attack at first only what the reference left of the first few.
+    - `left_only`: attack only what the reference left, of the first few and then of all. What the reference broke
+      can only take away from what is found so: it is attacked where there is enough to take from.
 
     **Cost**: the attack on at most `first_look()` examples; where it breaks what was left, on all.
     """
     few, left = first(challenger.x), rates(reference) <= 0.5
     challenger.on(few & left if left_only else few)
-    if ((challenger.failures > 0.5) & left).any():
-        few = torch.ones_like(few)
-        challenger.on(few)
-    return challenger.first(int(few.sum()))
+    if not ((challenger.failures > 0.5) & left).any():
+        return challenger.first(int(few.sum()))
+    every = torch.ones_like(few)
+    challenger.on(left if left_only else every)
+    if breaks_more((challenger.failures > 0.5) & left, ~every):
+        challenger.on(every)
+    return challenger.first(len(every))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from ..attacks import PGD, Attack
@@ -13,8 +14,8 @@ from ..classifier import Classifier, Network
 from ..randomness import Streams
 from ..threat import Linf, ThreatModel
 from ..types import Outputs, per_example
-from .base import Diagnostic, Images, Labels, Reading, survives, tried
-from .base import rates as rates_of
+from .base import Diagnostic, Images, Labels, Reading, survives
+from .first_look import Partly, first_look
 
 # Steps between black and white that images are stored with: four bits from 0 to 16 as the digits, and bytes. Ours.
 LEVELS = (16, 255)
@@ -88,17 +89,30 @@ class DataLevels(Diagnostic):
     A network may answer otherwise between the levels of its data, where every usual attack asks, and cameras never do.
     `value` is the accuracy under the attack on the levels. It says nothing by itself: its points count as all do.
 
-    **Cost**: the attack, and one judgement.
+    Only what nobody has broken yet is attacked, and more than a first look (`first_look`) only where that breaks one.
+
+    **Fields**
+    - `attack`: what is run.
+    - `standing`: `[n]` with `n` at least that of the images, what nobody has broken yet; None: all of them.
+
+    **Cost**: the attack on what is standing of a few images, or of all, and one judgement.
     """
 
     attack: OnGrid
+    standing: Bool[Tensor, " n"] | None = field(default=None, repr=False)
     draws: int = 1
 
     @staticmethod
-    def of(x: Tensor) -> DataLevels | None:
+    def of(
+        x: Tensor, standing: Bool[Tensor, " n"] | None = None, *, early_stop: bool = False
+    ) -> DataLevels | None:
         """With PGD; None where the images lie on no levels."""
-        levels, attack = levels_of(x), PGD(steps=20, rel_step_size=0.125)
-        return None if levels is None else DataLevels(attack=OnGrid(attack=attack, levels=levels))
+        levels, attack = levels_of(x), PGD(steps=20, rel_step_size=0.125, early_stop=early_stop)
+        return (
+            None
+            if levels is None
+            else DataLevels(attack=OnGrid(attack=attack, levels=levels), standing=standing)
+        )
 
     def examine(
         self,
@@ -109,15 +123,24 @@ class DataLevels(Diagnostic):
         *,
         generator: torch.Generator | Streams,
     ) -> Reading:
-        streams = Streams.of(generator, len(x))
+        streams = Streams.of(generator, len(x)).fork("attack")
         of = (classifier, x, y, threat)
-        point = tried("attack", self.attack, *of, draws=self.draws, generator=streams.fork("attack"))
-        left = survives(rates_of(point))
+        challenger = Partly("attack", self.attack, *of, draws=self.draws, streams=streams)
+        every = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        standing = every if self.standing is None else self.standing[: len(x)].to(x.device)
+        challenger.on(standing & (standing.cumsum(0) <= first_look()))
+        if (challenger.failures > 0.5).any():
+            challenger.on(standing)
+        asked = challenger.attacked
+        left = survives(challenger.failures[asked]) if asked.any() else None
         return Reading(
             name="data_levels",
             passed=None,
             value=left,
             expected="accuracy under an attack among images of the data's own levels",
-            explanation=f"{left:.1%} survive an attack on the {self.attack.levels + 1} levels of the data.",
-            tried=(point,),
+            explanation="Nothing was left to attack."
+            if left is None
+            else f"{left:.1%} of {int(asked.sum())} survive an attack on the {self.attack.levels + 1} levels of the "
+            "data.",
+            tried=(challenger.first(len(x)),),
         )

@@ -94,13 +94,9 @@ def control(subject: Subject, standing: Standing, campaign: Campaign, winner: Ca
         attack = once(subject, standing, plain_attack(*plan, early_stop=early_stop), "control")
         checks = suite(attack, *plan, early_stop=early_stop)
     stands = not (campaign.decided() or bool((standing.rate > 0.5).all()))
-    if (
-        stands
-        and not outside
-        and (stored := DataLevels.of(subject.x))
-        and isinstance(subject.threat, NormBall)
-    ):
-        checks[LEVELS] = stored
+    if stands and not outside and isinstance(subject.threat, NormBall):
+        stored = DataLevels.of(subject.x, standing.rate <= 0.5, early_stop=not subject.random)
+        checks |= {} if stored is None else {LEVELS: stored}
     checks[SAME] = SameAnswers(
         early=early.answers,
         seedable=campaign.facts.seedable,
