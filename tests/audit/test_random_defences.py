@@ -121,7 +121,9 @@ def test_as_strong_as_one_who_knows_the_defence(name, passes):
     assert {finding.mechanism for finding in report.masking} == {"stochastic"}
     assert any(f.file.endswith(known.file) and known.draws in f.code for f in report.masking)
     if known.undefended:
-        assert "keeps the dropped neurons" in report.masking[0].repair
+        # The tracer's pass without the drops, or the undefended network that the defence itself brings.
+        ways = ("keeps the dropped neurons", "the surrogate that the defence brings")
+        assert any(way in report.masking[0].repair for way in ways)
 
 
 def main() -> None:
