@@ -167,7 +167,7 @@ def test_date_and_hardware_are_said(report):
     assert "hardware a processor date 2026-01-02 03:04 UTC" in words
 
 
-def dumped(page: str, folder: Path) -> str:
+def dumped(page: str, folder: Path, *more: str) -> str:
     """What headless Chromium makes of a page."""
     (folder / "page.html").write_text(page)
     flags = [
@@ -177,7 +177,7 @@ def dumped(page: str, folder: Path) -> str:
         "--no-first-run",
         "--disable-background-networking",
     ]
-    flags += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000", "--dump-dom"]
+    flags += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000", "--dump-dom", *more]
     command = [str(CHROMIUM), *flags, (folder / "page.html").as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=240).stdout
 
@@ -199,8 +199,9 @@ def test_a_click_on_a_heading_sorts_by_numbers_and_what_is_unknown_comes_last(re
 @pytest.mark.skipif(
     not (CHROMIUM and AXE), reason="needs chromium, and axe-core's axe.min.js named by UNMASK_AXE"
 )
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 1100])
-def test_axe_finds_nothing_against_the_page(report, tmp_path, width):
+def test_axe_finds_nothing_against_the_page(report, tmp_path, width, scheme):
     """Keyboard, names, contrast and zoom, by axe-core in headless Chromium; and nothing wider than the screen."""
     text = render(report.model_copy(update={"table": table(), "class_names": ["cat", "dog"]}))
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text).replace(
@@ -213,7 +214,8 @@ def test_axe_finds_nothing_against_the_page(report, tmp_path, width):
     )
     text = text.replace("</body>", f"<script>{Path(AXE).read_text()}</script><script>{told}</script></body>")
     frame = f'<iframe width={width} height=900 style="border:0" srcdoc="{html.escape(text)}"></iframe>'
-    dom = dumped(f"<body>{frame}</body>", tmp_path)
+    dark = "--blink-settings=preferredColorScheme=0"
+    dom = dumped(f"<body>{frame}</body>", tmp_path, *([dark] if scheme == "dark" else []))
     found = json.loads(html.unescape(re.search(r"FOUND (.*?) END", dom, re.DOTALL).group(1)))
     assert found[0] <= width
     assert found[1] == []

@@ -16,6 +16,10 @@ def suspect(name, share=NAN, kind="torch", **statistics):
 THROUGH = "42% of the change of the logits passes through it"
 ROWS = [
     (suspect("zero", 0.42), f"its gradient is exactly zero, yet {THROUGH}"),
+    (
+        suspect("zero", 1.0),
+        "its gradient is exactly zero, yet all of the change of the logits passes through it",
+    ),
     (suspect("zero"), "its gradient is exactly zero"),
     (suspect("discrete", 0.42), f"its result has no gradient, yet {THROUGH}"),
     (suspect("cut", 0.42), f"the gradient is cut here, yet {THROUGH}"),

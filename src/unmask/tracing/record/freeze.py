@@ -135,11 +135,12 @@ def share_through(
 ) -> float:
     """Share of the change of the logits, from the base run to `x_moved`, that is lost when `records` are held still.
 
-    0: nothing passes through them; about 1: everything does. NaN where the logits did not change at all.
+    0: nothing passes through them; 1: everything does, or more, which the rest takes away again. NaN where the logits
+    did not change at all.
     """
     change = logits_moved - base.logits.detach()
     held = logits_with(classifier, x_moved, records, seed=seed)
     size = torch.linalg.vector_norm(change.double())
     if not size > 0:
         return float("nan")
-    return float(torch.linalg.vector_norm((logits_moved - held).double()) / size)
+    return min(float(torch.linalg.vector_norm((logits_moved - held).double()) / size), 1.0)

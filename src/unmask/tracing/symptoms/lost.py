@@ -25,7 +25,8 @@ class Lost(Symptom):
         """As `Symptom.sentence`."""
         if s.share != s.share:  # what passes through was not measured
             return self.said
-        share = f"{s.share:.0%} of the change of the logits passes through it"
+        much = f"{s.share:.0%} of" if s.share < 0.995 else "all of"
+        share = f"{much} the change of the logits passes through it"
         if chaotic(s):
             return (
                 f"no gradient leads through, yet {share}, and the smallest move changes them as much as the largest: "
