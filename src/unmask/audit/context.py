@@ -20,9 +20,9 @@ from ..claim.units import as_claimed, in_units, threat_of
 from ..classifier import Classifier, Meter, Network
 from ..data import Data
 from ..data.sample import mixed
-from ..errors import UnusableInput
 from ..randomness import Streams
 from ..state import State
+from ..target.class_names import in_order_of
 from ..target.source_files import classes_of
 from ..target.target import Target, checkpoint_hash
 from ..threat import ThreatModel
@@ -181,6 +181,7 @@ def subject_of(
     **Raises** `UnusableInput` where the claim contradicts itself, or `out` holds another audit.
     """
     check_scope(claim)
+    data = in_order_of(target.network if isinstance(target, Target) else target, data)
     threat = threat_of(claim, data.x.shape[1:], goal=claim.goal)
     network = target.network if isinstance(target, Target) else target
     if isinstance(target, Target):
@@ -215,7 +216,7 @@ def subject_of(
         spec=name,
         checkpoint_hash=hashed,
     )
-    _refuse_other_subjects(subject)
+    processes.agree({"network": hashed, "data": hash_images(x)})
     if isinstance(target, Target) and target.settings:
         subject.warn(f"loading the target changed {', '.join(target.settings)}, which was put back")
     sources = _sources(target, attacks)
@@ -237,14 +238,3 @@ def _sources(target: object, attacks: Sequence[Attack]) -> dict[str, str]:
         network = target.network if isinstance(target, Classifier) else target
         found = {"source of the network": classes_of(network)}
     return found | {f"attack {own_name(a)}": own_source(a) for a in attacks}
-
-
-def _refuse_other_subjects(subject: Subject) -> None:
-    """All processes must work on the same network and examples."""
-    seen = subject.processes.gather((subject.checkpoint_hash, hash_images(subject.x)))
-    for name, values in zip(("network", "data"), zip(*seen, strict=True), strict=True):
-        if len(set(values)) > 1:
-            raise UnusableInput(
-                f"the {subject.processes.count} processes have {len(set(values))} different versions of the {name}; "
-                "make your callable return the same every time, for instance by a fixed seed"
-            )

@@ -17,6 +17,7 @@ from ..claim.target_classes import load_for
 from ..data import Data
 from ..errors import UnusableInput
 from ..state.process import kept
+from ..target.class_names import in_order_of
 from ..target.load import build, checkpoint_hash
 from .evidence import Evidence, hash_images, read_evidence
 from .records import Report
@@ -113,6 +114,7 @@ def verify(
             seed=report.sample_seed,
             allow_pickle=allow_pickle,
         )
+        loaded = in_order_of(network, loaded)
         if evidence.x_adv.shape[1:] != loaded.x.shape[1:]:
             raise UnusableInput(
                 f"the evidence holds images of shape {list(evidence.x_adv.shape[1:])}, the data set of "

@@ -100,6 +100,7 @@ def _performed(arguments: argparse.Namespace, claim: Claim, out: Path) -> tuple[
     from ..audit.runtime.processes import of_torchrun
     from ..claim.stated import check_checkpoint, check_clean, check_scope
     from ..claim.target_classes import load_for
+    from ..target.class_names import in_order_of
     from ..target.target import load_target
     from .terminal import TerminalProgress
 
@@ -116,6 +117,7 @@ def _performed(arguments: argparse.Namespace, claim: Claim, out: Path) -> tuple[
         seed=claim.seed,
         allow_pickle=claim.allow_pickle,
     )
+    data = in_order_of(target.network, data)
     check_clean(claim, target.network, data, device=device)
     resuming = arguments.resume is not None
     if _rank() == 0 and not resuming:

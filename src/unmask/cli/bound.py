@@ -99,6 +99,7 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
     from ..diagnostics import preflight
     from ..randomness import Streams
     from ..state import State
+    from ..target.class_names import in_order_of
     from ..target.target import load_target
     from ..threat import norm_ball, threat_model
     from .terminal import TerminalProgress
@@ -127,6 +128,7 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
         seed=claim.seed,
         allow_pickle=claim.allow_pickle,
     )
+    data = in_order_of(target.network, data)
     threat = norm_ball(threat_of(claim, data.x.shape[1:], goal=goal), "`unmask bound`")
     check_clean(claim, target.network, data, device=device)
     chosen = slice(None) if claim.examples else mixed(data.y)[:EXAMPLES]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,10 @@ def write(folder: Path, report: Report, script: Path) -> list[str]:
     )
     if data.box is not None:
         raise UnusableInput(f"--script knows inputs in [0, 1] alone; {report.data} has a box of its own")
+    labels = dict(zip(report.table.index, report.table.label, strict=True)) if report.table else {}
+    data = replace(
+        data, y=torch.tensor([labels.get(int(n), int(k)) for n, k in zip(data.index, data.y, strict=True)])
+    )
     place = {int(n): row for row, n in enumerate(data.index)}
     x_adv, y = data.x.clone(), data.y.clone()
     if report.targets is not None:

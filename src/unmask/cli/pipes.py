@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from typing import TextIO
+
+# By these Hugging Face's libraries are asked for no progress bars: of hub and transformers, and of data sets.
+BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
+
+
+def no_bars_in_logs() -> None:
+    """Libraries that load networks and data draw no progress bars where no terminal shows them; users may want them."""
+    if sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty():
+        return
+    for name in BARS:
+        os.environ.setdefault(name, "1")
 
 
 @contextlib.contextmanager

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
+import torch
 from torch import nn
+
+from ..data import Data
 
 _NUMBERED = re.compile(r"(label|class)?[ _-]?\d+", re.IGNORECASE)
 
@@ -24,6 +28,33 @@ def classes_of_network(network: object) -> tuple[str, ...]:
         if all(ordered) and not all(_NUMBERED.fullmatch(name) for name in ordered):
             return ordered
     return ()
+
+
+def in_order_of(network: object, data: Data) -> Data:
+    """The data with labels by the network's names, where it knows all names of theirs and counts them otherwise.
+
+    So a folder of three of ImageNet's classes, or one in the order of the alphabet, needs no renumbering. A note says
+    what was done. Other data are returned as they are.
+
+    **Arguments**
+    - `network`: or a classifier, or any object that is none.
+    """
+    if not isinstance(network, nn.Module):
+        # A classifier of ours, of which `verify` knows nothing.
+        network = getattr(network, "network", network)
+    known = [_plain(name) for name in classes_of_network(network)]
+    own = [_plain(name) for name in data.class_names]
+    places = [known.index(name) for name in own if known.count(name) == 1]
+    unambiguous = len(places) == len(own) == len(set(own)) > 0
+    if not unambiguous or places == list(range(len(own))) or bool((data.y >= len(own)).any()):
+        return data
+    moved = next(k for k, place in enumerate(places) if k != place)
+    note = (
+        f"labels follow the network's names for its classes: {data.class_names[moved]!r} is {places[moved]}, which the "
+        f"data call {moved}; where these names are wrong, correct id2label in its configuration"
+    )
+    y = torch.tensor(places, device=data.y.device)[data.y]
+    return replace(data, y=y, class_names=classes_of_network(network), notes=(*data.notes, note))
 
 
 def otherwise_called(network: tuple[str, ...], data: tuple[str, ...]) -> str | None:

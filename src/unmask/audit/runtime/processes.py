@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from ...errors import ModelFailed, first_line
+from ...errors import ModelFailed, UnusableInput, first_line
 
 T = TypeVar("T")
 
@@ -52,6 +52,20 @@ class Processes:
         found: list[Any] = [None] * self.count
         dist.all_gather_object(found, mine)
         return found
+
+    def agree(self, what: Mapping[str, str]) -> None:
+        """All must work on the same network and data: `what` names each and says its hash.
+
+        **Raises** `UnusableInput` where they do not.
+        """
+        every = self.gather(dict(what))
+        for name in what:
+            hashes = {one[name] for one in every}
+            if len(hashes) > 1:
+                raise UnusableInput(
+                    f"the {self.count} processes have {len(hashes)} different versions of the {name}; make your "
+                    "callable return the same every time, for instance by a fixed seed"
+                )
 
     def attempt(self, call: Callable[[], T]) -> list[T]:
         """As `gather`, for what may raise: then all processes raise, and want of memory goes first."""
