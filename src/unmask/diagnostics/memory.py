@@ -2,38 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from ..classifier import Classifier
 from ..state import State
-from .comparison import Points, asked, distances
+from .answers import Answer, Recorded, disagreements
+from .comparison import SLIGHT, Points, asked, distances
 
 FIRST = "first call"  # its random numbers
 
 
 def memory(
-    classifier: Classifier, points: Points, state: State, first: Tensor, probe: Points
+    classifier: Classifier,
+    points: Points,
+    state: State,
+    first: Tensor,
+    probe: Points,
+    earlier: Sequence[Answer] = (),
 ) -> tuple[str, ...]:
     """What the network keeps from one call to the next and answers by; empty where nothing is.
 
     Three calls with equal seeds, one of other points between the first two, and the very first call, whose answers to
-    `probe` were `first`, are compared as they come and from a state that is put back before each.
+    `probe` were `first`, are compared as they come and from a state that is put back before each. Who gives the same
+    answer twice may still have it from another image, as a cache with a coarse key does. So where calls have changed
+    anything, what the network said, to points in another order and to an attack `earlier`, is compared with what one
+    says that nobody has asked.
 
-    **Cost**: five forwards of the points; ten where the first answers differ.
+    **Cost**: five forwards of the points; ten where the first answers differ; where they do not and something has
+    changed, four for three of the questions put again.
     """
 
     def repeats(classifier: Classifier) -> bool:
         once = asked(classifier, points)
-        asked(classifier, Points(points.x.flip(0), points.streams), "between")
+        asked(classifier, backwards, "between")
         twice, thrice = asked(classifier, points), asked(classifier, points)
         later = asked(classifier, probe, FIRST)
         pairs = ((once, twice), (twice, thrice), (first, later))
         return all(bool((distances(a, b) <= 1e-6).all()) for a, b in pairs)
 
-    if repeats(classifier):
+    backwards = Points(points.x.flip(0), points.streams)
+    steady, changed = repeats(classifier), state.changes()
+    if not changed:
         return ()
-    changed = state.changes()
-    return changed if changed and repeats(classifier.replace(state=state.only(changed))) else ()
+    unasked = classifier.replace(state=state.only(changed))
+    if not steady:
+        return changed if repeats(unasked) else ()
+    now = Recorded(classifier.network, "in another order")
+    asked(classifier.replace(network=now), backwards)
+    said = [answer for answer in earlier if len(answer.x) > 1] + now.answers
+    return changed if any(disagreements(unasked, said, seedable=True)) else ()
+
+
+def judged_alone(classifier: Classifier, points: Points) -> bool:
+    """Whether a network that remembers answers otherwise in company: within one batch nothing can be put back."""
+    together, alone = asked(classifier, points), asked(classifier.replace(alone=True), points)
+    return bool((distances(together, alone) > SLIGHT).any())
 
 
 def said_of_state(kept: tuple[str, ...], counts: tuple[str, ...]) -> list[str]:

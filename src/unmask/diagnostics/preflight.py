@@ -19,7 +19,7 @@ from .company import check_use_alone, company, mixed, random_company
 from .comparison import Comparison, Difference, Points, asked, distances, points_around
 from .early import Early, early
 from .inputs import check_images, check_label_range, check_labels
-from .memory import memory, said_of_state
+from .memory import judged_alone, memory, said_of_state
 from .modes import check_normalisation, check_train_mode
 from .one_function import modes
 from .outputs import check_claim, check_logits, check_shape, predicted
@@ -103,14 +103,15 @@ def preflight(
     points = points_around(probe, threat, box, some)
     points = points[torch.arange(len(points), device=x.device)[:batch_size]]
     looked = early(classifier, x, y, points, threat, streams)
-    kept = memory(classifier, points, state, first, Points(probe, some))
+    kept = memory(classifier, points, state, first, Points(probe, some), looked.answers)
     if kept:
         classifier = classifier.replace(state=state.only(kept))
         looked = early(classifier, x, y, points, threat, streams)
     check_train_mode(classifier, probe, streams=some)
 
-    answers = _answers(classifier, x, probe, batch_size, streams)
-    classifier = answers.classifier
+    alone = bool(kept) and judged_alone(classifier, points)
+    answers = _answers(classifier.replace(alone=alone), x, probe, batch_size, streams)
+    classifier = answers.classifier.replace(alone=classifier.alone)
     logits, classes = answers.logits, answers.logits.shape[1]
     check_label_range(y, classes)
     accuracy = float((logits.argmax(1) == y).double().mean())

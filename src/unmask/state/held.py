@@ -44,7 +44,7 @@ class State:
         places = {name.rpartition(".")[0] for name in wanted}
         for part in self._parts:
             if isinstance(part, Names):
-                if part.at in places:
+                if part.at in places or part.at in wanted:
                     chosen._parts.append(part.only(wanted))
             elif part.at in wanted:
                 chosen._parts.append(part)

@@ -16,6 +16,8 @@ from ..types import plain
 PLAIN = (int, float, complex, str, bytes, bool, type(None))
 # What torch's modules keep for themselves: hooks come and go with whoever watches.
 MODULES_OWN = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules", "training"}
+# Of a key that is a word in a name; a longer one is a key that was computed. Ours.
+LONGEST = 40
 
 
 class Part(ABC):
@@ -62,7 +64,8 @@ class Memory(Part):
 class Names(Part):
     """Names and what they stand for: attributes, entries of a dictionary, variables of a closure or of a file.
 
-    What came since is removed where `wanted` says so of its whole name; of a file's variables nothing is.
+    What came since is removed where `wanted` says so of its whole name; of a file's variables nothing is. Entries of a
+    dictionary whose keys are no words, as those of a cache, go by the dictionary's name.
     """
 
     def __init__(
@@ -74,26 +77,30 @@ class Names(Part):
     ):
         self.at, self.names, self.kept, self.wanted = at, names, kept, wanted
 
+    def _called(self, key: Any) -> str:
+        word = isinstance(key, str) and "." not in key and len(key) <= LONGEST
+        return joined(self.at, key) if word or not self.at else self.at
+
     def _came(self) -> list[Any]:
         came = (k for k in self.names if k not in self.kept and k not in MODULES_OWN)
-        return [k for k in came if self.wanted(joined(self.at, k))]
+        return [k for k in came if self.wanted(self._called(k))]
 
     def _other(self) -> list[Any]:
         now = entries(self.names)
         return [k for k, v in self.kept.items() if k not in now or not _unchanged(now[k], v)]
 
     def changes(self) -> list[str]:
-        return [joined(self.at, k) for k in (*self._other(), *self._came())]
+        return list(dict.fromkeys(self._called(k) for k in (*self._other(), *self._came())))
 
     def counts(self) -> list[str]:
         there = (k for k in self._other() if k in self.names)
-        return [joined(self.at, k) for k in there if type(self.kept[k]) in (int, float)]
+        return [self._called(k) for k in there if type(self.kept[k]) in (int, float)]
 
     def only(self, names: set[str]) -> Names:
-        known = {joined(self.at, k) for k in self.kept}
+        known = {self._called(k) for k in self.kept}
         # A cache has other entries for other images: where one came, all that come are wanted.
         grows = any(name.rpartition(".")[0] == self.at and name not in known for name in names)
-        kept = {k: v for k, v in self.kept.items() if joined(self.at, k) in names}
+        kept = {k: v for k, v in self.kept.items() if self._called(k) in names}
 
         def wanted(name: str) -> bool:
             return self.wanted(name) and (name in names or (grows and name not in known))
@@ -126,6 +133,23 @@ class Row(Part):
     def restore(self) -> None:
         self.row.clear()
         (self.row.update if isinstance(self.row, set) else self.row.extend)(self.kept)
+
+
+class Remembered(Part):
+    """What `functools.lru_cache` or `functools.cache` has kept of a function, as long as it began with nothing.
+
+    What it held before cannot be read, so that whatever was there stays there.
+    """
+
+    def __init__(self, at: str, function: Any):
+        self.at, self.function, self.filled = at, function, function.cache_info().currsize > 0
+
+    def changes(self) -> list[str]:
+        return [self.at] if not self.filled and self.function.cache_info().currsize else []
+
+    def restore(self) -> None:
+        if not self.filled:
+            self.function.cache_clear()
 
 
 class Cells(MutableMapping[str, Any]):

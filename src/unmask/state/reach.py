@@ -13,11 +13,25 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from .parts import MODULES_OWN, PLAIN, Cells, Memory, Names, OfClass, Part, Row, entries, joined, never
+from .parts import (
+    MODULES_OWN,
+    PLAIN,
+    Cells,
+    Memory,
+    Names,
+    OfClass,
+    Part,
+    Remembered,
+    Row,
+    entries,
+    joined,
+    never,
+)
 
 # Where random numbers come from is randomness, which is averaged over, and no state, which is put back.
 _RANDOM = (torch.Generator, np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
 # Things without a state of their own, or whose state is the process's.
+_CACHED = type(functools.lru_cache(int))
 _OPAQUE = (type, types.ModuleType, types.BuiltinFunctionType, torch.dtype, torch.device, torch.Size, *_RANDOM)
 # Most things that are looked at; a network that holds more keeps its state to itself. Ours.
 _MOST = 50_000
@@ -61,6 +75,8 @@ def _look(at: str, thing: Any) -> tuple[list[Part], list[tuple[str, object]]]:
         return [], [*thing.named_parameters(at), *thing.named_buffers(at)]
     if isinstance(thing, types.MethodType):
         return [], [(at, thing.__self__), (at, thing.__func__)]
+    if isinstance(thing, _CACHED):
+        return ([Remembered(at, thing)] if _users(thing) else []), [(at, thing.__wrapped__)]
     if isinstance(thing, functools.partial):
         return [], [(at, thing.func), (at, thing.args), (at, thing.keywords)]
     if isinstance(thing, types.FunctionType):
@@ -86,6 +102,7 @@ def _instance(at: str, thing: Any) -> tuple[list[Part], list[tuple[str, object]]
             parts.append(Names(at, OfClass(owner), held, never))
             inside += [(joined(at, k), v) for k, v in held.items()]
         inside += [(at, f) for f in vars(owner).values() if isinstance(f, types.FunctionType)]
+        inside += [(joined(at, k), f) for k, f in vars(owner).items() if isinstance(f, _CACHED)]
     return parts, inside
 
 
