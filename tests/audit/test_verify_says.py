@@ -7,7 +7,8 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tests.audit.small_audit import TARGET, small_audit, write_target
 
 import unmask
@@ -36,6 +37,43 @@ def test_it_names_what_it_runs_and_what_it_proves(folder, capsys):
     assert "it cannot show that nothing was left out" in out
     assert "Taken at the report's word: naive_robust_accuracy, masking, attacks, cost, environment" in out
     assert unmask.verify(folder / "out").unchecked
+
+
+def test_every_check_has_its_name_and_what_it_found(folder):
+    stated = json.loads((folder / "out" / "report.json").read_text())
+    found = unmask.verify(folder / "out")
+    n = found.total
+    every = f"{n} of {n}"
+    assert found.holds
+    assert (found.verified, found.examples) == (n, stated["examples"])
+    assert 0 < found.proves < 1
+    assert found.proves == pytest.approx(stated["robust_accuracy"])
+    said = {check.name: check.found for check in found.checks}
+    own = (
+        "in the data set, once",
+        "true label",
+        "finite",
+        "in the box [0, 1]",
+        "failure rate",
+        "seen as stated",
+    )
+    assert [said[name] for name in (*own, "in the linf ball of radius 0.1", "misclassified")] == [every] * 8
+    assert said["clean images"] == "the audited ones"
+
+
+def test_what_fails_is_told_by_its_place(folder):
+    evidence = load_file(folder / "out" / "evidence.safetensors")
+    with safe_open(folder / "out" / "evidence.safetensors", "pt") as file:
+        notes = file.metadata()
+    evidence["x_adv"][[1, 3]] += 0.5
+    save_file(evidence, folder / "out" / "evidence.safetensors", metadata=notes)
+    found = unmask.verify(folder / "out")
+    places = ", ".join(str(int(n)) for n in evidence["index"][[1, 3]])
+    said = {check.name: check.found for check in found.checks if not check.holds}
+    ball = said["in the linf ball of radius 0.1"]
+    assert ball == f"{found.total - 2} of {found.total}; not example {places}"
+    assert found.verified == found.total - 2
+    assert found.proves == pytest.approx(1 - found.verified / found.examples)
 
 
 @pytest.mark.parametrize("spelt", ["out/nearest_mean.py", "./out/../out/nearest_mean.py", "absolute"])

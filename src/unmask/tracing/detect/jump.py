@@ -44,6 +44,9 @@ class Jump:
         for _ in range(HALVINGS):
             middle = (a + b) / 2
             between = self._logits(middle)
+            # There and back again is a long way, too: behind a kink the ends may be alike.
+            halves = torch.linalg.vector_norm(between - at_a), torch.linalg.vector_norm(at_b - between)
+            whole = torch.maximum(whole, halves[0] + halves[1])
             first = per_example((between - at_a).norm(dim=1) > (at_b - between).norm(dim=1), a)
             a, b = torch.where(first, a, middle), torch.where(first, middle, b)
             at_a = torch.where(first.reshape(-1, 1), at_a, between)
