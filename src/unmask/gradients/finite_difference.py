@@ -15,6 +15,7 @@ from ..errors import UnusableInput
 from ..objectives import Objective
 from ..randomness import Streams
 from .base import Estimate, GradientEstimator, Images
+from .outside import asked_at
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class FiniteDifference(GradientEstimator):
       vector: no randomness, for tiny inputs).
     - `samples`: number of directions; `coordinates` takes as many as the input has numbers.
     - `delta`: half the distance between the two points, in units of the image range; the sigma of NES. The
-      points may leave the box by that much: clipping them would bias the slope.
+      points may leave the box by that much: clipping them would bias the slope. Where a network raises on such
+      points they are clipped all the same.
     - `chunk`: at most this many inputs go through the network in one call (one per example and direction), or
       the batch itself if that is larger.
 
@@ -101,7 +103,11 @@ class FiniteDifference(GradientEstimator):
         index = torch.arange(len(x), device=x.device).repeat(k)
         step = (self.delta * v).flatten(0, 1)
         objective, labels, middle = objective.take(index), y[index], x[index]
-        # Equal streams for the two calls, then moved on: common random numbers.
-        above = objective(classifier(middle + step, generator=streams[:]), labels)
-        below = objective(classifier(middle - step, generator=streams), labels)
-        return (above - below) / (2 * self.delta)
+        both = torch.stack([middle + step, middle - step])
+
+        def difference(points: Tensor) -> Tensor:
+            # Equal streams for the two calls, then moved on: common random numbers.
+            above = objective(classifier(points[0], generator=streams[:]), labels)
+            return above - objective(classifier(points[1], generator=streams), labels)
+
+        return asked_at(difference, both, x) / (2 * self.delta)

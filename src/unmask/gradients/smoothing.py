@@ -13,6 +13,7 @@ from ..errors import UnusableInput
 from ..objectives import Objective
 from ..randomness import Streams
 from .base import Estimate, Exact, GradientEstimator, Images
+from .outside import asked_at
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Smoothing(GradientEstimator):
     **Fields**
     - `inner`: estimates the gradient at one noisy point.
     - `sigma`: standard deviation of the noise in units of the image range. The noisy points may leave the
-      box: clipping them would smooth less near black and white, where most pixels of many images are.
+      box: clipping them would smooth less near black and white, where most pixels of many images are. Where a
+      network raises on such points they are clipped all the same.
     - `draws`: number of noisy points.
 
     **Cost**: one forward, and `draws` inner estimates.
@@ -56,10 +58,12 @@ class Smoothing(GradientEstimator):
         with torch.no_grad():
             outputs = classifier(x, generator=streams)
             value = objective(outputs, y)
+
+        def at(points: Tensor) -> Tensor:
+            return self.inner.estimate(classifier, objective, points, y, generator=streams).grad
+
         grad = torch.zeros_like(x)
         for _ in range(self.draws):
             noise = streams.normal(*x.shape[1:], device=x.device).to(x.dtype)
-            grad += self.inner.estimate(
-                classifier, objective, x + self.sigma * noise, y, generator=streams
-            ).grad
+            grad += asked_at(at, x + self.sigma * noise, x)
         return Estimate(value, grad / self.draws, outputs)
