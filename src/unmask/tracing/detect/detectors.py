@@ -26,4 +26,10 @@ def detected(runs: Runs) -> list[Suspect]:
     found = list(runs.lost)
     for detector in DETECTORS:
         found += detector(runs, found)
-    return found
+    return [s for s in found if not _around_another(s, found)]
+
+
+def _around_another(s: Suspect, found: list[Suspect]) -> bool:
+    """Whether it is an operator of `torch.library` with a suspected function inside, whose stand-in says more."""
+    inside = {r.index for other in found if other.kind == "function" for r in other.records}
+    return s.kind == "torch" and any(n in inside for r in s.records for n in range(r.began, r.index))

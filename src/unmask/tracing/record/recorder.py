@@ -108,6 +108,7 @@ class Recorder(Interceptor):
         # Written into a view, the gradient goes on to its base: autograd replaces the view's own place in the graph.
         target = self.shadows.of(args[0]) if args and isinstance(args[0], Tensor) else None
         base_edge = edge_of(target._base) if target is not None and target._base is not None else None
+        began = len(self.records)
         result = self.shadows.call(kind, name, func, args, kwargs)
         in_place = name in WRITES or (
             bool(args) and isinstance(args[0], Tensor) and (result is args[0] or result is kwargs.get("out"))
@@ -143,6 +144,7 @@ class Recorder(Interceptor):
             switched_off_at=self._switches.off_at,
             saved_by_hooks=self._saving > 0,
             key=(*base, ordinal),
+            began=began,
         )
         self.records.append(found)
         if self._keep(found):

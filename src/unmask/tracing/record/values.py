@@ -123,6 +123,7 @@ class Record:
     """One operation of a run.
 
     `saved_by_hooks`: what it keeps for the way back goes through `saved_tensors_hooks` of the user's.
+    `began`: index of the first operation seen inside it, such as a custom function in an operator; its own for none.
     """
 
     index: int
@@ -138,6 +139,7 @@ class Record:
     switched_off_at: Site | None = None
     key: Key = ("", "", 0, 0)
     saved_by_hooks: bool = False
+    began: int = 0
 
     @property
     def group(self) -> tuple[str, str, int]:

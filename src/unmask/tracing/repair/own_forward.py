@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import _SingleLevelFunction
-from torch.overrides import _pop_mode_temporarily
+from torch.overrides import TorchFunctionMode, _get_current_function_mode, _pop_mode_temporarily
 
 from .arrays import following
 
@@ -28,6 +28,18 @@ class _Context:
         raise AttributeError(name)
 
 
+class _AboveAutograd(TorchFunctionMode):
+    """Operations inside an operator of `torch.library`, which runs where autograd records nothing any more."""
+
+    def __init__(self):
+        super().__init__()
+        self._outside = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        with torch._C._ForceDispatchKeyGuard(*self._outside):
+            return func(*args, **(kwargs or {}))
+
+
 def own_forward(
     function: Any,
     args: tuple[Any, ...],
@@ -43,5 +55,7 @@ def own_forward(
     context = () if new_style else (_Context(len(args)),)
     # Whoever calls a function sees it with torch's own interception switched off. Autograd runs a forward without
     # gradient, so that it may write into anything; the graph is the rewriter's.
-    with torch._C._EnableTorchFunction(), _pop_mode_temporarily(), rewriter, following(), torch.no_grad():
+    # Inside an operator of `torch.library`, whose call it is handling, the one outside waits already.
+    waiting = nullcontext() if _get_current_function_mode() is None else _pop_mode_temporarily()
+    with torch._C._EnableTorchFunction(), waiting, _AboveAutograd(), rewriter, following(), torch.no_grad():
         return function.forward(*context, *args, **kwargs)
