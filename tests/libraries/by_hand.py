@@ -228,11 +228,11 @@ def art(network):
     wrapped = network.network  # unmask's module of the classifier
 
     def preprocess(x):
-        for operation, in_torch in wrapped.operations:
-            if in_torch:
-                x = operation.forward(x, None)[0].float()
+        for step in wrapped.steps:
+            if step.in_torch:
+                x = step.operation.forward(x, None)[0].float()
             else:
-                x = torch.as_tensor(operation(x.detach().numpy().copy(), None)[0]).float()
+                x = torch.as_tensor(step.operation(x.detach().numpy().copy(), None)[0]).float()
         return x
 
     through = straight_through(preprocess)

@@ -53,7 +53,7 @@ def torchao_dynamic():
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
     network = trained_mlp()
-    quantize_(network, Int8DynamicActivationInt8WeightConfig())
+    quantize_(network, Int8DynamicActivationInt8WeightConfig())  # guilty
     return Standing(network).eval()
 
 

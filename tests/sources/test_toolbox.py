@@ -5,7 +5,10 @@ import pytest
 import torch
 
 from unmask import UnmaskError
+from unmask.classifier import Classifier
 from unmask.sources import open_source
+from unmask.target.target import load_target
+from unmask.tracing.record.passes import record
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -54,6 +57,14 @@ def test_art(wrapped, name):
 
     theirs = called(f"{wrapped}:{name}", wanted=object)[0].predict((images() * 255).numpy())
     assert np.allclose(network(images()).detach().numpy(), theirs, atol=1e-5)
+
+
+def test_a_defence_of_arts_is_named_where_it_was_built(wrapped):
+    pytest.importorskip("art", reason="adversarial-robustness-toolbox is not installed")
+    target = load_target(f"art:{wrapped}:art_classifier")
+    left = next(r for r in record(Classifier(target.network), images(), seed=0).records if r.name == "numpy")
+    assert left.site.file == str(wrapped)
+    assert "SpatialSmoothing(window_size=3" in left.site.code
 
 
 def test_foolbox(wrapped):

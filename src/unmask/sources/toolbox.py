@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UnusableInput
+from ..tracing.intercept.construction import built_as, construction_sites
 from .missing import optional
 from .preprocessing import Preprocessing, SourceOptions, logits_of
 
@@ -18,7 +19,9 @@ def open_art(place: str, options: SourceOptions) -> tuple[nn.Module, Preprocessi
     Preprocessing defences that are torch modules differentiate; those in NumPy are run as ART runs them, which cuts
     the gradient: that is what an audit names.
     """
-    found = _named(place)
+    base: Any = optional("art.defences.preprocessor.preprocessor", "peers", "an ART classifier")
+    with construction_sites(base.Preprocessor):
+        found = _named(place)
     if not hasattr(found, "clip_values") or not isinstance(getattr(found, "_model", None), nn.Module):
         raise UnusableInput(
             f"art:{place} is a {type(found).__name__}; give an art.estimators.classification.PyTorchClassifier"
@@ -28,6 +31,22 @@ def open_art(place: str, options: SourceOptions) -> tuple[nn.Module, Preprocessi
             f"art:{place} has postprocessing defences, which answer in NumPy; wrap predict in a module of your own"
         )
     return ArtNetwork(found), Preprocessing()
+
+
+class ArtStep(nn.Module):
+    """One of ART's preprocessing operations. Its line is the one on which the operation was built."""
+
+    def __init__(self, operation: Any):
+        super().__init__()
+        base: Any = optional("art.defences.preprocessor.preprocessor", "peers", "an ART classifier")
+        self.operation, self.in_torch = operation, isinstance(operation, base.PreprocessorPyTorch)
+        built_as(self, operation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.in_torch:
+            return self.operation.forward(x, None)[0]
+        answer, _ = self.operation(x.detach().cpu().numpy(), None)
+        return torch.as_tensor(answer, device=x.device)
 
 
 class ArtNetwork(nn.Module):
@@ -41,23 +60,13 @@ class ArtNetwork(nn.Module):
         low, high = (0.0, 1.0) if classifier.clip_values is None else classifier.clip_values
         self.offset, self.scale = float(_least(low)), float(_most(high)) - float(_least(low))
         self.network = classifier._model._model if hasattr(classifier._model, "_model") else classifier._model
-        base: Any = optional("art.defences.preprocessor.preprocessor", "peers", "an ART classifier")
-        self.operations = [
-            (operation, isinstance(operation, base.PreprocessorPyTorch))
-            for operation in classifier.preprocessing_operations
-            if operation.apply_predict
-        ]
+        self.steps = nn.ModuleList(ArtStep(o) for o in classifier.preprocessing_operations if o.apply_predict)
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         x = x * self.scale + self.offset
-        for operation, in_torch in self.operations:
-            if in_torch:
-                x, _ = operation.forward(x, None)
-            else:
-                answer, _ = operation(x.detach().cpu().numpy(), None)
-                x = torch.as_tensor(answer, device=x.device)
-            x = x.to(torch.float32)  # as ART does: its statistics are float64
+        for step in self.steps:
+            x = step(x).to(torch.float32)  # as ART does: its statistics are float64
         return logits_of(self.network(x))
 
 

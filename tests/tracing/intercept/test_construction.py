@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from unmask.tracing.intercept import construction
-from unmask.tracing.intercept.construction import construction_sites, site_of
+from unmask.tracing.intercept.construction import built_as, construction_sites, site_of
 
 
 def line() -> int:
@@ -81,3 +81,31 @@ def test_the_network_is_the_same_with_and_without():
         watched = nn.Linear(3, 3)
     torch.manual_seed(0)
     assert torch.equal(watched.weight, nn.Linear(3, 3).weight)
+
+
+class Coarse(torch.Tensor):
+    """A weight of a type of its own."""
+
+
+def test_a_layer_whose_weight_is_exchanged_belongs_to_the_line_that_did_it():
+    with construction_sites():
+        layer, other = nn.Linear(2, 2), nn.Linear(2, 2)
+        layer.weight, here = nn.Parameter(layer.weight.detach().as_subclass(Coarse)), line()
+        other.weight = nn.Parameter(other.weight.detach() / 2)
+    assert type(layer.weight) is Coarse
+    assert site_of(layer) == (__file__, here)
+    assert site_of(other) == (__file__, here - 1)
+    assert "register_parameter" not in nn.Linear.__dict__
+
+
+def test_what_is_no_module_and_the_module_that_stands_for_it():
+    class Step:
+        def __init__(self):
+            self.size = 3
+
+    with construction_sites(Step):
+        step, here = Step(), line()
+    ours = nn.Identity()
+    built_as(ours, step)
+    built_as(nn.Identity(), Step())  # nobody watched: nothing is said
+    assert site_of(step) == site_of(ours) == (__file__, here)

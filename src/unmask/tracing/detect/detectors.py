@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..suspect import Suspect
+from ..symptoms.declared import DECLARED
 from .declared import declared
 from .misleading import misleading
 from .origins import sources
@@ -30,6 +31,7 @@ def detected(runs: Runs) -> list[Suspect]:
 
 
 def _around_another(s: Suspect, found: list[Suspect]) -> bool:
-    """Whether it is an operator of `torch.library` with a suspected function inside, whose stand-in says more."""
-    inside = {r.index for other in found if other.kind == "function" for r in other.records}
+    """Whether it is an operator of `torch.library` with a function inside that misleads, whose stand-in says more."""
+    misleads = (s for s in found if s.kind == "function" and s.symptom is not DECLARED)
+    inside = {r.index for other in misleads for r in other.records}
     return s.kind == "torch" and any(n in inside for r in s.records for n in range(r.began, r.index))

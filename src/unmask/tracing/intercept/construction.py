@@ -12,46 +12,67 @@ from typing import Any
 from torch import nn
 
 # By identity, because a module may define `__eq__` without `__hash__`; the reference tells a reused id apart.
-_sites: dict[int, tuple[weakref.ref[nn.Module], str, int]] = {}
+_sites: dict[int, tuple[weakref.ref[Any], str, int]] = {}
 
 
 @contextmanager
-def construction_sites() -> Iterator[None]:
+def construction_sites(kind: Any = nn.Module) -> Iterator[None]:
     """Records, for every module built inside the block, the user's line that built it. Nests.
 
     The line is the innermost one that is not part of torch, of the standard library, of our own machinery or, where
     the user's code asked for it, of a library, and not in the `__init__` of the very module being built:
-    `self.act = Round()` is the line, not `super().__init__()`.
+    `self.act = Round()` is the line, not `super().__init__()`. Objects of another `kind` are watched if one is given.
+    A layer whose weight is exchanged for a tensor of a type of its own, as a quantiser does, is another layer from then
+    on: its line is the one that did this.
     """
-    original = nn.Module.__init__
+    original, register = kind.__init__, nn.Module.register_parameter
     opener = sys._getframe(2)  # this generator, contextlib's `__enter__`, then whoever wrote the `with`
 
-    def recording(module: nn.Module, *args: Any, **kwargs: Any) -> None:
-        original(module, *args, **kwargs)
-        place = _building_line(module, sys._getframe(1), opener)
-        if place is not None:
-            key = id(module)
-            _sites[key] = (weakref.ref(module, lambda gone: _forget(key, gone)), *place)
+    def keep(built: Any, start: FrameType) -> None:
+        _put(built, _building_line(built, start, opener))
 
-    nn.Module.__init__ = recording  # pyright: ignore[reportAttributeAccessIssue]
+    def recording(built: Any, *args: Any, **kwargs: Any) -> None:
+        original(built, *args, **kwargs)
+        keep(built, sys._getframe(1))
+
+    def exchanging(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        before = type(module._parameters.get(name))
+        register(module, name, param)
+        if before is nn.Parameter and param is not None and type(param) is not before:
+            keep(module, sys._getframe(1))
+
+    kind.__init__ = recording
+    nn.Module.register_parameter = exchanging  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
-        nn.Module.__init__ = original
+        kind.__init__ = original
+        nn.Module.register_parameter = register  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def site_of(module: nn.Module) -> tuple[str, int] | None:
+def built_as(module: nn.Module, part: Any) -> None:
+    """Says that a module of ours stands for something that the user built: their line is its line, too."""
+    _put(module, site_of(part))
+
+
+def site_of(module: Any) -> tuple[str, int] | None:
     """File and line that built the module, or None if nobody watched."""
     entry = _sites.get(id(module))
     return None if entry is None or entry[0]() is not module else entry[1:]
 
 
-def _forget(key: int, gone: weakref.ref[nn.Module]) -> None:
+def _put(built: Any, place: tuple[str, int] | None) -> None:
+    if place is not None:
+        key = id(built)
+        _sites[key] = (weakref.ref(built, lambda gone: _forget(key, gone)), *place)
+
+
+def _forget(key: int, gone: weakref.ref[Any]) -> None:
     if key in _sites and _sites[key][0] is gone:
         del _sites[key]
 
 
-def _building_line(module: nn.Module, start: FrameType, opener: FrameType) -> tuple[str, int] | None:
+def _building_line(module: Any, start: FrameType, opener: FrameType) -> tuple[str, int] | None:
     # Here, for that file asks this one where modules were built.
     from .sites import is_library, is_user_file
 

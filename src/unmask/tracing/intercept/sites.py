@@ -128,9 +128,10 @@ def stack(doors: tuple[str, ...] = ("_checked", "run_network")) -> list[Frame]:
             owner = frame.f_locals.get("self")
             module = owner if isinstance(owner, nn.Module) else None
             frames.append(Frame(code.co_filename, frame.f_lineno, id(owner), module, library))
-        elif code.co_name == "forward" and code.co_filename.startswith(_TORCH):
+        elif code.co_name == "forward" and code.co_filename.startswith((_TORCH, _OWN)):
             owner = frame.f_locals.get("self")
-            if isinstance(owner, nn.Module):
+            # Of ours, what stands for something that the user built.
+            if isinstance(owner, nn.Module) and (code.co_filename.startswith(_TORCH) or site_of(owner)):
                 frames.append(Frame("", 0, id(owner), owner))
         frame = frame.f_back
     return frames
