@@ -95,8 +95,24 @@ def line(problem: Problem, budget: str, report: Report) -> str:
     )
 
 
+def stages(problem: Problem, report: Report) -> str:
+    """What each stage found, in the order in which they ran: the table of `docs/stages.md`."""
+    rows = [
+        f"\n### {problem.network}, {problem.threat.norm} {problem.threat.epsilon:.4g}, {report.examples} images\n",
+        "| stage | images | broke | units | broke a thousand units |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for stage in report.attacks:
+        spent = stage.forwards + BACKWARD * stage.backwards
+        gain = 1e3 * stage.newly_broken / max(spent, 1)
+        rows.append(
+            f"| {stage.recipe} | {stage.examples} | {stage.newly_broken} | {spent:,.0f} | {gain:.2f} |"
+        )
+    return "\n".join(rows)
+
+
 def main() -> None:
-    """Prints a row per audit, and per stage where asked."""
+    """Prints a row per audit, and then a table of stages of each where asked."""
     names = ["quick", "standard", "thorough"]
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--budgets", nargs="+", default=["standard"], choices=names)
@@ -109,6 +125,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, help="so many images instead of each problem's own number")
     options = parser.parse_args()
     data_folder()
+    tables: list[str] = []
     print(
         "| network | budget | images | naive % | left | AutoAttack leaves | attacks | whole | times cheaper | s |"
     )
@@ -130,12 +147,9 @@ def main() -> None:
                 clean = max(round(report.clean_accuracy * report.examples), 1)
                 for name, spent in beside.items() if options.parts else ():
                     print(f"    {name:60} {spent / clean:7.1f} units a clean image")
-                for stage in report.attacks if options.stages else ():
-                    spent = stage.forwards + BACKWARD * stage.backwards
-                    print(
-                        f"    {stage.recipe:100} broke {stage.newly_broken:3}, {spent:9.0f} units, "
-                        f"{1e3 * stage.newly_broken / max(spent, 1):7.3f} a thousand units, {stage.seconds:5.1f} s"
-                    )
+                tables += [stages(problem, report)] if options.stages else []
+    for table in tables:
+        print(table)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def left(network, attack, threat):
 def test_it_breaks_what_an_attack_between_the_levels_does_not(network):
     threat = Linf(epsilon=0.3)
     usual = left(network(), PGD(steps=20, rel_step_size=0.125), threat)
-    reading = DataLevels.of(X).examine(Classifier(network()), X, Y, threat, generator=STREAMS)
+    reading = DataLevels.of(X, threat).examine(Classifier(network()), X, Y, threat, generator=STREAMS)
     assert usual > 0.8
     assert reading.value < 0.3
     assert reading.tried[0].by == "attack"
@@ -72,8 +72,14 @@ def test_its_points_lie_on_the_levels_and_in_the_ball(threat):
 
 
 def test_data_that_lie_on_no_levels_are_not_asked_about():
-    assert DataLevels.of(X + 0.001) is None
-    assert DataLevels.of((X * 255).round() / 255).attack.levels == 255
+    assert DataLevels.of(X + 0.001, Linf(epsilon=0.3)) is None
+    assert DataLevels.of((X * 255).round() / 255, Linf(epsilon=0.3)).attack.levels == 255
+
+
+@pytest.mark.parametrize("ball", [Linf, L2, L1])
+def test_a_ball_without_another_stored_image_is_not_asked_about(ball):
+    assert DataLevels.of(X, ball(epsilon=0.99 / LEVELS)) is None
+    assert DataLevels.of(X, ball(epsilon=1 / LEVELS)) is not None
 
 
 class Robust(nn.Module):
@@ -86,7 +92,7 @@ def asked_of(network, standing, threat=Linf(epsilon=0.3)):
     """How many images an attack was run on, and the reading."""
     several = [t.repeat_interleave(3, 0) for t in (X, Y)]
     classifier = Classifier(network)
-    diagnostic = DataLevels.of(X, standing, early_stop=True)
+    diagnostic = DataLevels.of(X, threat, standing, early_stop=True)
     streams = Streams.seeded(0, torch.arange(len(several[0])))
     reading = diagnostic.examine(classifier, *several, threat, generator=streams)
     changed = (reading.tried[0].x_adv != several[0]).flatten(1).any(1)

@@ -104,15 +104,18 @@ class DataLevels(Diagnostic):
 
     @staticmethod
     def of(
-        x: Tensor, standing: Bool[Tensor, " n"] | None = None, *, early_stop: bool = False
+        x: Tensor,
+        threat: ThreatModel,
+        standing: Bool[Tensor, " n"] | None = None,
+        *,
+        early_stop: bool = False,
     ) -> DataLevels | None:
-        """With PGD; None where the images lie on no levels."""
-        levels, attack = levels_of(x), PGD(steps=20, rel_step_size=0.125, early_stop=early_stop)
-        return (
-            None
-            if levels is None
-            else DataLevels(attack=OnGrid(attack=attack, levels=levels), standing=standing)
-        )
+        """With PGD; None where the images lie on no levels, or the ball holds none but the image's own."""
+        levels = levels_of(x)
+        if levels is None or threat.epsilon * levels < 1 - 1e-6:
+            return None
+        attack = PGD(steps=20, rel_step_size=0.125, early_stop=early_stop)
+        return DataLevels(attack=OnGrid(attack=attack, levels=levels), standing=standing)
 
     def examine(
         self,

@@ -60,7 +60,8 @@ def test_it_costs_a_forward_a_halving_and_one_recorded():
 
 
 @pytest.mark.parametrize(
-    ("small", "large", "ratio"), [(1.0, 16.0, 1 / 16), (3.0, 3.0, 1.0), (0.1, 0.4, 0.25), (0.0, 0.5, 0.0), (0.0, 0.0, 0.0)]
+    ("small", "large", "ratio"),
+    [(1.0, 16.0, 1 / 16), (3.0, 3.0, 1.0), (0.1, 0.4, 0.25), (0.0, 0.5, 0.0), (0.0, 0.0, 0.0)],
 )
 def test_how_much_the_smallest_move_changes_beside_the_largest(small, large, ratio):
     def run(size):

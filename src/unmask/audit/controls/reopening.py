@@ -95,7 +95,7 @@ def control(subject: Subject, standing: Standing, campaign: Campaign, winner: Ca
         checks = suite(attack, *plan, early_stop=early_stop)
     stands = not (campaign.decided() or bool((standing.rate > 0.5).all()))
     if stands and not outside and isinstance(subject.threat, NormBall):
-        stored = DataLevels.of(subject.x, standing.rate <= 0.5, early_stop=not subject.random)
+        stored = DataLevels.of(subject.x, subject.threat, standing.rate <= 0.5, early_stop=not subject.random)
         checks |= {} if stored is None else {LEVELS: stored}
     checks[SAME] = SameAnswers(
         early=early.answers,
