@@ -21,6 +21,7 @@ class Case:
     - `ways`: of `by_hand`: from the network to what is differentiated in its place.
     - `mechanisms`: what may be named, first at a line of `build`'s file marked `# guilty`, and has to be where the
       exact gradient is left far behind; empty where nothing is masked.
+    - `images`: fewer where NumPy or SciPy goes through an image pixel by pixel.
     """
 
     library: str
@@ -29,6 +30,7 @@ class Case:
     ways: Callable[[nn.Module], list[Callable]]
     mechanisms: frozenset[str] = frozenset()
     random: bool = False
+    images: int = 50
 
     @property
     def name(self) -> str:
@@ -80,7 +82,7 @@ def cases() -> list[Case]:
         Case(art, "art", art_defences.smoothed, by_hand.art, MASKED),
         Case(art, "art", art_defences.smoothed_in_torch, by_hand.art),
         Case(art, "art", art_defences.compressed, by_hand.art, MASKED),
-        Case(art, "art", art_defences.varied, by_hand.art, MASKED | {"stochastic"}, random=True),
+        Case(art, "art", art_defences.varied, by_hand.art, MASKED | {"stochastic"}, random=True, images=10),
         Case(art, "art", art_defences.noised, by_hand.art, MASKED | {"stochastic"}, random=True),
-        Case(art, "art", art_defences.coded, by_hand.art_coded, MASKED),
+        Case(art, "art", art_defences.coded, by_hand.art_coded, MASKED, images=12),
     ]

@@ -1,7 +1,8 @@
 """Measures networks of libraries: `python -m tests.libraries.measure [NAME ...]`, from the repository's root.
 
 Prints a row of `docs/libraries.md` for each: library and version, network, clean and naive accuracy, what the attack by
-hand and the audit at `quick` leave of 50 digits in L-inf 0.1, the line that the audit names first, forwards, seconds.
+hand and the audit at `quick` leave of `Case.images` digits in L-inf 0.1, the line that the audit names first, forwards,
+seconds.
 """
 
 import argparse
@@ -47,10 +48,10 @@ class Measured:
         )
 
 
-def measured(case: Case, images: int = 50) -> Measured:
+def measured(case: Case) -> Measured:
     """Builds the network as the command line does, and runs both attacks on the same images."""
     torch.set_num_threads(1)
-    x, y = held_out(images)
+    x, y = held_out(case.images)
     target = load_target(case.target)
     left, _ = hand(target.network, case.ways(target.network), x, y, EPSILON, random=case.random)
     start = time.perf_counter()
