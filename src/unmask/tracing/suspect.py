@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
+from .intercept.operations import plain_name
 from .intercept.sites import Site
 from .record.values import Record, Trace
 
@@ -176,5 +177,5 @@ def title(name: str, r: Record) -> str:
 
 
 def base_name(r: Record) -> str:
-    """Without the underscore of an in-place form."""
-    return r.name if r.name.startswith("__") else r.name.rstrip("_")
+    """As of `plain_name`."""
+    return plain_name(r.name)

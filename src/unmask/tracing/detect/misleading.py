@@ -21,7 +21,7 @@ BLOCKED = 0.5
 # Half of their elements are dead by design, and come alive under a large move.
 RECTIFIERS = frozenset(("relu", "relu6", "threshold", "hardshrink", "softshrink"))
 # Flat on one side: black pixels below a floor leave it under every move, and have a slope from there on.
-FLOORS = frozenset(("clamp_min", "clamp_max"))
+FLOORS = frozenset("clamp_min clamp_max minimum maximum fmin fmax".split())
 
 
 def misleading(runs: Runs, found: list[Suspect]) -> list[Suspect]:
@@ -30,7 +30,7 @@ def misleading(runs: Runs, found: list[Suspect]) -> list[Suspect]:
         return []
     groups: dict[Group, list[tuple[Record, float]]] = defaultdict(list)
     far, near, *_ = (runs.slopes[scale] for scale in SCALES)
-    floors = floors_below_logs(runs.base)
+    floors, pairs = floors_below_logs(runs.base), _in_pairs(runs.base.records)
     for r in runs.base.records:
         seen = [runs.slopes[scale][r.key].cosine for scale in SCALES[1:] if r.key in runs.slopes[scale]]
         cosines = [cosine for cosine in seen if cosine == cosine]
@@ -38,7 +38,8 @@ def misleading(runs: Runs, found: list[Suspect]) -> list[Suspect]:
         if r.key in far and base_name(r) in SATURATING and base_name(r) not in RECTIFIERS:
             stuck = max(stuck, far[r.key].stuck)
         if base_name(r) in FLOORS:
-            stuck = 0.0
+            both = (runs.base.records[n].key for n in pairs.get(r.index, ()))
+            stuck = max((far[key].stuck for key in both if key in far), default=0.0)
         if r.index in floors:
             stuck = 1.0
         if (cosines and max(cosines) < USELESS) or stuck > BLOCKED:
@@ -62,3 +63,14 @@ def misleading(runs: Runs, found: list[Suspect]) -> list[Suspect]:
             )
         )
     return suspects
+
+
+def _in_pairs(records: list[Record]) -> dict[int, tuple[int, int]]:
+    """Floors and ceilings that follow one another, by the index of either: together they are flat on both sides."""
+    pairs = {}
+    for r in records:
+        if base_name(r) in FLOORS:
+            for v in r.inputs:
+                if v.producer >= 0 and base_name(records[v.producer]) in FLOORS:
+                    pairs[v.producer] = pairs[r.index] = v.producer, r.index
+    return pairs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..intercept.operations import SATURATING
 from ..record.compare import equal
 from ..record.values import Record, Value, held
 from ..suspect import base_name
@@ -68,10 +69,17 @@ def deaf_to_one(r: Record) -> bool:
 def elementwise(r: Record) -> bool:
     """One tensor in, one out, same shape: where a slope can be useless although torch computes it correctly.
 
-    Products, sums and convolutions are right to first order whatever the scale.
+    Products, sums and convolutions are right to first order whatever the scale; a saturating function of two arguments,
+    as a minimum with a constant, is not.
     """
-    live = [v for v in r.inputs if v.carries and (v.producer >= 0 or v.from_input)]
-    return len(live) == len(r.outputs) == 1 and live[0].shape == r.outputs[0].shape and len(r.inputs) == 1
+    live = _live(r)
+    alone = len(r.inputs) == 1 or base_name(r) in SATURATING
+    return len(live) == len(r.outputs) == 1 and live[0].shape == r.outputs[0].shape and alone
+
+
+def _live(r: Record) -> list[Value]:
+    """The inputs that the network's input leads to."""
+    return [v for v in r.inputs if v.carries and (v.producer >= 0 or v.from_input)]
 
 
 def examined(r: Record) -> bool:
@@ -148,16 +156,15 @@ def blocked(r: Record, after: Record, *, by_size: bool = False) -> float:
     `by_size`: the share of the squared change instead: a parabola has no slope at its foot either, but little happens
     there.
     """
-    value, made = r.inputs[0], r.outputs[0]
-    if made.edge is None or any(
-        a.shape != b.shape for a, b in ((value, after.inputs[0]), (made, after.outputs[0]))
-    ):
+    (value,), made = _live(r), r.outputs[0]
+    then = after.inputs[r.inputs.index(value)]
+    if made.edge is None or any(a.shape != b.shape for a, b in ((value, then), (made, after.outputs[0]))):
         return 0.0
-    moved = _wide(after.inputs[0].data - value.data)
+    moved = _wide(then.data - value.data)
     change = _wide(after.outputs[0].data - made.data)
     notable = (change.abs() > 1e-3 * made.data.abs().double().square().mean().sqrt()) & moved.ne(0)
     notable &= _heard(made) & _heard(after.outputs[0])
-    grads = local_vjp(made, r.inputs, _noise(made))
+    grads = local_vjp(made, [value], _noise(made))
     if grads is None or not notable.any() or grads[0].shape != notable.shape:
         return 0.0
     slope = (change / moved).abs()

@@ -38,8 +38,9 @@ NEW_LIKE = frozenset(
 UNSET = frozenset("empty empty_like empty_strided empty_permuted new_empty new_empty_strided".split())
 # Flat somewhere, steep elsewhere.
 SATURATING = frozenset(
-    "sigmoid expit special_expit tanh softmax log_softmax logsigmoid erf erfc special_ndtr hardsigmoid "
-    "hardtanh softsign atan arctan clamp clip clamp_min clamp_max relu6 relu threshold hardshrink softshrink".split()
+    "sigmoid expit tanh softmax softmin log_softmax logsigmoid erf erfc ndtr log_ndtr hardsigmoid hardtanh softsign atan "
+    "arctan igamma igammac gammainc gammaincc exp exp2 expm1 clamp clip clamp_min clamp_max minimum maximum fmin fmax "
+    "relu6 relu threshold hardshrink softshrink".split()
 )
 APPLIED = frozenset(("apply_", "map_", "map2_"))
 # Draws that overwrite what they are called on; only the rest of their arguments matters.
@@ -72,6 +73,15 @@ def op_name(func: Callable[..., Any]) -> str:
         what = getattr(getattr(func, "__self__", None), "__name__", name)
         return _SETTERS.get(what, what) if name == "__set__" else what
     return name
+
+
+def plain_name(name: str) -> str:
+    """Without the underscore of an in-place form, and as it is called outside `torch.special`.
+
+    >>> plain_name("tanh_"), plain_name("special_expit"), plain_name("__gt__")
+    ('tanh', 'expit', '__gt__')
+    """
+    return name if name.startswith("__") else name.rstrip("_").removeprefix("special_")
 
 
 def tensors_in(arguments: Any) -> Iterator[Tensor]:

@@ -19,7 +19,7 @@ from .measured import linear_map, secant
 from .own_forward import own_forward
 from .rules import Gain, Measure, PassThrough, Redifferentiate, Rule, Smooth
 from .surrogate_gradient import Finite, SurrogateGradient
-from .surrogates import CURVES, SMOOTH, Made, Shadow, base_name, through, typical_width
+from .surrogates import CURVES, SHARES, SMOOTH, Made, Shadow, base_name, through, typical_width
 
 Given = tuple[Any, ...]
 Surrogate = Callable[[Given], Made]
@@ -71,13 +71,12 @@ def surrogate_of(
             return lambda given: _measured(rule, func, given, kwargs)
         case Redifferentiate():
             return lambda given: _own(rule, func, given, kwargs, inner)
-        case Gain() if base not in CURVES:
-            return None
-        case Gain() if base in ("softmax", "log_softmax"):
-            soften = getattr(torch, base)
-            return lambda given: soften(given[0] * rule.gain, dimension(given, kwargs))
+        case Gain() if base in SHARES:
+            return lambda given: SHARES[base](given[0] * rule.gain, dimension(given, kwargs))
+        case Gain() if base in CURVES:
+            return lambda given: None if (a := first_float(given)) is None else CURVES[base](a * rule.gain)
         case Gain():
-            return lambda given: CURVES[base](given[0] * rule.gain)
+            return None
         case Smooth() if base in SMOOTH:
             return lambda given: SMOOTH[base](rule.width, given, kwargs)
     return first_float

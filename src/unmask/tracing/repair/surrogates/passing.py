@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...intercept.operations import plain_name
 from . import bits, lookups, order, votes
 from .call import Call
 from .layers import LAYERS, stored
 from .shadow import Made, Shadow, ShadowOf, chosen, hat, names
-from .steps import SMOOTH, base_name
+from .steps import SMOOTH
 from .tables import or_else
 
 # Width of a step of what is a truth value or a whole number already.
@@ -88,7 +89,7 @@ def _unequal(call: Call) -> Made:
 
 def _stepping(call: Call) -> Made:
     """A step of a float that stands in for whole numbers, or for truth values."""
-    return SMOOTH[base_name(call.name)](HALF, call.plain, call.named)
+    return SMOOTH[plain_name(call.name)](HALF, call.plain, call.named)
 
 
 def _first(sign: int) -> Callable[[Call], Made]:
@@ -222,4 +223,4 @@ def through(
     **Raises** whatever the operation does that refuses floats.
     """
     call = Call(name, func, tuple(args), kwargs, shadow_of)
-    return PASSING.get(base_name(name), _floats)(call)
+    return PASSING.get(plain_name(name), _floats)(call)

@@ -176,11 +176,6 @@ SMOOTH: dict[str, Callable[[float, Args, Named], Made]] = {
 _COMPARED = frozenset("gt ge lt le eq ne greater less greater_equal less_equal not_equal isclose".split())
 
 
-def base_name(name: str) -> str:
-    """Without the underscore of an in-place form."""
-    return name if name.startswith("__") else name.rstrip("_")
-
-
 def typical_width(name: str, values: list[Tensor]) -> float:
     """A width for an operation's surrogate: a quarter of the spread of what it is a step of.
 
