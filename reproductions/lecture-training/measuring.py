@@ -44,6 +44,8 @@ def describe(row: Row) -> str:
     """One cell of the table."""
     if "ratio" in row:
         return f"{row['ratio']:.1f} x standard training"
+    if "needed" in row:
+        return f"{row['needed']:.0f} = {row['factor']:.2f} log(1/delta)/eta^2"
     if "exact" in row:
         return f"{100 * row['exact']:.1f} %"
     if "rates" in row:

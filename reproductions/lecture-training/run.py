@@ -36,6 +36,7 @@ from schedules import FULL, GUARD_EVERY, QUICK, TURNS, recipes
 from trained import Trained
 
 BETAS = (0.5, 1.0, 3.0, 6.0)
+DELTAS = (0.1, 0.01, 1e-3, 1e-6)
 
 
 class Story(Trained):
@@ -126,6 +127,12 @@ class Story(Trained):
         bias = float((layer.bias[1] - layer.bias[0]).detach())
         return {"exact": model.accuracy(weights, bias=bias, epsilon=epsilon)}
 
+    def weak_features(self, delta: float) -> Row:
+        """How many weak features alone come to that error without an adversary, and their share of the order."""
+        model = RobustAndWeakFeatures(**TOY)
+        needed = model.weak_needed(delta)
+        return {"needed": needed, "factor": needed * model.eta**2 / math.log(1 / delta)}
+
 
 def rows(story: Story) -> dict[str, tuple[str, Callable[[], Row]]]:
     """Name of each row, the published figure, and how to measure ours."""
@@ -153,15 +160,19 @@ def rows(story: Story) -> dict[str, tuple[str, Callable[[], Row]]]:
             "more beta, more robust, less clean" if name in frontier else "-",
             partial(story.tradeoff, recipe),
         )
-    for name, epsilon, theory in (
-        ("standard", 0.0, "99.9 % (closed form)"),
-        ("standard", 0.6, "0.2 % (closed form)"),
-        ("pgd", 0.0, "95.0 % = p (closed form)"),
-        ("pgd", 0.6, "95.0 % = p (closed form)"),
-    ):
-        table[f"toy model: {name}, epsilon {epsilon:g}"] = (
-            theory,
-            partial(story.toy, name, epsilon),
+    model = RobustAndWeakFeatures(**TOY)
+    first = torch.eye(1 + model.weak)[0]
+    for name, best, of in (("standard", model.natural(), "best"), ("pgd", first, "first feature")):
+        for epsilon in (0.0, model.eta, 2 * model.eta):
+            table[f"toy model: {name}, epsilon {epsilon:g}"] = (
+                f"{100 * model.accuracy(best, epsilon=epsilon):.1f} % ({of}, closed form)",
+                partial(story.toy, name, epsilon),
+            )
+    for delta in DELTAS:
+        order = math.log(1 / delta) / model.eta**2
+        table[f"toy model: weak features for an error of {delta:g}"] = (
+            f"of the order of log(1/delta)/eta^2 = {order:.1f} (lecture 2.2)",
+            partial(story.weak_features, delta),
         )
     few = f"{story.scale.labels} labels"
     table[f"more data: {few} of classes 5 to 9, from scratch"] = ("-", partial(story.pretraining, False))

@@ -28,10 +28,18 @@ def rows(tmp_path, only, name="lecture-training"):
 
 def test_the_toy_model_is_what_the_theory_says(tmp_path, capsys):
     found = rows(tmp_path, "toy model")
-    assert len(found) == 4
-    for row in found.values():
-        published = float(re.match(r"[\d.]+", row["published"]).group()) / 100
-        assert row["exact"] == pytest.approx(published, abs=0.003)
+    trained = {name: row for name, row in found.items() if "exact" in row}
+    assert len(trained) == 6
+    for name, row in trained.items():
+        best = float(re.match(r"[\d.]+", row["published"]).group()) / 100
+        # Between the two ends standard training is not the best against an adversary, and need not be.
+        assert row["exact"] == pytest.approx(
+            best, abs=0.03 if name.endswith("standard, epsilon 0.3") else 0.003
+        )
+    factors = [row["factor"] for row in found.values() if "needed" in row]
+    assert factors == sorted(factors)
+    assert len(factors) == 4
+    assert factors[-1] < 2
     assert (tmp_path / "toy_model.png").stat().st_size > 5000
     assert "99.9 %" in capsys.readouterr().out
 

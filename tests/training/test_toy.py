@@ -32,6 +32,33 @@ def test_the_lectures_formulae():
     assert MODEL.accuracy(first, epsilon=1.01) == 0
 
 
+@pytest.mark.parametrize("eta", [0.05, 0.3, 1.0])
+@pytest.mark.parametrize("delta", [0.3, 0.1, 1e-2, 1e-4, 1e-8])
+def test_the_fewest_weak_features_for_an_error_and_the_lectures_order(eta, delta):
+    n = RobustAndWeakFeatures(eta=eta).weak_needed(delta)
+    model = RobustAndWeakFeatures(eta=eta, weak=n)
+    weak = torch.ones(1 + n)
+    weak[0] = 0
+    assert model.accuracy(weak) >= 1 - delta - 1e-15
+    if n > 1:
+        assert RobustAndWeakFeatures(eta=eta, weak=n - 1).accuracy(weak[:-1]) < 1 - delta
+    assert n <= 2 * math.log(1 / delta) / eta**2 + 1
+
+
+def test_the_orders_factor_grows_to_two():
+    model = RobustAndWeakFeatures(eta=1e-3)
+    factors = [model.weak_needed(d) * 1e-6 / math.log(1 / d) for d in (0.1, 0.01, 1e-4, 1e-8, 1e-100)]
+    assert factors == sorted(factors)
+    assert factors[0] == pytest.approx(0.713, abs=1e-3)
+    assert 1.9 < factors[-1] < 2
+
+
+def test_an_error_rate_that_guessing_has_is_refused():
+    for delta in (0.0, 0.5, 1.0):
+        with pytest.raises(UnusableInput, match="delta is"):
+            MODEL.weak_needed(delta)
+
+
 def test_closed_form_beside_draws():
     data = MODEL.draw(200_000, generator=seed())
     x, sign = data.x.flatten(1), 2 * data.y - 1

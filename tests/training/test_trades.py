@@ -46,3 +46,15 @@ def test_one_step_by_hand(few):
     assert abs(losses[0] - loss.item()) < 1e-5
     assert gap > 1e-3
     assert abs((losses[2] - losses[0]) / gap - 6) < 1e-3
+
+
+def test_a_seed_is_repeated_whatever_was_drawn_before(few):
+    """Run twice, the reproduction's TRADES once came to two networks."""
+    found = []
+    for before in (0, 7):
+        network = small_network()
+        torch.manual_seed(before)
+        recipe = TRADES(**(PLAIN | {"epochs": 2}))
+        recipe.fit(network, few, Linf(epsilon=0.1), generator=seed())
+        found.append(flat(network))
+    assert torch.equal(*found)

@@ -3,6 +3,7 @@
 from .adversarial import AdversarialTraining
 from .alternating import Alternating
 from .base import Epoch, History, Trainer
+from .danskin import Danskin, danskin
 from .fast import FastTraining
 from .free import FreeTraining
 from .loop import Loop, Seen
@@ -23,6 +24,7 @@ __all__ = [
     "YOPO",
     "AdversarialTraining",
     "Alternating",
+    "Danskin",
     "Epoch",
     "FastTraining",
     "FreeTraining",
@@ -38,5 +40,6 @@ __all__ = [
     "SelfTraining",
     "Standard",
     "Trainer",
+    "danskin",
     "tensorboard",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -74,6 +75,22 @@ class RobustAndWeakFeatures:
                 right = torch.special.ndtr(mean / spread) if spread > 0 else (mean > 0).double()
                 total += chance / 2 * float(right)
         return total
+
+    def weak_needed(self, delta: float) -> int:
+        """How many weak features alone are right with probability 1 - `delta` without an adversary: the least number.
+
+        Phi(eta sqrt(n)) >= 1 - delta, so that n is the square of the normal quantile over eta^2: log(1 / delta) / eta^2
+        up to a factor that grows to 2 as `delta` falls, and is never larger.
+
+        **Source**: lecture notes, section 2.2: d of the order of log(1 / delta) / eta^2.
+
+        >>> RobustAndWeakFeatures(eta=0.3).weak_needed(0.01)
+        61
+        """
+        if not 0 < delta < 0.5:
+            raise UnusableInput(f"delta is {delta}; give an error rate between 0 and 0.5")
+        quantile = -float(torch.special.ndtri(torch.tensor(delta, dtype=torch.float64)))
+        return math.ceil((quantile / self.eta) ** 2)
 
     def natural(self) -> Float[Tensor, " features"]:
         """Weights of the best classifier without an adversary: half the log-odds that each feature adds."""
