@@ -38,9 +38,9 @@ NEW_LIKE = frozenset(
 UNSET = frozenset("empty empty_like empty_strided empty_permuted new_empty new_empty_strided".split())
 # Flat somewhere, steep elsewhere.
 SATURATING = frozenset(
-    "sigmoid expit tanh softmax softmin log_softmax logsigmoid erf erfc ndtr log_ndtr hardsigmoid hardtanh softsign atan "
-    "arctan igamma igammac gammainc gammaincc exp exp2 expm1 clamp clip clamp_min clamp_max minimum maximum fmin fmax "
-    "relu6 relu threshold hardshrink softshrink".split()
+    "sigmoid expit tanh softmax softmin log_softmax logsigmoid erf erfc ndtr log_ndtr hardsigmoid hardtanh softsign "
+    "atan arctan igamma igammac gammainc gammaincc exp exp2 expm1 clamp clip clamp_min clamp_max minimum maximum fmin "
+    "fmax relu6 relu threshold hardshrink softshrink".split()
 )
 APPLIED = frozenset(("apply_", "map_", "map2_"))
 # Draws that overwrite what they are called on; only the rest of their arguments matters.
