@@ -92,7 +92,10 @@ def _zeros(v: Value) -> Tensor:
 
 
 def _noise(v: Value) -> Tensor:
-    return torch.randn(v.shape, dtype=v.dtype, device=v.device)
+    draw = (
+        torch.randn if v.dtype.is_floating_point or v.dtype.is_complex else torch.ones
+    )  # autograd will refuse it
+    return draw(v.shape, dtype=v.dtype, device=v.device)
 
 
 def _heard(output: Value) -> Tensor:

@@ -18,6 +18,7 @@ from torch._functorch import apis, eager_transforms
 from torch.overrides import TorchFunctionMode
 
 from .apply import ORIGINAL_APPLY, diverted
+from .control_flow import as_python
 from .graph_hooks import WatchedNode
 from .operations import QUESTIONS, TELLING, op_name
 from .sites import is_user_file
@@ -81,6 +82,8 @@ class Interceptor(TorchFunctionMode):
         self._busy = 0
         self.over = False
         self._end_of_apply = diverted(self._on_apply)
+        self._control_flow = as_python()
+        self._control_flow.__enter__()
         self._from_numpy = torch.from_numpy
         torch.from_numpy = self._on_from_numpy
         self._backward = torch.autograd.backward
@@ -135,6 +138,7 @@ class Interceptor(TorchFunctionMode):
         else:
             torch.Tensor.set_ = self._outer_set  # type: ignore[method-assign]
         torch.from_numpy = self._from_numpy
+        self._control_flow.__exit__(None, None, None)
         self._end_of_apply()
 
     def _unseen(self, *call: Any) -> Any:
