@@ -8,7 +8,7 @@ import unmask
 HOUSE = Path(unmask.__file__).parent
 # From left to right; rooms of one step may import each other only where they are the same room.
 STEPS = [
-    {"types", "errors", "foreign", "randomness", "state", "statistics", "worst_case"},
+    {"types", "errors", "foreign", "built_at", "randomness", "state", "statistics", "worst_case"},
     {"objectives", "threat"},
     {"classifier"},
     {"tracing"},

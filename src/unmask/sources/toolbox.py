@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..built_at import built_as, watched
 from ..errors import UnusableInput
-from ..tracing.intercept.construction import built_as, construction_sites
 from .missing import optional
 from .preprocessing import Preprocessing, SourceOptions, logits_of
 
@@ -20,7 +20,7 @@ def open_art(place: str, options: SourceOptions) -> tuple[nn.Module, Preprocessi
     the gradient: that is what an audit names.
     """
     base: Any = optional("art.defences.preprocessor.preprocessor", "peers", "an ART classifier")
-    with construction_sites(base.Preprocessor):
+    with watched(base.Preprocessor):
         found = _named(place)
     if not hasattr(found, "clip_values") or not isinstance(getattr(found, "_model", None), nn.Module):
         raise UnusableInput(

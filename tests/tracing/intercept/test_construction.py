@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from unmask.tracing.intercept import construction
-from unmask.tracing.intercept.construction import built_as, construction_sites, site_of
+from unmask import built_at
+from unmask.built_at import built_as, site_of
+from unmask.tracing.intercept.construction import construction_sites
 
 
 def line() -> int:
@@ -66,13 +67,13 @@ def test_nested_blocks_and_copies():
 
 def test_a_module_that_is_gone_is_forgotten():
     gc.collect()
-    before = len(construction._sites)
+    before = len(built_at._sites)
     with construction_sites():
         module = nn.Linear(2, 2)
-    assert len(construction._sites) == before + 1
+    assert len(built_at._sites) == before + 1
     del module
     gc.collect()
-    assert len(construction._sites) == before
+    assert len(built_at._sites) == before
 
 
 def test_the_network_is_the_same_with_and_without():

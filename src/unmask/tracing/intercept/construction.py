@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,8 +10,7 @@ from typing import Any
 
 from torch import nn
 
-# By identity, because a module may define `__eq__` without `__hash__`; the reference tells a reused id apart.
-_sites: dict[int, tuple[weakref.ref[Any], str, int]] = {}
+from ...built_at import note, watching
 
 
 @contextmanager
@@ -29,7 +27,7 @@ def construction_sites(kind: Any = nn.Module) -> Iterator[None]:
     opener = sys._getframe(2)  # this generator, contextlib's `__enter__`, then whoever wrote the `with`
 
     def keep(built: Any, start: FrameType) -> None:
-        _put(built, _building_line(built, start, opener))
+        note(built, _building_line(built, start, opener))
 
     def recording(built: Any, *args: Any, **kwargs: Any) -> None:
         original(built, *args, **kwargs)
@@ -44,32 +42,11 @@ def construction_sites(kind: Any = nn.Module) -> Iterator[None]:
     kind.__init__ = recording
     nn.Module.register_parameter = exchanging  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        yield
+        with watching(construction_sites):
+            yield
     finally:
         kind.__init__ = original
         nn.Module.register_parameter = register  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def built_as(module: nn.Module, part: Any) -> None:
-    """Says that a module of ours stands for something that the user built: their line is its line, too."""
-    _put(module, site_of(part))
-
-
-def site_of(module: Any) -> tuple[str, int] | None:
-    """File and line that built the module, or None if nobody watched."""
-    entry = _sites.get(id(module))
-    return None if entry is None or entry[0]() is not module else entry[1:]
-
-
-def _put(built: Any, place: tuple[str, int] | None) -> None:
-    if place is not None:
-        key = id(built)
-        _sites[key] = (weakref.ref(built, lambda gone: _forget(key, gone)), *place)
-
-
-def _forget(key: int, gone: weakref.ref[Any]) -> None:
-    if key in _sites and _sites[key][0] is gone:
-        del _sites[key]
 
 
 def _building_line(module: Any, start: FrameType, opener: FrameType) -> tuple[str, int] | None:

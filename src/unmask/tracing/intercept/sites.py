@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .construction import site_of
+from ...built_at import site_of
 
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 _OWN = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep  # the package
