@@ -33,6 +33,23 @@ def test_distances_are_those_to_the_plane_along_the_attack_and_bound_the_accurac
     assert report.environment.hardware
 
 
+class OfSome(torch.nn.Module):
+    """Has no answer to nothing, as whatever takes a largest value over its batch."""
+
+    def forward(self, x):
+        size = x.abs().max()
+        return torch.stack([x.flatten(1).sum(1), x.flatten(1).sum(1) - 3 - 0 * size], 1)
+
+
+def test_where_nothing_breaks_nothing_is_asked_of_an_empty_batch():
+    x, y = torch.rand(6, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(6, dtype=torch.int64)
+    report = unmask.audit(OfSome().eval(), x, y, norm="linf", epsilon=0.1, budget="quick")
+    assert report.robust_accuracy == 1
+    assert report.table is not None
+    assert report.table.distance == [None] * 6
+    assert not any("shape [0" in line for line in report.warnings)
+
+
 def test_a_notebook_shows_a_report_escaped(tmp_path):
     from tests.report.sample import refuted
 

@@ -37,7 +37,8 @@ def _drawn_back(subject: Subject, threat: NormBall, x_adv: Tensor, rate: Tensor,
     found = torch.full((len(subject),), torch.inf, dtype=torch.float64)
     found[(clean > 0).cpu()] = 0.0
     streams = subject.streams("distances")
-    for some in ((rate > 0) & (clean == 0)).nonzero()[:, 0].split(subject.batch_size):
+    fallen = ((rate > 0) & (clean == 0)).nonzero()[:, 0]
+    for some in fallen.split(subject.batch_size) if len(fallen) else ():  # of nothing, torch makes one part
         x, y, worst = subject.x[some], subject.aim[some], x_adv[some]
         near, far = torch.zeros(len(some), device=x.device), torch.ones(len(some), device=x.device)
         for _ in range(HALVINGS):

@@ -205,11 +205,12 @@ def _verify(
         good &= each("target by the rule", known & (aim[at] == evidence.targets))
         goal, reached = "taken for its target", partial(met, target=evidence.targets)
     answers = [predict(evidence.x_adv) for _ in range(draws)]
-    failures = sum((reached(*answer) for answer in answers), torch.zeros(n))
+    failed = torch.stack([reached(*answer) for answer in answers])
+    failures = failed.double().sum(0)
     clean = [predict(data.x) for _ in range(draws)]
     if report.stochastic:
         good &= each("fails as often as stated", plausible(failures, draws, evidence))
-        checks.append(mean_rate(failures, draws, evidence))
+        checks.append(mean_rate(failed, evidence))
         broken = float(evidence.failure_rate.clamp(0, 1)[good].sum())
     else:
         good &= each(goal, failures > 0)

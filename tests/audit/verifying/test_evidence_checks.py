@@ -125,14 +125,35 @@ def test_an_example_may_fail_more_often_than_stated():
 def test_all_together_fail_about_as_often_as_stated(fresh, holds):
     """100 examples at one half, 10 draws stated and 20 fresh: 3.29 standard errors are 6.3 examples."""
     stated = evidence(failure_rate=torch.full((100,), 0.5), draws=10)
-    found = checks.mean_rate(torch.full((100,), 20 * fresh / 100, dtype=torch.float64), 20, stated)
+    found = checks.mean_rate(
+        torch.stack([(torch.arange(100) + 5 * n) % 100 < fresh for n in range(20)]), stated
+    )
     assert found.holds is holds
     assert found.name == "mean failure rate"
     assert found.found == f"stated 0.5000, fresh {fresh / 100:.4f}"
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_examples_that_fail_together_are_doubted_no_more_often_than_others(together):
+    """Half of the draws, all 48 at once or each by itself: 2,000 honest audits of 64 draws, verified by 20."""
+    generator = torch.Generator().manual_seed(0)
+    doubted = 0
+    for _ in range(2000):
+        coins = torch.rand(84, 1 if together else 48, generator=generator).expand(84, 48) < 0.5
+        stated = evidence(failure_rate=coins[:64].double().mean(0), draws=64)
+        doubted += not checks.mean_rate(coins[64:], stated).holds
+    assert doubted <= 8  # 2 are expected, and more than 8 have a chance of 2e-4
+
+
+def test_together_or_not_a_mean_that_is_far_off_is_told():
+    generator = torch.Generator().manual_seed(0)
+    coins = torch.rand(20, 1, generator=generator).expand(20, 48) < 0.1
+    assert not checks.mean_rate(coins, evidence(failure_rate=torch.full((48,), 0.99), draws=64)).holds
+
+
 def test_a_mean_over_no_example_holds():
-    found = checks.mean_rate(torch.zeros(0), 20, evidence(failure_rate=torch.zeros(0), draws=8))
+    nobody = torch.zeros(20, 0, dtype=torch.bool)
+    found = checks.mean_rate(nobody, evidence(failure_rate=torch.zeros(0), draws=8))
     assert found == checks.Check("mean failure rate", True, "stated 0.0000, fresh 0.0000")
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import hypergeom
+from scipy.stats import hypergeom, norm
+from scipy.stats import t as student
 from torch import Tensor
 
 from ...claim.target_classes import choose
@@ -81,14 +82,29 @@ def plausible(failures: Tensor, draws: int, evidence: Evidence) -> Tensor:
     return torch.from_numpy(chance >= ALARM / max(1, len(failures)))
 
 
-def mean_rate(failures: Tensor, draws: int, evidence: Evidence) -> Check:
-    """Whether all examples together fail about as often as stated."""
-    stated, fresh = evidence.failure_rate.double(), failures / draws
+def mean_rate(failed: Tensor, evidence: Evidence) -> Check:
+    """Whether all examples together fail about as often as stated.
+
+    Examples may draw together, as where a coin is tossed once for a whole batch. Then their mean varies from draw to
+    draw by more than draws of each example's own explain, and that is what it is held to.
+
+    **Arguments**
+    - `failed`: `[draws, n]`, whether each example failed at each draw.
+    """
+    draws, n = failed.shape
+    failures, stated = failed.double().sum(0), evidence.failure_rate.double()
     pooled = (stated * evidence.draws + failures) / (evidence.draws + draws)
-    error = (pooled * (1 - pooled) * (1 / draws + 1 / evidence.draws)).sum().sqrt()
-    holds = bool((stated.sum() - fresh.sum()).abs() <= 3.29 * error + ROUNDING)  # two-sided, ALARM
-    n = max(1, len(stated))
-    return Check("mean failure rate", holds, f"stated {stated.sum() / n:.4f}, fresh {fresh.sum() / n:.4f}")
+    both = 1 / draws + 1 / evidence.draws
+    apart = float((pooled * (1 - pooled) * both).sum().sqrt())
+    together = float(failed.double().sum(1).std()) * both**0.5 if draws > 1 else 0.0
+    # Two-sided, ALARM: of the normal distribution, and of Student's, for the spread comes from few draws.
+    allowed = max(
+        float(norm.isf(ALARM / 2)) * apart, float(student.isf(ALARM / 2, max(1, draws - 1))) * together
+    )
+    holds = bool((stated.sum() - failures.sum() / draws).abs() <= allowed + ROUNDING)
+    count = max(1, n)
+    found = f"stated {stated.sum() / count:.4f}, fresh {failures.sum() / draws / count:.4f}"
+    return Check("mean failure rate", holds, found)
 
 
 def same_run(report: Report, evidence: Evidence, hashed: str) -> Check:
