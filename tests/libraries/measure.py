@@ -54,6 +54,7 @@ def measured(case: Case) -> Measured:
     x, y = held_out(case.images)
     target = load_target(case.target)
     left, _ = hand(target.network, case.ways(target.network), x, y, EPSILON, random=case.random)
+    target = load_target(case.target)  # as nobody has asked it: some keep what they have seen
     start = time.perf_counter()
     report = unmask.audit(target, x, y, norm="linf", epsilon=EPSILON, budget="quick")  # pyright: ignore
     return Measured(left, report, time.perf_counter() - start)
