@@ -58,9 +58,8 @@ def varied():
 def noised():
     from art.defences.preprocessor import GaussianAugmentation
 
-    return classifier(
-        GaussianAugmentation(sigma=0.1, augmentation=False, apply_fit=False, apply_predict=True)
-    )  # guilty
+    noise = GaussianAugmentation(sigma=0.1, augmentation=False, apply_fit=False, apply_predict=True)  # guilty
+    return classifier(noise)
 
 
 def thermometer(x, width=None):
@@ -90,5 +89,5 @@ def coded_network():
 def coded():
     from art.defences.preprocessor import ThermometerEncoding
 
-    encoding = ThermometerEncoding(clip_values=(0.0, 1.0), num_space=LEVELS, channels_first=True)
-    return classifier(encoding, coded_network())  # guilty
+    encoding = ThermometerEncoding(clip_values=(0.0, 1.0), num_space=LEVELS, channels_first=True)  # guilty
+    return classifier(encoding, coded_network())

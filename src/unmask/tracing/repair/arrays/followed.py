@@ -29,9 +29,12 @@ class Followed(np.ndarray):
     """An array with a trail: a float tensor of the same shape that leads back to the tensor that left torch."""
 
     trail: Tensor | None
+    strange: (
+        Tensor | None
+    )  # where arrays without a trail were written over it; written over whole, it has none left
 
     def __array_finalize__(self, other: Any) -> None:
-        self.trail = None
+        self.trail = self.strange = None
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
         plain = {k: bare(v) for k, v in kwargs.items()}
@@ -71,11 +74,13 @@ class Followed(np.ndarray):
         if self.trail is None:
             return
         places = np.arange(self.size).reshape(self.shape)[bare(index)]
-        trail = self.trail.flatten().clone()
-        new = trail_of(value)
+        at, shape = torch.from_numpy(np.array(places).reshape(-1)), np.shape(places)
+        trail, new = self.trail.flatten().clone(), trail_of(value)
+        self.strange = torch.zeros(self.size, dtype=torch.bool) if self.strange is None else self.strange
+        self.strange[at] = new is None and np.ndim(value) > 0
         new = torch.as_tensor(bare(value)).to(trail) if new is None else new.to(trail)
-        trail[torch.from_numpy(np.array(places).reshape(-1))] = new.broadcast_to(np.shape(places)).flatten()
-        self.trail = trail.reshape(self.shape)
+        trail[at] = new.broadcast_to(shape).flatten()
+        self.trail = None if self.strange.all() else trail.reshape(self.shape)
 
     def __iter__(self) -> Iterator[Any]:
         return (self[n] for n in range(len(self)))
