@@ -206,18 +206,25 @@ def test_a_fact_is_told_once_for_each_place_that_has_no_name():
 
 
 def test_a_misled_attack_without_a_guilty_line_is_a_finding_of_its_own():
-    assert unlocated(MISLED - 0.001, [], detector=False) == []
-    (found,) = unlocated(MISLED, [], detector=False)
+    assert unlocated(MISLED - 0.001, [], FINE, detector=False) == []
+    (found,) = unlocated(MISLED, [], FINE, detector=False)
     assert (found.mechanism, found.file, found.line) == ("evaluation", None, None)
     assert f"{100 * MISLED:.0f} points, although no operation" in found.symptom
     assert found.repair == "other losses, targets and restarts"
-    (found,) = unlocated(0.5, [], detector=True)
+    (found,) = unlocated(0.5, [], FINE, detector=True)
     assert (found.mechanism, found.repair) == ("detector", JOINT)
     assert found.symptom.startswith(
         "the standard attack overestimates robust accuracy by 50 points: the detector"
     )
+    for share, said in (
+        (0.49, "no operation falsifies"),
+        (0.5, "on 50% of the images the gradient is zero, and the"),
+    ):
+        dead = GradientState(0.0, share, 0.0, torch.zeros(0))
+        (found,) = unlocated(0.5, [], dead, detector=False)
+        assert said in found.symptom
     named_ = MaskingFinding(mechanism="shattered", symptom="", repair="")
-    assert unlocated(0.5, [named_], detector=False) == []
+    assert unlocated(0.5, [named_], FINE, detector=False) == []
 
 
 def test_one_finding_for_each_place_and_mechanism():

@@ -153,7 +153,7 @@ def test_gains_are_credited_only_where_luck_does_not_explain_them():
 
 def test_one_image_says_nothing_about_the_evaluation():
     few = credited(torch.tensor([1.0, 0.0, 0.0]))
-    assert unlocated(few, [], detector=False) == []
+    assert unlocated(few, [], STATE, detector=False) == []
     many = credited((torch.arange(30) < 12).float())
-    assert [m.mechanism for m in unlocated(many, [], detector=False)] == ["evaluation"]
-    assert [m.mechanism for m in unlocated(many, [], detector=True)] == ["detector"]
+    assert [m.mechanism for m in unlocated(many, [], STATE, detector=False)] == ["evaluation"]
+    assert [m.mechanism for m in unlocated(many, [], STATE, detector=True)] == ["detector"]

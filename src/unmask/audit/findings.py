@@ -108,8 +108,10 @@ def harmless(
     return list(found.values())
 
 
-def unlocated(gained: float, found: list[MaskingFinding], *, detector: bool) -> list[MaskingFinding]:
-    """What is said where the standard attack is badly wrong although no operation is to blame.
+def unlocated(
+    gained: float, found: list[MaskingFinding], state: GradientState, *, detector: bool
+) -> list[MaskingFinding]:
+    """What is said where the standard attack is badly wrong although no operation is to blame, or none was found.
 
     `gained` is the accuracy that the whole audit takes off it, as far as luck does not explain that.
     """
@@ -120,6 +122,11 @@ def unlocated(gained: float, found: list[MaskingFinding], *, detector: bool) -> 
         symptom = f"{wrong}: the detector rejects what it finds, but not all that fools the classifier"
         return [MaskingFinding(mechanism="detector", symptom=symptom, repair=JOINT)]
     symptom = f"{wrong}, although no operation falsifies its gradient: the loss surface misleads it"
+    if state.dead_margin >= 0.5:
+        symptom = (
+            f"{wrong}: on {state.dead_margin:.0%} of the images the gradient is zero, and the operation that does this "
+            "could not be told from the others"
+        )
     return [
         MaskingFinding(mechanism="evaluation", symptom=symptom, repair="other losses, targets and restarts")
     ]

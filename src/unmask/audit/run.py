@@ -154,7 +154,7 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
         subject, analysis, state, race, naive - left, gained, controlled.steadiness
     )
     findings += named
-    findings += unlocated(gained, findings, detector=facts.has_detector)
+    findings += unlocated(gained, findings, state, detector=facts.has_detector)
     for finding in findings:
         progress.finding(finding)
     controls = [as_control(e, named=bool(findings), outside=subject.outside) for e in controlled.examined]
