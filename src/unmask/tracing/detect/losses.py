@@ -25,7 +25,7 @@ from ..symptoms.lost import CUT, DISCRETE, EFFECT, OPAQUE, ZERO
 from ..symptoms.wrong import WRONG
 from .jump import Jump, chaos
 from .runs import Slope
-from .slopes import deaf_to_one, zero_everywhere
+from .slopes import deaf_to_one, taken_for_constant, zero_everywhere
 
 # Least share of the change of the logits that must pass through an operation before losing it counts. Ours.
 NOTABLE = 0.25
@@ -61,7 +61,7 @@ def lost_gradients(
             or not any(changed(r, twins[scale].get(r.key)) for scale in moved)
         ):
             continue
-        symptom = _loses(r)
+        symptom = CUT if taken_for_constant(base, r) else _loses(r)
         if symptom is ZERO and r.kind == "torch" and base_name(r) in SATURATING:
             symptom = SATURATED  # it has a slope elsewhere
         if symptom is None and any(found[r.key].wraps for found in slopes.values() if r.key in found):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..intercept.operations import SATURATING
+from ..intercept.operations import GRADIENTS, SATURATING
 from ..record.compare import equal
-from ..record.values import Record, Value, held
+from ..record.values import Record, Trace, Value, held
 from ..suspect import base_name
 
 # Sawtooth functions, and all that come back to where they were.
@@ -200,3 +200,18 @@ def _rows(products: Tensor, batch: int) -> Tensor:
     if products.ndim and len(products) == batch:
         return products.flatten(1).sum(1) if products.ndim > 1 else products
     return products.sum().reshape(1)
+
+
+def taken_for_constant(base: Trace, r: Record) -> bool:
+    """Whether it is a gradient that the network takes of what depends on the image, and goes on with as a constant."""
+    if r.name not in GRADIENTS or any(v.carries for v in r.outputs):
+        return False
+    todo, seen = [v for v in r.inputs if v.carries], set[int]()
+    while todo:
+        value = todo.pop()
+        if value.from_input:
+            return True
+        if value.producer >= 0 and value.producer not in seen:
+            seen.add(value.producer)
+            todo += [v for v in base.records[value.producer].inputs if v.carries]
+    return False

@@ -118,7 +118,7 @@ class Shadows:
         - `beside`: runs it on shadows; given how, and its arguments.
         - `wanted`: run it there whatever becomes of the graph.
         """
-        if name in GRADIENTS and self._uncut and self._any((args, kwargs)):
+        if name in GRADIENTS and self._uncut and (self._unroll or self._any((args, kwargs))):
             return self._differentiated(name, func, args, kwargs)
         if not self._uncut or not (wanted or self._needed(name, args, kwargs)):
             return as_written(name, func, args, kwargs)
