@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from unmask.classifier import Classifier
 from unmask.judge import fooled, judge
@@ -97,3 +98,34 @@ def test_one_draw_unless_more_are_asked_for_and_the_loss_of_a_target_pulls_towar
     assert calls == [2]
     assert seen.margin_loss.tolist() == [2.0, -4.0]
     assert seen.failure_rate.tolist() == [1.0, 0.0]
+
+
+class Coin(nn.Module):
+    """Wrong with probability one half: for a whole batch at once, or for each example by itself."""
+
+    def __init__(self, together):
+        super().__init__()
+        self.together = together
+
+    def forward(self, x):
+        heads = torch.rand(1 if self.together else len(x)) < 0.5
+        right = heads.expand(len(x)).float()[:, None]
+        return torch.cat([right, 1 - right], 1)
+
+
+@pytest.mark.parametrize(("together", "variance"), [(True, 40 * 40 / 4), (False, 40 / 4)])
+def test_what_examples_share_of_their_draws_sums_to_the_variance_of_how_many_fail(together, variance):
+    x, y = torch.rand(40, 4), torch.zeros(40, dtype=torch.int64)
+    classifier = Classifier(Coin(together), deterministic=False)
+    seen = judge(
+        classifier, x, x, y, Linf(epsilon=0.1), draws=400, generator=torch.Generator().manual_seed(0)
+    )
+    assert float(seen.shared.sum()) == pytest.approx(variance, rel=0.2)
+
+
+def test_one_draw_shares_nothing():
+    x, y = torch.rand(4, 4), torch.zeros(4, dtype=torch.int64)
+    seen = judge(
+        Classifier(Coin(True), deterministic=True), x, x, y, Linf(epsilon=0.1), generator=torch.Generator()
+    )
+    assert seen.shared.tolist() == [0] * 4

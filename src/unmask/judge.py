@@ -45,6 +45,8 @@ class Judgement:
     - `margin_loss`: mean over the draws of the largest other logit minus the label's, less what a detector objects;
       how near the example is to breaking, positive where it does. Under a targeted goal minus the first.
     - `prediction`: class on the last draw.
+    - `shared`: covariance over the draws of whether this example failed and how many of its batch did. Summed over
+      examples, the variance of their number: more than each one's own where a batch draws once for all.
     """
 
     failure_rate: Float[Tensor, " batch"]
@@ -52,6 +54,7 @@ class Judgement:
     finite: Bool[Tensor, " batch"]
     margin_loss: Float[Tensor, " batch"]
     prediction: Int[Tensor, " batch"]
+    shared: Float[Tensor, " batch"] | None = None
 
 
 def judge(
@@ -71,7 +74,7 @@ def judge(
     if classifier.deterministic:
         draws = 1
     allowed = threat.contains(x_adv, x)
-    failures = torch.zeros(len(x), device=x.device)
+    failed: list[Tensor] = []
     finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
     loss = torch.zeros(len(x), device=x.device)
     prediction = torch.zeros_like(y)
@@ -80,6 +83,12 @@ def judge(
         outputs = classifier.predict(x_adv, generator=generator)
         loss += objective(outputs, y).float() / draws
         prediction = outputs.logits.argmax(1)
-        failures += fooled(outputs, y, threat)
+        failed.append(fooled(outputs, y, threat))
         finite &= _answered(outputs)
-    return Judgement(failures / draws * allowed, allowed, finite, loss, prediction)
+    rate = torch.stack(failed).float().mean(0) * allowed
+    return Judgement(rate, allowed, finite, loss, prediction, _shared(torch.stack(failed) & allowed))
+
+
+def _shared(failed: Bool[Tensor, "draws batch"]) -> Float[Tensor, " batch"]:
+    apart = failed.float() - failed.float().mean(0)
+    return (apart * apart.sum(1, keepdim=True)).sum(0) / max(1, len(failed) - 1)

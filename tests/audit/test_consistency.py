@@ -41,6 +41,14 @@ def asked(final, found, *, random=False, rate=None, naive=None, clean=None, draw
     return consistency(subject, standing, naive, clean, final, draws, found)
 
 
+def test_what_a_batch_draws_together_explains_a_larger_gap():
+    final, found = judgement(torch.full((N,), 0.5)), controlled(torch.full((K,), 0.85), draws=8)
+    alone = asked(final, found, random=True, draws=64)
+    assert not alone.passed
+    together = replace(final, shared=torch.full((N,), N / 4.0))
+    assert asked(together, found, random=True, draws=64).passed
+
+
 def some(count, of=N):
     return (torch.arange(of) < count).float()
 

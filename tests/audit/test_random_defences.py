@@ -118,6 +118,12 @@ def test_as_strong_as_one_who_knows_the_defence(name, passes):
     report = audit(classifier, data, claim_about(threat, passes=passes))
     assert report.robust_accuracy <= hand + TOLERANCE
     # One mechanism, at the line that draws, whatever is detached or cast on the way there.
+    if (
+        name == "RandomMember"
+    ):  # its members' gradients agree (0.77), so that what it draws is a fact and no masking
+        assert [fact.statement for fact in report.facts] == ["draws random numbers; hides nothing"]
+        assert not any(control.role == "open" for control in report.controls)
+        return
     assert {finding.mechanism for finding in report.masking} == {"stochastic"}
     assert any(f.file.endswith(known.file) and known.draws in f.code for f in report.masking)
     if known.undefended:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -181,8 +182,10 @@ def _beyond_noise(part: Part, final: Judgement, draws: int, chosen_on: int, comp
     seen, kept = part.rates.double(), final.failure_rate[:k].double()
     pooled = (seen * part.draws + kept * draws + 1) / (part.draws + draws + 2)
     # The campaign's point was chosen among several on a few draws, so that it may be a little less bad than the best.
-    variance = pooled * (1 - pooled) * (1 / part.draws + 1 / draws + 1 / chosen_on)
-    error = float(variance.sum().sqrt()) / k
+    each = float((pooled * (1 - pooled)).sum())
+    # A network that draws once for a whole batch fails on many examples at once, and their mean varies by more.
+    together = 0.0 if final.shared is None else float(final.shared[:k].double().sum())
+    error = math.sqrt(max(each, together) * (1 / part.draws + 1 / draws + 1 / chosen_on)) / k
     gap = float((seen - kept).mean())
     return gap if gap > norm.isf(ALARM / max(1, comparisons)) * error else 0.0
 
