@@ -20,6 +20,7 @@ from ..claim.units import as_claimed, in_units, threat_of
 from ..classifier import Classifier, Meter, Network
 from ..data import Data
 from ..data.sample import mixed
+from ..diagnostics.pristine import Pristine
 from ..randomness import Streams
 from ..state import State
 from ..target.class_names import in_order_of
@@ -68,7 +69,7 @@ class Subject:
     checkpoint_hash: str
     processes: Processes
     untouched: State | None = None
-    pristine: Network | None = None
+    pristine: Pristine | None = None
     rebuilt: Network | None = None
     journal: Journal | None = None
     warnings: list[str] = field(default_factory=list)  # beside preflight's own: a log that `warn` adds to

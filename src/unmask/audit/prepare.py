@@ -23,6 +23,7 @@ from ..tracing.repair.regions.learned import Learned, learn_surrogate
 from ..tracing.suspect import Analysis
 from ..types import Average
 from .campaign.detector import with_detector
+from .confirm import as_verified
 from .context import Subject
 from .findings import GradientState, gradient_state
 from .optional.optional import tried
@@ -36,7 +37,7 @@ POOL = 256
 def split_off(subject: Subject) -> Iterator[Subject]:
     """The subject with the network in other processes, if this is the first: before anybody asks it, and built anew."""
     network, first = subject.classifier.network, subject.processes.rank == 0
-    pristine = Pristine.of(network, subject.device) if first else None
+    pristine = Pristine.of(network, subject.device, as_verified) if first else None
     rebuilt = Rebuilt.of(subject.spec, network, subject.device) if first else None
     try:
         yield replace(subject, pristine=pristine, rebuilt=rebuilt)

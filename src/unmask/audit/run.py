@@ -30,6 +30,7 @@ from .campaign.entrants import source_folder, write_entrants
 from .campaign.race import Race, credited, run_race
 from .campaign.standing import Standing
 from .campaign.steps import Step
+from .confirm import as_verify_will_see
 from .context import Subject, subject_of
 from .controls.consistency import answers_everywhere, consistency, in_company
 from .controls.reopening import control
@@ -143,9 +144,13 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
     controlled = control(subject, standing, campaign, race.winners()[0])
 
     progress.stage("final judgement")
-    draws = final_draws(subject.classifier.passes, stochastic=subject.random)
+    draws, since = final_draws(subject.classifier.passes, stochastic=subject.random), time.perf_counter()
     final = standing.judged(standing.x_adv, "final", draws)
     clean = standing.judged(subject.x, "final clean", draws, goal=(subject.y, subject.misclassification))
+    took = time.perf_counter() - since
+    clean, final, unconfirmed = as_verify_will_see(
+        subject, standing, clean, final, controlled.examined, took, facts
+    )
     left = inside.robust_accuracy if subject.outside else 1 - float(final.failure_rate.mean())
     findings = [] if counted is None else detector_finding(subject, counted, naive - left)
     worst = inside.rate.clamp_min(0) if subject.outside else final.failure_rate
@@ -160,27 +165,13 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
     controls = [as_control(e, named=bool(findings), outside=subject.outside) for e in controlled.examined]
     controls += left_out(subject.threat, outside=subject.outside)
     controls.append(consistency(subject, standing, campaign.naive_rates, clean, final, draws, controlled))
-    controls += [answers_everywhere(standing, final), *in_company(subject, facts, final)]
+    controls += [answers_everywhere(standing, final), *in_company(subject, facts, final), *unconfirmed]
 
     def conclude() -> Report:
         outcome = Outcome(
-            subject,
-            standing,
-            facts,
-            state,
-            naive,
-            clean,
-            final,
-            draws,
-            findings,
-            harms_nothing,
-            controls,
-            controlled.curve,
-            began,
-            folder,
-            spent,
-            campaign.near_standard,
-        )
+            subject, standing, facts, state, naive, clean, final, draws, findings, harms_nothing, controls,
+            controlled.curve, began, folder, spent, campaign.near_standard,
+        )  # fmt: skip
         report = outcome.report()
         outcome.write_evidence()
         write_entrants(subject, facts, entrants, race, analysis, folder)

@@ -10,6 +10,7 @@ import signal
 import struct
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from ..types import Outputs
 # Seconds for one answer, and for all of them; who needs longer is not asked. Ours.
 PATIENCE, IN_ALL = 60, 120.0
 _LENGTH = struct.Struct("<q")
+Asker = Callable[[Network, dict[str, Any]], dict[str, Any]]
 
 
 class Pristine:
@@ -30,6 +32,10 @@ class Pristine:
 
     Whatever a network remembers, in itself or elsewhere in the process, no answer is the answer to a second question.
     Random numbers are seeded as they are where the question is asked.
+
+    **Arguments**
+    - `also`: answers the questions that are no image, of many calls perhaps: it is given the network and a dictionary
+      of tensors, words and numbers, and returns one.
 
     **Raises** `ModelFailed` on a call where the network raises, crashes or takes longer than `PATIENCE`, and once all
     calls have taken `IN_ALL`. What runs there has no open files, one thread and no terminal.
@@ -48,7 +54,7 @@ class Pristine:
     >>> apart.close()
     """
 
-    def __init__(self, network: Network):
+    def __init__(self, network: Network, also: Asker | None = None):
         self._left = IN_ALL
         theirs, self._questions = os.pipe()
         self._answers, to_us = os.pipe()
@@ -56,26 +62,35 @@ class Pristine:
             warnings.simplefilter("ignore")  # newer Pythons warn of threads: the child starts none
             self._process = os.fork()
         if self._process == 0:
-            _serve(network, theirs, to_us)
+            _serve(network, also, theirs, to_us)
         os.close(theirs)
         os.close(to_us)
 
     @staticmethod
-    def of(network: Network, device: torch.device) -> Pristine | None:
+    def of(network: Network, device: torch.device, also: Asker | None = None) -> Pristine | None:
         """None where a process cannot be split off: without `fork`, or with a GPU in use."""
         possible = hasattr(os, "fork") and device.type == "cpu" and not torch.cuda.is_initialized()
-        return Pristine(network) if possible else None
+        return Pristine(network, also) if possible else None
 
     def __call__(self, x: Tensor) -> Tensor:
-        if not self._process:
-            raise ModelFailed("the process that was split off has ended")
         began = time.monotonic()
         try:
-            _send(self._questions, _packed((x.detach(), torch.initial_seed())))
-            answer = _receive(self._answers, time.monotonic() + min(PATIENCE, self._left))
+            return self._told((x.detach(), torch.initial_seed()), min(PATIENCE, self._left))
+        finally:
+            self._left -= time.monotonic() - began
+
+    def also(self, question: dict[str, Any], patience: float) -> dict[str, Any]:
+        """What `also` answers, in no more than `patience` seconds. **Raises** `ModelFailed` as a call does."""
+        return self._told((question, patience), patience)
+
+    def _told(self, question: tuple[Any, float], patience: float) -> Any:
+        if not self._process:
+            raise ModelFailed("the process that was split off has ended")
+        try:
+            _send(self._questions, _packed(question))
+            answer = _receive(self._answers, time.monotonic() + patience)
         except OSError:
             answer = None
-        self._left -= time.monotonic() - began
         if answer is None:
             self.close()
             raise ModelFailed("the process that was split off gave no answer in time")
@@ -127,7 +142,7 @@ def _receive(pipe: int, deadline: float | None = None) -> bytes | None:
     return None if size is None else exactly(_LENGTH.unpack(size)[0])
 
 
-def _serve(network: Network, questions: int, answers: int) -> None:
+def _serve(network: Network, also: Asker | None, questions: int, answers: int) -> None:
     """In the child: for each question one more child, that answers it; never back."""
     try:
         os.setsid()  # Ctrl-C is meant for the audit
@@ -142,7 +157,7 @@ def _serve(network: Network, questions: int, answers: int) -> None:
             child = os.fork()
             if child == 0:
                 signal.alarm(PATIENCE)
-                _send(to_us, _answered(network, question))
+                _send(to_us, _answered(network, also, question))
                 os._exit(0)
             os.close(to_us)
             _send(answers, _receive(ours) or b"")
@@ -152,8 +167,12 @@ def _serve(network: Network, questions: int, answers: int) -> None:
         os._exit(1)
 
 
-def _answered(network: Network, question: bytes) -> bytes:
-    x, seed = torch.load(io.BytesIO(question), weights_only=True)
-    with torch.no_grad(), seeded(seed, x.device):
-        outputs = Outputs.of(network(x))
+def _answered(network: Network, also: Asker | None, question: bytes) -> bytes:
+    asked, number = torch.load(io.BytesIO(question), weights_only=True)
+    if isinstance(asked, dict):
+        assert also is not None
+        signal.alarm(max(1, int(number)))
+        return _packed(also(network, asked))
+    with torch.no_grad(), seeded(number, asked.device):
+        outputs = Outputs.of(network(asked))
     return b"" if outputs is None else _packed(outputs.logits.detach().clone())
