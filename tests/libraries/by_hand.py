@@ -239,7 +239,7 @@ def filtered(network):
 
 
 def art(network):
-    """The network behind ART's preprocessing, which is taken for the identity going back."""
+    """The network behind ART's preprocessing, which is taken for the identity; in torch its own gradient, too."""
     wrapped = network.network  # unmask's module of the classifier
 
     def preprocess(x):
@@ -251,7 +251,8 @@ def art(network):
         return x
 
     through = straight_through(preprocess)
-    return [lambda x: wrapped.network(through(x))]
+    identity = [lambda x: wrapped.network(through(x))]
+    return [*identity, network] if all(step.in_torch for step in wrapped.steps) else identity
 
 
 def art_coded(network):

@@ -40,9 +40,10 @@ class Measured:
     def row(self, case: Case) -> str:
         report = self.report
         named = [f"{f.mechanism}: `{(f.code or '').split('# guilty')[0].strip()}`" for f in report.masking]
+        name = case.name if case.images == 50 else f"{case.name} ({case.images} images)"
         figures = (report.clean_accuracy, report.naive_robust_accuracy, self.by_hand, report.robust_accuracy)
         return (
-            f"| {case.library} {version(case.library).split('+')[0]} | {case.name} | "
+            f"| {case.library} {version(case.library).split('+')[0]} | {name} | "
             + " | ".join(f"{100 * v:.1f}" for v in figures if v is not None)
             + f" | {'; '.join(named) or 'nothing'} | {report.cost.forwards:,} | {self.seconds:.0f} |"
         )

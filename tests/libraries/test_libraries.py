@@ -28,7 +28,7 @@ def test_an_audit_goes_as_far_as_who_knows_the_library(case: Case):
         pytest.skip(f"{case.library} is not installed; make test-libraries installs it")
     found = measured(case)
     report = found.report
-    assert report.clean_accuracy >= 0.8
+    assert report.clean_accuracy >= 0.7  # a median that a network never saw in training costs it that much
     assert report.robust_accuracy <= found.by_hand + 1 / case.images + 1e-6  # one image
     assert {f.mechanism for f in report.masking} <= case.mechanisms, report.masking
     if found.misled > MISLED:
