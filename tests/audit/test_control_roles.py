@@ -2,7 +2,21 @@
 
 import pytest
 
-from unmask.audit.controls.check import REPEATABILITY, SEARCH, SHARE, SLOPES, UNBOUNDED
+from unmask.audit.controls.check import (
+    CURVE,
+    LEVELS,
+    NOISE,
+    NULL_ATTACK,
+    ONE_STEP,
+    PLANTED,
+    RANDOMNESS,
+    REPEATABILITY,
+    SAME,
+    SEARCH,
+    SHARE,
+    SLOPES,
+    UNBOUNDED,
+)
 from unmask.audit.controls.run import Examined, as_control
 from unmask.audit.verdict import undecided, verdict
 from unmask.diagnostics import Reading
@@ -12,8 +26,8 @@ def said(passed, decisive=False):
     return Reading(name="", passed=passed, value=0.0, expected="", explanation="Said.", decisive=decisive)
 
 
-def line(check, first, again=None, *, named=False, outside=False):
-    return as_control(Examined(check, first, again), named=named, outside=outside)
+def line(check, first, again=None, *, named=False, outside=False, stands=True):
+    return as_control(Examined(check, first, again), named=named, outside=outside, stands=stands)
 
 
 @pytest.mark.parametrize(
@@ -50,3 +64,23 @@ def test_what_passes_or_does_not_apply_has_no_role():
     assert line(SEARCH, said(True), named=True).role is None
     assert line(SEARCH, said(None)).role is None
     assert line(SEARCH, None).passed is None
+
+
+STRENGTH = [UNBOUNDED, CURVE, NOISE, ONE_STEP, SEARCH, PLANTED, SLOPES, SHARE, RANDOMNESS, LEVELS]
+
+
+@pytest.mark.parametrize("check", STRENGTH, ids=lambda check: check.name)
+@pytest.mark.parametrize("again", [None, said(False)])
+def test_where_nothing_survives_a_control_of_misses_leaves_nothing_open(check, again):
+    first = said(False, decisive=True)
+    assert undecided([line(check, first, again)])
+    control = line(check, first, again, stands=False)
+    assert control.passed is False
+    assert "nothing was missed" in control.explanation
+    assert not undecided([control])
+    assert verdict(claim=None, interval=(0.0, 0.2), controls=[control]) == "not_refuted"
+
+
+@pytest.mark.parametrize("check", [SAME, NULL_ATTACK], ids=lambda check: check.name)
+def test_where_nothing_survives_a_control_of_what_counts_as_broken_still_decides(check):
+    assert undecided([line(check, said(False, decisive=True), stands=False)])

@@ -162,7 +162,9 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
     findings += unlocated(gained, findings, state, detector=facts.has_detector)
     for finding in findings:
         progress.finding(finding)
-    controls = [as_control(e, named=bool(findings), outside=subject.outside) for e in controlled.examined]
+    stands = bool((final.failure_rate < 1).any())
+    means = partial(as_control, named=bool(findings), outside=subject.outside, stands=stands)
+    controls = [means(e) for e in controlled.examined]
     controls += left_out(subject.threat, outside=subject.outside)
     controls.append(consistency(subject, standing, campaign.naive_rates, clean, final, draws, controlled))
     controls += [answers_everywhere(standing, final), *in_company(subject, facts, final), *unconfirmed]

@@ -116,17 +116,20 @@ def _run(
     return reading
 
 
-def as_control(examined: Examined, *, named: bool, outside: bool) -> Control:
+def as_control(examined: Examined, *, named: bool, outside: bool, stands: bool = True) -> Control:
     """The report's line for a control, and what its failure means.
 
     **Arguments**
     - `named`: whether the audit names a masking.
     - `outside`: whether the adversary sees answers only, so that no gradient matters to the verdict.
+    - `stands`: whether any example survives. A measured 0 % cannot be made wrong by attacks that miss something.
     """
     first = examined.reading
     if first is None:
         return Control(name=examined.check.name, passed=None, explanation="does not apply to this network")
     role, more = (None, "") if first.passed is not False else _role(examined, first, named, outside)
+    if role == "open" and examined.check.of_misses and not stands:
+        role, more = None, " No example survives, so that nothing was missed."
     return Control(
         name=examined.check.name,
         passed=first.passed,
