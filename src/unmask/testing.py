@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from .attacks import Attack
 from .audit.records import Report
 from .audit.run import audit
-from .claim.claim import claim_about
+from .claim.claim import Claim, claim_about
+from .claim.target_classes import load_for
 from .classifier import Classifier, Network
-from .data import Data, check, load
+from .data import Data, check
 from .data.sample import mixed
 from .errors import UnusableInput
 from .report import words
@@ -47,7 +48,9 @@ def assert_claim(
     **Arguments**
     - `model`: a network (input `[0, 1]` NCHW float32, output logits), a `Classifier`, or `file.py:callable`;
       only for the last can the failure message give a command that repeats the audit.
-    - `data`: what `unmask.data.load` takes, a `Data`, or `(x, y)`; only the first `examples` of it are attacked.
+    - `data`: what `unmask.data.load` takes, a `Data`, or `(x, y)`.
+    - `examples`: how many are attacked, all by default: of a set's name a random sample by `seed`, stratified by class,
+      as `unmask audit` takes; else the first, or by lot where they come by class.
     - `at_least`: accuracy under attack, in [0, 1].
     - `out`: folder for report and evidence. Without it they are written to a folder of their own, which is removed
       if the assertion holds and named in the message if it fails.
@@ -62,7 +65,7 @@ def assert_claim(
         raise UnusableInput(f"at_least is {at_least}; give an accuracy between 0 and 1")
     claim = claim_about(threat, claim=at_least, **options)
     target = load_target(model) if isinstance(model, str) else model
-    chosen = _data(data, examples)
+    chosen = _data(data, examples, claim)
     folder = Path(tempfile.mkdtemp(prefix="unmask-") if out is None else out)
     try:
         report = audit(target, chosen, claim, out=folder, attacks=attacks)
@@ -79,9 +82,11 @@ def assert_claim(
     return report
 
 
-def _data(data: str | Data | tuple[Tensor, Tensor], examples: int | None) -> Data:
+def _data(data: str | Data | tuple[Tensor, Tensor], examples: int | None, claim: Claim) -> Data:
     if isinstance(data, str):
-        return load(data, examples=examples)
+        return load_for(
+            claim.targets, data, split=None, examples=examples, seed=claim.seed, allow_pickle=False
+        )
     if not isinstance(data, Data):
         x, y, notes, box = check(*data, name="the data")
         data = Data(x, y, "tensors", "", torch.arange(len(x)), notes=notes, box=box)

@@ -11,11 +11,17 @@ from tests.fixtures.digits_networks import trained
 from torch import nn
 
 import unmask
+from unmask.claim.claim import claim_about
 from unmask.cli.main import main
 from unmask.cli.recipes import _without_labels
+from unmask.cli.train import split_off
 from unmask.data import load
 from unmask.data.sample import mixed
+from unmask.errors import UnusableInput
 from unmask.testing import _data
+from unmask.threat import Linf
+
+CLAIM = claim_about(Linf(epsilon=0.1))
 
 DIGITS = load("digits")
 SORTED = DIGITS.y.sort(stable=True).indices
@@ -47,8 +53,46 @@ def test_labels_that_are_known_and_examples_of_a_gate_are_of_all_classes():
     known, images = _without_labels(argparse.Namespace(unlabelled=None, labels=60), by_class)
     assert len(known.y.unique()) == 10
     assert len(images) == 440
-    assert len(_data(by_class, 60).y.unique()) == 10
-    assert _data(DIGITS, 60).index.equal(DIGITS.index[:60])
+    assert len(_data(by_class, 60, CLAIM).y.unique()) == 10
+    assert _data(DIGITS, 60, CLAIM).index.equal(DIGITS.index[:60])
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_set_by_its_name_is_sampled_as_an_audit_samples_it(tmp_path, seed):
+    np.savez(file := str(tmp_path / "by_class.npz"), x=DIGITS.x[SORTED].numpy(), y=DIGITS.y[SORTED].numpy())
+    claim = claim_about(Linf(epsilon=0.1), seed=seed)
+    found, expected = _data(file, 60, claim), load(file, examples=60, seed=seed)
+    assert found.index.equal(expected.index)
+    assert found.sample_seed == seed
+    assert len(found.y.unique()) == 10
+    aimed = claim_about(Linf(epsilon=0.1), goal="targeted", targets=3)
+    assert 3 not in _data(file, 60, aimed).y
+
+
+def test_what_training_holds_out_is_of_all_classes():
+    for part in split_off(DIGITS[SORTED], 60):
+        assert len(part.y.unique()) == 10
+    rest, held = split_off(DIGITS, 60)
+    assert rest.index.equal(DIGITS.index[:-60])
+    assert held.index.equal(DIGITS.index[-60:])
+
+
+def test_examples_of_a_training_run_are_of_all_classes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    both = {"x": DIGITS.x[SORTED].numpy(), "y": DIGITS.y[SORTED].numpy()}
+    np.savez("by_class.npz", **{f"{part}_{k}": v for part in ("train", "test") for k, v in both.items()})
+    seen = []
+
+    def build(arguments, fields, data):
+        seen.append(data)
+        raise UnusableInput("seen enough")
+
+    monkeypatch.setattr("unmask.cli.train.build", build)
+    words = ["train", "fgsm", "--data", "by_class.npz", "--epsilon", "0.1", "--examples", "60"]
+    for seed in ("0", "3"):
+        assert main([*words, "--seed", seed, "--out", "out"]) == 2
+    assert [len(data.y.unique()) for data in seen] == [10, 10]
+    assert not seen[0].index.equal(seen[1].index)
 
 
 def test_bound_without_a_number_measures_all_classes(tmp_path, capsys, monkeypatch):

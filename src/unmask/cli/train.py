@@ -55,7 +55,7 @@ def add_parser(commands: Any) -> None:
     add("--epochs", type=int, metavar="N", help="passes over the data (default: 20)")
     add("--batch-size", type=int, metavar="N", help="examples per step (default: 128)")
     add("--learning-rate", type=float, metavar="RATE", help="at its peak (default: 0.2)")
-    add("--examples", type=int, metavar="N", help="train on the first N examples (default: all)")
+    add("--examples", type=int, metavar="N", help="train on N, sampled as by `unmask audit` (default: all)")
     add("--pad", type=int, metavar="N", help="random shift in pixels (default: 4 in colour, else 1)")
     add("--average", type=float, metavar="A", help="decay of the weights' moving average (default: 0.995)")
     add(
@@ -69,8 +69,8 @@ def add_parser(commands: Any) -> None:
         "--validation",
         type=int,
         metavar="N",
-        help="hold the last N training examples out and measure on them after every epoch; with an epsilon the "
-        "best epoch's weights stay (default: 0)",
+        help="hold the last N training examples out, or N by lot where they come by class, and measure on them "
+        "after every epoch; with an epsilon the best epoch's weights stay (default: 0)",
     )
     add("--patience", type=int, metavar="N", help="stop after N epochs without better robust accuracy")
     add("--tensorboard", action="store_true", help="write curves to DIR/tensorboard")
@@ -110,7 +110,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.epsilon is not None:
         threat = norm_ball(threat_model(arguments.norm, arguments.epsilon), "`unmask train`")
     try:
-        data = load(arguments.data, split="train", examples=arguments.examples)
+        data = load(arguments.data, split="train", examples=arguments.examples, seed=arguments.seed)
         test = load(arguments.data, split="test")  # before hours of training, not after
     except NoSuchSplit as error:
         raise UnusableInput(
@@ -214,13 +214,15 @@ def shared_fields(arguments: argparse.Namespace, *, colour: bool) -> dict[str, A
 
 
 def split_off(data: Any, count: int | None) -> tuple[Any, Any]:
-    """All but the last `count` examples, and those; None in their place where there are none."""
+    """All but the last `count` examples, and those, or by lot where data come by class; None where there are none."""
+    from ..data.sample import mixed
+
     if not count:
         return data, None
     if not 0 < count < len(data):
         raise UnusableInput(f"--validation is {count} of {len(data)} examples; give fewer")
-    rest = len(data) - count
-    return data[:rest], data[rest:]
+    rest, held = mixed(data.y).split([len(data) - count, count])
+    return data[rest.sort().values], data[held.sort().values]
 
 
 def command_line(arguments: argparse.Namespace) -> str:
