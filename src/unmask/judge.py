@@ -14,6 +14,9 @@ from .randomness import Streams
 from .threat import ThreatModel
 from .types import Outputs
 
+# Chance that examples which draw by themselves are taken for ones that draw together. Ours.
+TOGETHER = 1e-3
+
 Images = Float[Tensor, "batch *dims"]
 Labels = Int[Tensor, " batch"]
 
@@ -55,6 +58,19 @@ class Judgement:
     margin_loss: Float[Tensor, " batch"]
     prediction: Int[Tensor, " batch"]
     shared: Float[Tensor, " batch"] | None = None
+
+    def drawn_together(self, draws: int) -> bool:
+        """Whether the number of failures varies from draw to draw by more than draws of each example's own would.
+
+        A chi-squared test of that variance, at `TOGETHER`.
+        """
+        each = float((self.failure_rate * (1 - self.failure_rate)).double().sum()) * draws / max(1, draws - 1)
+        if self.shared is None or draws < 2 or not each > 0:
+            return False
+        from scipy.stats import chi2  # here, for it takes a second to import
+
+        most = float(chi2.isf(TOGETHER, draws - 1)) / (draws - 1)
+        return float(self.shared.double().sum()) > most * each
 
 
 def judge(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -122,20 +122,25 @@ class Standing:
     def judged(
         self, x_adv: Images, tag: str, draws: int, *, goal: tuple[Labels, ThreatModel] | None = None
     ) -> Judgement:
-        """Judges a point of every example on fresh draws; chooses nothing. `goal` may be another than the attacks'."""
+        """Judges a point of every example on fresh draws; chooses nothing. `goal` may be another than the attacks'.
+
+        A network that draws once for a batch is asked about each example alone: else they fail together, and no
+        number of them says how far their mean is luck.
+        """
         y, threat = goal or (self.y, self.threat)
-        streams = self.streams(tag)
+        everyone, streams = torch.arange(len(self.x), device=self.x.device), self.streams(tag)
 
-        def seen(part: Tensor) -> dict[str, Tensor]:
-            mine = streams[part]
-            return vars(
-                judge(
-                    self.classifier, x_adv[part], self.x[part], y[part], threat, draws=draws, generator=mine
-                )
-            )
+        def by(classifier: Classifier) -> Judgement:
+            def seen(part: Tensor) -> dict[str, Tensor]:
+                mine, of = streams[part], (x_adv[part], self.x[part], y[part], threat)
+                return vars(judge(classifier, *of, draws=draws, generator=mine))
 
-        everyone = torch.arange(len(self.x), device=self.x.device)
-        return Judgement(**self.rounds.over(everyone, seen))
+            return Judgement(**self.rounds.over(everyone, seen))
+
+        found = by(self.classifier)
+        if not found.drawn_together(draws):
+            return found
+        return replace(by(self.classifier.replace(alone=True)), shared=found.shared)
 
     # --- doing something -------------------------------------------------------------------------------------------
 
