@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..intercept.operations import SATURATING
 from ..squashing import logs_taken
@@ -72,7 +72,7 @@ def propose(analysis: Analysis, learned: Learned | None = None) -> list[Repair]:
         repairs.append(
             Repair("smooth", Rewrite(rules, exits, heal, 1.0 if heal else None), {**words, **crossing})
         )
-        if heal or any(isinstance(r, Smooth | Redifferentiate) for r in rules.values()):
+        if heal or any(isinstance(r, Smooth | Redifferentiate | Gain | LogShares) for r in rules.values()):
             for name, times in (("smooth, wide", 4.0), ("smooth, narrow", 0.25)):
                 other = {g: _wider(r, times) for g, r in rules.items()}
                 repairs.append(Repair(name, Rewrite(other, exits, heal, times if heal else None), words))
@@ -120,6 +120,8 @@ def propose(analysis: Analysis, learned: Learned | None = None) -> list[Repair]:
 def _wider(rule: Rule, times: float) -> Rule:
     if isinstance(rule, Smooth):
         return Smooth(rule.width * times)
+    if isinstance(rule, Gain | LogShares):
+        return replace(rule, gain=min(1.0, rule.gain / times))
     return Redifferentiate(rule.soften * times) if isinstance(rule, Redifferentiate) else rule
 
 

@@ -198,7 +198,7 @@ class _Rewriter(Interceptor):
             return probabilities(func, args, kwargs)
         if isinstance(rule, LogShares):
             made = self._plain(name, func, args, kwargs)
-            return self._logs.begin(made, name, args[0], dimension(args, kwargs))
+            return self._logs.begin(made, name, args[0] * rule.gain, dimension(args, kwargs))
         surrogate = surrogate_of(rule, name, func, kwargs, self._inner)
         if surrogate is None:
             return self._plain(name, func, args, kwargs)

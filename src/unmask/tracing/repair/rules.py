@@ -102,7 +102,10 @@ class LogShares:
     """Of a soft-max or sigmoid inside a network: a log that is taken of it later is differentiated as its own log.
 
     However small a share is, cut off at a floor or out of range in sixteen bits, its log then has a slope (`logs.py`).
+    The slope is taken where the logits are `gain` times as large.
     """
+
+    gain: float = 1.0
 
 
 Rule = Smooth | Gain | Keep | Redifferentiate | Measure | PassThrough | Probabilities | LogShares
