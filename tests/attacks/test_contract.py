@@ -20,6 +20,7 @@ from unmask.attacks import (
     BoundaryWalk,
     CarliniWagner,
     ConfidenceSweep,
+    CoordinateSearch,
     FeatureMatching,
     HopSkipJump,
     JointPGD,
@@ -105,6 +106,10 @@ CASES = {
     "BoundaryWalk-all-steps": Case(BoundaryWalk(starts=1, early_stop=False), 6 + 31 + 11, 31 + 10),
     "CarliniWagner": Case(CarliniWagner(steps=100, searches=7), 707, 707, norms=("l2",)),
     "ConfidenceSweep": Case(ConfidenceSweep(confidences=(0.0, 5.0)), 2 * 41 + 2, 2 * 41),
+    "CoordinateSearch": Case(CoordinateSearch(), 1000, 0, slack={"l2": 1.2, "l1": 1.1}),
+    "CoordinateSearch-all-sweeps": Case(
+        CoordinateSearch(queries=600, draws=2, early_stop=False), 600, 0, slack={"l2": 1.2, "l1": 1.2}
+    ),
     "FeatureMatching": Case(
         FeatureMatching(features=along_the_linear_problem, guides=guides()), 2 * 101 + 2 + 24, 101
     ),

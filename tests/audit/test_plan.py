@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unmask.attacks import APGD, Attack, BoundaryWalk, RayS, Setting, Square, TargetedAPGD
+from unmask.attacks import APGD, Attack, BoundaryWalk, CoordinateSearch, RayS, Setting, Square, TargetedAPGD
 from unmask.audit.campaign import attack_runner
 from unmask.audit.campaign.plan import BUDGETS, STANDARD, Budget, Stage
 from unmask.audit.campaign.steps import step_of
@@ -123,8 +123,14 @@ def test_an_attack_that_does_not_know_the_norm_is_left_out(budgeted):
 @pytest.mark.parametrize("budget", BUDGETS.values(), ids=BUDGETS)
 @pytest.mark.parametrize(
     "setting",
-    [Setting(), Setting(classes=10), Setting(random=True, classes=3), Setting(detector=True, classes=10)],
-    ids=["two", "ten", "random", "detector"],
+    [
+        Setting(),
+        Setting(classes=10),
+        Setting(random=True, classes=3),
+        Setting(detector=True, classes=10),
+        Setting(shape=(30,)),
+    ],
+    ids=["two", "ten", "random", "detector", "vectors"],
 )
 def test_every_stage_fits_or_has_nothing_to_do(budget, setting):
     setting = replace(setting, gradient=EOT())
@@ -132,6 +138,7 @@ def test_every_stage_fits_or_has_nothing_to_do(budget, setting):
         for stage in line:
             step = step_of(stage, "EOT", setting)
             unknowing = isinstance(stage.attack, BranchAndBound) and (setting.random or setting.detector)
+            unknowing |= isinstance(stage.attack, CoordinateSearch) and setting.shape != (30,)
             assert (step is None) == (unknowing or (stage.attack.chooses_targets and setting.classes < 3))
             if step is None:
                 continue

@@ -5,6 +5,7 @@ from .base import Attack, Cost, GradientAttack, Others, Setting
 from .boundary_walk import BoundaryWalk
 from .carlini_wagner import CarliniWagner
 from .confidence_sweep import ConfidenceSweep
+from .coordinate_search import CoordinateSearch
 from .fab import FAB
 from .feature_matching import FeatureMatching
 from .fgsm import FGSM
@@ -31,6 +32,7 @@ __all__ = [
     "BoundaryWalk",
     "CarliniWagner",
     "ConfidenceSweep",
+    "CoordinateSearch",
     "Cost",
     "FeatureMatching",
     "GradientAttack",

@@ -44,6 +44,7 @@ class Setting:
     - `random`: equal inputs may give different outputs, so that one lucky draw proves nothing.
     - `detector`: a rejected input is no success.
     - `classes`: among which an attack may choose; two, where the goal names the class.
+    - `shape`: of an input, without the batch.
     - `others`: images to start from.
     """
 
@@ -51,6 +52,7 @@ class Setting:
     random: bool = False
     detector: bool = False
     classes: int = 2
+    shape: tuple[int, ...] = ()
     others: Others | None = field(default=None, compare=False, repr=False)
 
 

@@ -168,6 +168,7 @@ class Campaign:
             random=self.subject.random,
             detector=self.facts.has_detector,
             classes=self._free_classes,
+            shape=tuple(self.subject.x.shape[1:]),
         )
 
     def _others(self) -> Others:

@@ -12,6 +12,7 @@ from ...attacks import (
     APGD,
     Attack,
     BoundaryWalk,
+    CoordinateSearch,
     SparsePGD,
     SparseRS,
     Square,
@@ -114,6 +115,10 @@ def _pixels(steps: int, restarts: int) -> SparsePGD:
     return SparsePGD(steps=steps, restarts=restarts, objective=margin_loss)
 
 
+def _coordinates(queries: int, grid: int) -> CoordinateSearch:
+    return CoordinateSearch(queries=queries, grid=grid)
+
+
 LIKELIEST = 9  # classes, of a thousand as of ten: what the nine likeliest do not give, the others hardly do
 
 QUICK = Budget(
@@ -123,6 +128,10 @@ QUICK = Budget(
     steps=20,
     lines=(
         (Stage(name="margin", attack=_climb(10)),),
+        (
+            Stage(name="coordinates", attack=_coordinates(1000, 16), fraction=0.2),
+            Stage(name="coordinates on all", attack=_coordinates(1000, 16)),
+        ),
         (
             Stage(name="walk", attack=BoundaryWalk(steps=30, starts=1), fraction=0.2),
             Stage(name="walks", attack=BoundaryWalk(steps=40, starts=3)),
@@ -153,6 +162,10 @@ STANDARD = Budget(
         (
             Stage(name="margin", attack=_climb(10), fraction=0.1),
             Stage(name="margin on all", attack=_climb(20)),
+        ),
+        (
+            Stage(name="coordinates", attack=_coordinates(1000, 16), fraction=0.2),
+            Stage(name="coordinates on all", attack=_coordinates(4000, 64)),
         ),
         (Stage(name="cross-entropy", attack=_climb(20, cross_entropy), repeats_naive=True),),
         (
@@ -211,6 +224,7 @@ THOROUGH = Budget(
         (Stage(name="every class", attack=_aimed(50, 9)),),
         (Stage(name="twenty restarts", attack=_climb(50, restarts=20), fraction=0.3),),
         (Stage(name="long random search", attack=Square(queries=5000), fraction=0.5),),
+        (Stage(name="long coordinates", attack=_coordinates(20_000, 200)),),
         (Stage(name="many branches", attack=BranchAndBound(branches=50_000)),),
     ),
     few_pixels=(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ...attacks import (
     Attack,
+    CoordinateSearch,
     HopSkipJump,
     JointPGD,
     MomentumPGD,
@@ -153,6 +154,7 @@ def black_box_steps(
     labels = RayS(queries=queries) if isinstance(threat, Linf) else HopSkipJump(queries=queries)
     stages = [Stage(name=f"square all {queries}", attack=search(threat, queries=queries))]
     stages += [Stage(name=f"decision {queries}", attack=labels)]
+    stages += [Stage(name=f"coordinates {queries}", attack=CoordinateSearch(queries=max(queries, 1000)))]
     stages += [Stage(name=f"substitute {queries}", attack=Substitute())] if substitute else []
     for stage in stages:
         attack = stage.attack.fit(setting)
