@@ -140,9 +140,8 @@ class Campaign:
             ):
                 self._run(step)
         if setting.detector:
-            classes = setting.classes
             for step in joint_steps(
-                budget, threat, first.name, first.gradient, early_stop=early_stop, classes=classes
+                budget, threat, first.name, first.gradient, early_stop=early_stop, classes=setting.classes
             ):
                 self._run(step)
         broken: dict[str, int] = {"": 1}  # by each stage that ran; what asks for no stage is always given
