@@ -165,6 +165,9 @@ class Analysis:
         return [s for s in self.suspects if s.symptom.asks in kinds]
 
 
+_OF_AN_OPERATOR = "GeneratedBackwardFor_"
+
+
 def title(name: str, r: Record) -> str:
     """What a report calls the operation."""
     if name == "no_grad":
@@ -172,7 +175,10 @@ def title(name: str, r: Record) -> str:
     if r.kind == "hook":
         return name
     if r.kind == "function":
-        return f"{name} (autograd.Function)"
+        operator = name.removeprefix(_OF_AN_OPERATOR)  # torch writes the Function of such an operator itself
+        return (
+            f"{name} (autograd.Function)" if operator == name else f"{operator} (operator of torch.library)"
+        )
     return name.strip("_") if r.kind != "torch" else f"torch.{name}"
 
 

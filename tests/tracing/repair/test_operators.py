@@ -100,3 +100,9 @@ def test_its_steps_are_softened_by_as_much_as_an_entrant_says(way):
 @pytest.mark.parametrize("way", WAYS)
 def test_the_function_inside_is_the_suspect_and_not_the_operator_around_it(way):
     assert [s.kind for s in suspects(Wrapped(operator("spikes", way))).suspects] == ["function"]
+
+
+@pytest.mark.parametrize("way", [registered, custom])
+def test_it_is_called_by_its_own_name(way):
+    (found,) = suspects(Wrapped(operator("spikes", way))).suspects
+    assert found.operation == f"unmask_operators_spikes_{way.__name__}_default (operator of torch.library)"
