@@ -6,10 +6,12 @@ import ctypes
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 
 FAILED = 2  # as for everything that somebody else's code has failed at
 _PR_SET_PDEATHSIG = 1
+LINGERS = 5.0  # seconds; ours
 _HEARD = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2}
 # From outside, whose meaning shells know by 128 + number; of any other the process itself is the cause.
 _SENT = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL, signal.SIGUSR1, signal.SIGUSR2}
@@ -37,26 +39,38 @@ def watched(run: Callable[[], int]) -> int:
         os.write(says, bytes([status]))
         return status
     os.close(says)
-    ended = os.waitstatus_to_exitcode(_end_of(child))
     os.set_blocking(hears, False)  # what it has started may still hold the other end
-    try:
-        said = os.read(hears, 1)
-    except BlockingIOError:
-        said = b""
+    ended, said = _end_of(child, hears)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return said[0] if said else _without_a_word(ended)
 
 
-def _end_of(child: int) -> int:
-    """Waits for it and hands on what is sent to this process; the system's status."""
+def _end_of(child: int, hears: int) -> tuple[int, bytes]:
+    """Waits for it and hands on what is sent to this process; how it ended, and the status that it said.
+
+    A thread that never ends would keep it for ever: it is ended `LINGERS` seconds after it has said its status.
+    """
+    said, until = b"", float("inf")
     while True:
-        came = signal.sigwaitinfo({*_HEARD, signal.SIGCHLD})
-        if came.si_signo == signal.SIGCHLD:
+        came = signal.sigtimedwait({*_HEARD, signal.SIGCHLD}, 0.5)
+        if not said and (said := _heard(hears)):
+            until = time.monotonic() + LINGERS
+        if came is None:
+            if time.monotonic() > until:
+                os.kill(child, signal.SIGKILL)
+        elif came.si_signo == signal.SIGCHLD:
             pid, status = os.waitpid(child, os.WNOHANG)
             if pid:
-                return status
+                return os.waitstatus_to_exitcode(status), said or _heard(hears)
         elif came.si_code <= 0 and came.si_pid != child:  # not of the system, as a terminal's are
             os.kill(child, came.si_signo)
+
+
+def _heard(hears: int) -> bytes:
+    try:
+        return os.read(hears, 1)
+    except BlockingIOError:
+        return b""
 
 
 def _without_a_word(ended: int) -> int:

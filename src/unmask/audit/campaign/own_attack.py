@@ -23,6 +23,7 @@ from ...target.source_files import description
 from ...threat import ThreatModel
 from ...types import per_example
 from ..runtime.snapshot import Snapshot
+from ..runtime.threads import Threads
 
 
 def own_name(attack: Attack) -> str:
@@ -44,7 +45,8 @@ class OwnAttack(Attack):
     - `inner`: the user's attack.
     - `told`: is given what each call had changed, in words; nothing where it kept the contract.
 
-    **Raises** `AttackFailed` with the user's file and line where it raises or returns no batch of images.
+    **Raises** `AttackFailed` with the user's file and line where it raises, returns no batch of images, or leaves a
+    thread of its own running, which could change anything later.
     """
 
     inner: Attack
@@ -62,13 +64,14 @@ class OwnAttack(Attack):
         streams = Streams.of(generator, len(x))
         own = classifier.replace(meter=Meter())
         given = x.clone(), y.clone()
-        state, changed = Snapshot(classifier, x.device), []
+        state, changed, threads = Snapshot(classifier, x.device), [], Threads()
         try:
             # Global random numbers are seeded, so that an attack that draws from them is repeatable.
             with seeded(streams.fork("global").batch_seed(), x.device), torch.enable_grad():
                 inside = Snapshot(None, x.device)
                 try:
                     found = self.inner.run(own, *given, threat, generator=streams)
+                    left = threads.left()
                 finally:
                     changed += inside.put_back()
         except (UnmaskError, torch.OutOfMemoryError):
@@ -82,6 +85,11 @@ class OwnAttack(Attack):
             classifier.meter.forwards += max(0, own.meter.forwards)
             classifier.meter.backwards += max(0, own.meter.backwards)
             classifier.meter.judge_forwards += max(0, own.meter.judge_forwards)
+        if left is not None:
+            raise AttackFailed(
+                f"{self._who} left the thread {left} running, which could change anything later; join it before "
+                "you return"
+            )
         changed += [
             f"the {what} it was given"
             for what, was, now in (("images", x, given[0]), ("labels", y, given[1]))

@@ -1,0 +1,135 @@
+"""A thread that an attack leaves behind could change the network at any time: it is named, and the audit ends."""
+
+import _thread
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import nn
+
+from unmask.attacks import Attack
+from unmask.attacks.foreign import as_attack
+from unmask.audit.campaign.own_attack import OwnAttack
+from unmask.audit.runtime.threads import Threads
+from unmask.classifier import Classifier
+from unmask.errors import AttackFailed
+from unmask.randomness import Streams
+from unmask.threat import Linf
+
+from .networks import AUDIT, write
+
+X, Y = torch.rand(2, 4), torch.zeros(2, dtype=torch.int64)
+END = threading.Event()
+
+
+@pytest.fixture(autouse=True)
+def ended():
+    END.clear()
+    yield
+    END.set()
+
+
+def spoil(network=None):
+    while not END.wait(0.01):
+        if network is not None:
+            network.bias.data += 1
+
+
+def plainly(network):
+    threading.Thread(target=spoil, args=(network,), daemon=True, name="spoiler").start()
+
+
+def without_threading(network):
+    _thread.start_new_thread(spoil, (network,))
+
+
+def by_a_pool(network):
+    ThreadPoolExecutor(1).submit(spoil, network)
+
+
+def later(network):
+    timer = threading.Timer(60, spoil)
+    timer.daemon = True
+    timer.start()
+
+
+def of_a_thread(network):
+    thread = threading.Thread(target=plainly, args=(network,))
+    thread.start()
+    thread.join()
+
+
+class Own(Attack):
+    def __init__(self, does):
+        self.does = does
+
+    def run(self, classifier, x, y, threat, *, generator):
+        self.does(classifier.network)
+        return x
+
+
+def run(attack):
+    told = []
+    classifier = Classifier(nn.Linear(4, 2), deterministic=True)
+    streams = Streams.seeded(0, torch.arange(2))
+    OwnAttack(attack, told.extend).run(classifier, X, Y, Linf(epsilon=0.1), generator=streams)
+    return told
+
+
+@pytest.mark.parametrize("does", [plainly, without_threading, by_a_pool, later, of_a_thread])
+def test_what_goes_on_is_named_with_its_place(does, monkeypatch):
+    monkeypatch.setattr("unmask.audit.runtime.threads.PATIENCE", 0.1)
+    with pytest.raises(AttackFailed, match=r"left the thread .*test_threads\.py:\d+\) running") as raised:
+        run(Own(does))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_plain_function_is_asked_the_same():
+    def spoils(network, x, y):
+        plainly(None)
+        return x
+
+    with pytest.raises(AttackFailed, match="`spoiler`"):
+        run(as_attack(spoils, "spoils"))
+
+
+def test_what_ends_soon_is_waited_for():
+    run(Own(lambda network: threading.Thread(target=time.sleep, args=(0.05,)).start()))
+    run(Own(lambda network: threading.Thread(target=lambda: time.sleep(0.1)).start()))
+
+
+def test_workers_and_monitors_of_libraries_may_stay():
+    pools = []
+
+    def idle(network):
+        pools.append(ThreadPoolExecutor(1))
+        pools[0].submit(abs, 1).result()
+
+    assert run(Own(idle)) == []
+    pools[0].shutdown()
+
+
+def test_what_ran_before_is_not_the_attacks():
+    plainly(None)
+    without_threading(None)
+    time.sleep(0.05)
+    assert Threads().left(0.0) is None
+    run(Own(lambda network: None))
+
+
+@pytest.mark.slow
+def test_an_audit_ends_in_one_line_though_the_thread_never_does(tmp_path):
+    text = (
+        "import threading, time\n\n\ndef forever():\n    for _ in range(600):\n        time.sleep(0.1)\n\n\n"
+        "def spoils(network, x, y):\n    threading.Thread(target=forever).start()\n    return x\n"
+    )
+    write(tmp_path, text)
+    command = [sys.executable, "-m", "unmask", "audit", "own.py:sound", *AUDIT, "--attack", "own.py:spoils"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert "left the thread" in ended.stderr
+    assert "Traceback" not in ended.stderr
