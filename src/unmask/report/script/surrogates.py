@@ -42,7 +42,8 @@ _CAST = SurrogateSource(
     "A cast to whole numbers: straight through, half a step behind.",
     _PLACE,
 )
-_EXTREME = "return chosen(torch.softmax({sign}x / {w}, dim).movedim(dim, -1))"
+_EXTREME = """choice = torch.softmax({sign}x / {w}, dim).movedim(dim, -1)
+    return chosen(choice.unsqueeze(dim % x.ndim) if keepdim else choice)"""
 _CURVES = {
     **dict.fromkeys(("sigmoid", "expit"), "torch.sigmoid"),
     **dict.fromkeys(("tanh", "hardtanh"), "torch.tanh"),
@@ -93,13 +94,13 @@ SMOOTH: dict[str, SurrogateSource] = {
     **_each("to long int byte short char type type_as", _CAST),
     **_each("half bfloat16", _STRAIGHT),
     "argmax": SurrogateSource(
-        "x, dim=-1, **_",
+        "x, dim=-1, keepdim=False, **_",
         _EXTREME.replace("{sign}", ""),
         "The place of the largest, as a soft choice.",
         _PLACE,
     ),
     "argmin": SurrogateSource(
-        "x, dim=-1, **_",
+        "x, dim=-1, keepdim=False, **_",
         _EXTREME.replace("{sign}", "-"),
         "The place of the smallest, as a soft choice.",
         _PLACE,

@@ -1,0 +1,75 @@
+"""What follows a surrogate in the script: each spelling keeps its own value, and no operation refuses."""
+
+import pytest
+import torch
+from tests.report.script.test_write import record, rewrite, rule, written
+
+FILE = "spelt.py"
+ROWS = torch.arange(4)
+TABLE = torch.arange(12.0).reshape(4, 3)
+CODE = torch.tensor([True, False, True])
+
+
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory):
+    """The script's own names, for one operation at line 1 of `FILE`."""
+    made = {}
+    for operation in ("argmax", "gt"):
+        folder = tmp_path_factory.mktemp(operation)
+        told = record(rewrite(rule("Smooth", operation, width=0.3, at={"file": FILE, "line": 1})))
+        made[operation] = {"__name__": "attack", "__file__": str(folder / "attack.py")}
+        exec(compile(written(folder, told).text, str(folder / "attack.py"), "exec"), made[operation])
+    return made
+
+
+def values(script, expression):
+    """The network's value without the repair, with it, and its gradient."""
+    network = eval(compile(f"lambda x: {expression}", FILE, "eval"), globals())
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    with script["Repair"](torch.nn.Identity(), "the winner", x):
+        made = network(x).float() + 0 * x.sum()
+    slope = torch.autograd.grad((made * torch.arange(made.numel()).reshape(made.shape)).sum(), x)[0]
+    return network(x.detach()).float(), made.detach(), slope
+
+
+@pytest.mark.parametrize(
+    ("operation", "expression", "leads"),
+    [
+        ("argmax", "TABLE.T[:, x.argmax(1)]", True),
+        ("argmax", "TABLE.T[..., x.argmax(1)]", True),
+        ("argmax", "TABLE[ROWS, x.argmax(1)]", True),
+        ("argmax", "TABLE[x.argmax(1)[:, None]]", True),
+        ("argmax", "TABLE[x.argmax(1), ROWS % 3]", False),
+        ("argmax", "TABLE[None, x.argmax(1)]", False),
+        ("argmax", "TABLE[x.argmax(1), 1:]", False),
+        ("argmax", "x.index_select(0, x.argmax(1))", True),
+        ("argmax", "TABLE.gather(1, x.argmax(1, keepdim=True))", True),
+        ("argmax", "torch.zeros_like(x).scatter(1, x.argmax(1, keepdim=True), 2.0)", True),
+        ("argmax", "torch.zeros_like(x).scatter(1, x.argmax(1).unsqueeze(1), 2.0)", True),
+        ("argmax", "torch.zeros(3).index_add(0, x.argmax(1), torch.ones(4))", False),
+        ("argmax", "torch.bincount(x.argmax(1), minlength=3)", False),
+        ("argmax", "torch.isin(x.argmax(1), torch.tensor([0, 2]))", False),
+        ("argmax", "TABLE[(x.argmax(1) == 1).nonzero()[:, 0]]", False),
+        ("argmax", "x.argmax(1) == 1", False),
+        ("argmax", "x.argmax(1) ^ 1", False),
+        ("argmax", "torch.nn.functional.one_hot(x.argmax(1), 3) * 2.0", True),
+        ("argmax", "x.argmax() * 1.0", False),
+        ("gt", "((x > 0) ^ CODE).sum(-1)", False),
+        ("gt", "((x > 0) ^ CODE) * 1.0", True),
+        ("gt", "torch.logical_xor(x > 0, CODE) * 1.0", True),
+        ("gt", "((x > 0) == CODE) * 1.0", True),
+        ("gt", "((x > 0) & CODE | ~CODE) * 1.0", True),
+        ("gt", "torch.stack([x > 0, x < 0]) * 1.0", True),
+        ("gt", "(x > 0).any(1) * 1.0", True),
+        ("gt", "x[x > 0]", True),
+        ("gt", "(x > 0).nonzero()", False),
+        ("gt", "TABLE[(x > 0).long().sum(1)]", False),
+        ("gt", "(x > 0).long() << 1", False),
+        ("gt", "torch.where(CODE, x > 0, x < 0) * 1.0", True),
+        ("gt", "torch.where(x > 0, 1.0, 0.0)", True),
+    ],
+)
+def test_every_spelling_keeps_its_value_and_none_refuses(scripts, operation, expression, leads):
+    plain, made, slope = values(scripts[operation], expression)
+    assert torch.equal(plain, made)
+    assert not leads or slope.abs().max() > 0
