@@ -70,7 +70,7 @@ def test_a_sum_over_features_is_solved_exactly(radius):
 
 
 def test_what_is_no_sum_is_searched_from_where_the_sum_ends():
-    classifier, x, y, _ = problem(pairs=0.5)
+    classifier, x, y, _ = problem(15, pairs=0.5)
     threat, broken = Linf(epsilon=0.03), {}
     for attack in (CoordinateSearch(), Square(queries=1000)):
         x_adv = attack.run(classifier, x, y, threat, generator=torch.Generator().manual_seed(0))
@@ -130,3 +130,12 @@ def test_few_pixels_are_for_another():
     classifier, x, y, _ = problem(2)
     with pytest.raises(Unsupported):
         CoordinateSearch().run(classifier, x, y, L0(epsilon=1), generator=torch.Generator())
+
+
+@pytest.mark.parametrize("logits", [torch.float64, torch.float16])
+def test_logits_may_have_a_precision_of_their_own(logits):
+    classifier, x, y, _ = problem(4)
+    other = Classifier(lambda x: classifier.network(x).to(logits), deterministic=True)
+    x_adv = CoordinateSearch().run(other, x, y, Linf(epsilon=0.1), generator=torch.Generator())
+    assert x_adv.dtype == x.dtype
+    assert (other(x_adv, generator=None).logits.argmax(1) != y).any()

@@ -98,7 +98,7 @@ class _Search:
         features = batch.x[0].numel()
         shares = self._shares(features, batch.x)
         x_adv = batch.x.clone()
-        gains = batch.x.new_full((len(batch), features), -torch.inf)
+        gains = batch.x.new_full((len(batch), features), -torch.inf, dtype=torch.float64)
         alone = batch.x.flatten(1).clone()  # the best value of each feature
         for feature in range(features):
             if self.left <= len(shares):
@@ -149,7 +149,13 @@ class _Search:
             total = total + each.objective(outputs, each.y)
             won |= fooled(outputs, each.y, self.threat)
         self.left -= many
-        value = torch.as_tensor(total / self.attack.draws).nan_to_num(nan=-torch.inf).reshape(-1, many)
+        value = (
+            torch.as_tensor(total)
+            .double()
+            .div(self.attack.draws)
+            .nan_to_num(nan=-torch.inf)
+            .reshape(-1, many)
+        )
         won = won.reshape(-1, many)
         chosen = value.argmax(1)  # the first of equals
         leaves = won.any(1) & self.attack.early_stop
@@ -174,7 +180,7 @@ class _Search:
     def _sweeps(self, batch: Batch, x_adv: Images, gains: Tensor, shares: Tensor) -> None:
         """One feature after the other, until nothing improves or the queries are spent."""
         shares = torch.cat([shares.new_zeros(1), shares])  # back to where it was
-        value = x_adv.new_full((len(batch),), -torch.inf)
+        value = x_adv.new_full((len(batch),), -torch.inf, dtype=torch.float64)
         while len(batch):
             order = gains.argsort(dim=1, descending=True, stable=True)
             moved = torch.zeros(len(batch), dtype=torch.bool, device=x_adv.device)

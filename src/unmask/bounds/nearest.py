@@ -20,6 +20,7 @@ from ..remedies import candidates
 from ..threat import Linf, ThreatModel, norm_ball
 from ..tracing.analyse import Analysis, analyse
 from ..tracing.suspect import Asks, Suspect
+from .flat import by_search, by_walks
 from .found import Found
 from .shrinking import by_branches, by_descent
 
@@ -59,16 +60,19 @@ class NearestSearch:
 
     FAB looks for the nearest point. Its steps need slopes of the right length, which a repair cannot promise, so APGD,
     which needs their signs or directions only, climbs the margin loss in ever smaller balls as well, and each point is
-    drawn back towards its example. At last every ball shrinks while something in it fools: a descent from the point
-    that stands, and on small networks branch and bound, look for the next.
+    drawn back towards its example. Where the exact gradient is zero at `x`, or leads to no point at all, walks from
+    the other images and searches without gradients follow (`flat`). At last every ball shrinks while something in it
+    fools: a descent from the point that stands, and on small networks branch and bound, look for the next.
 
     **Fields**
     - `steps`, `restarts`: of FAB, each target class on its own; APGD takes as many steps. A repair gets no restart.
     - `targets`: classes that FAB aims at, the likeliest first; None for all.
-    - `queries`: forwards of the decision-based attack, on examples that no gradient breaks.
+    - `queries`: forwards of the decision-based attack, on examples that nothing else breaks; of a search in one ball
+      a half.
     - `traced`: examples that are traced in search of masking.
 
-    **Cost**: FAB and four APGDs, once and once more per proposed repair; then `by_descent` and `by_branches`.
+    **Cost**: FAB and four APGDs, once and once more per proposed repair; on flat examples `by_walks` and
+    `by_search`; then `by_descent` and `by_branches`.
     """
 
     steps: int = 50
@@ -110,12 +114,17 @@ class NearestSearch:
         zero_at_x = (slope.grad.flatten(1) == 0).all(1)
         self._climb(found, Exact(), "exact", threat)
         exact_distance = found.distance
+        flat = (zero_at_x | exact_distance.isinf()) & (exact_distance > 0)
         # CLEVER uses no cross-entropy.
         suspects = [s for s in analysis.suspects if s.symptom.asks is not Asks.RESCALE]
-        for number, gradient in enumerate(_repairs(analysis, threat) if suspects else []):
+        repairs = _repairs(analysis, threat) if suspects else []
+        for number, gradient in enumerate(repairs):
             # What this network cannot run, such as double precision where it casts by itself, is left out.
             with suppress(Unsupported):
                 self._climb(found, gradient, f"repaired {number}", threat)
+        if flat.any():
+            by_walks(found, flat, threat, [Exact(), *repairs], steps=self.steps)
+            by_search(found, flat, threat, queries=self.queries // 2)
         if (left := found.distance.isinf()).any():
             attack: Attack = HopSkipJump(queries=self.queries, early_stop=False)
             if isinstance(threat, Linf):
