@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from unmask.audit.verifying.deployed import between_calls
 from unmask.classifier import Classifier
 from unmask.diagnostics import SameAnswers
 from unmask.diagnostics.comparison import points_around
@@ -191,3 +192,13 @@ def test_who_hides_nothing_passes(network):
         assert read(network, apart=apart).passed
     finally:
         apart.close()
+
+
+def test_what_verify_says_of_a_memory():
+    network = Counts()
+    held = State(network)
+    assert between_calls(held, (), holds=False) == ""
+    network(X)
+    assert between_calls(held, (), holds=True) == ""
+    assert between_calls(held, (), holds=False) == "`calls`: changed by calls, and not put back"
+    assert between_calls(held, ["calls"], holds=False) == "`calls`: put back before every call"

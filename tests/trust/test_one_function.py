@@ -551,8 +551,10 @@ def test_a_network_with_a_memory_is_audited_and_verified_as_one_that_nobody_has_
     assert report["environment"]["state"] == ["mem"]
     assert any("keeps state between calls (`mem`)" in line for line in report["warnings"])
     assert not report["stochastic"]
-    assert main(["verify", out]) == 0
     capsys.readouterr()
+    assert main(["verify", out]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "state between calls `mem`: put back before every call" in told
 
 
 # --- the record of a state -------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -16,12 +16,13 @@ from torch import Tensor
 from ..claim.target_classes import load_for
 from ..data import Data
 from ..errors import UnusableInput
+from ..state import State
 from ..state.process import kept
 from ..target.class_names import in_order_of
 from ..target.load import build, checkpoint_hash
 from .evidence import Evidence, hash_images, read_evidence
 from .records import Report
-from .verifying.deployed import Predict, deployed, module_of
+from .verifying.deployed import Predict, between_calls, deployed, module_of
 from .verifying.evidence_checks import (
     DRAWS,
     ROUNDING,
@@ -120,7 +121,10 @@ def verify(
                 f"the evidence holds images of shape {list(evidence.x_adv.shape[1:])}, the data set of "
                 f"{list(loaded.x.shape[1:])}; give the audited data by --data"
             )
-        hashed = checkpoint_hash(module_of(network))  # before a forward pass fills anything
+        held, hashed = (
+            State(module_of(network)),
+            checkpoint_hash(module_of(network)),
+        )  # before a forward pass fills anything
         torch.seed()  # fresh randomness from the system, whatever seeds the network's code has set
         np.random.seed()
         random.seed()
@@ -135,7 +139,7 @@ def verify(
             state=report.environment.state,
         )
         with torch.no_grad():
-            return _verify(
+            outcome = _verify(
                 report,
                 evidence,
                 loaded,
@@ -144,6 +148,8 @@ def verify(
                 lambda aim: recertified(report, evidence, loaded, aim, network, asked, device),
                 page,
             )
+    said = between_calls(held, report.environment.state, holds=outcome.holds)
+    return replace(outcome, checks=outcome.checks + [Check("state between calls", True, said)] * bool(said))
 
 
 def refuse_code_inside(folder: str | os.PathLike[str], spec: str) -> None:
@@ -166,8 +172,7 @@ def _verify(
     prove_again: Callable[[Tensor], Recertified],
     page: Callable[[Report], str | None] | None,
 ) -> Verification:
-    index, n = evidence.index, len(evidence.index)
-    draws = DRAWS if report.stochastic else 1
+    index, n, draws = evidence.index, len(evidence.index), DRAWS if report.stochastic else 1
     # A place in the split is one in `data` too, unless images of the target class were left out.
     at = torch.searchsorted(data.index, index).clamp(0, len(data) - 1)
     known = data.index[at] == index
@@ -190,10 +195,8 @@ def _verify(
     good &= each("finite", torch.isfinite(evidence.x_adv).flatten(1).all(1))
     good &= each("in the box [0, 1]", ((evidence.x_adv >= 0) & (evidence.x_adv <= 1)).flatten(1).all(1))
     reach = lengths(evidence.x_adv, x, report.threat.norm, report.threat.radii)
-    radius, least = (
-        report.threat.epsilon * (1 + ROUNDING),
-        min(report.threat.radii or [report.threat.epsilon]),
-    )
+    radius = report.threat.epsilon * (1 + ROUNDING)
+    least = min(report.threat.radii or [report.threat.epsilon])
     size = "radius " if report.threat.radii is None else f"radii {least:.6g} to "
     good &= each(f"in the {report.threat.norm} ball of {size}{report.threat.epsilon:.6g}", reach <= radius)
     good &= each("failure rate", possible(evidence))
@@ -230,9 +233,9 @@ def _verify(
     if page is not None:
         differs = page(with_pixels(report, evidence, data))
         checks.append(Check("page", differs is None, differs or "says what report.json does"))
+    proved = {"certified_accuracy"} if again.check is not None else set()
+    unchecked = [name for name in UNCHECKED if getattr(report, name) and name not in proved]
     proves = min(1.0, max(0.0, 1 - broken / report.examples))
-    unchecked = [name for name in UNCHECKED if getattr(report, name)]
-    unchecked = [name for name in unchecked if name != "certified_accuracy" or again.check is None]
     return Verification(checks, int(good.sum()), n, proves, report.examples, unchecked, again.why_not)
 
 

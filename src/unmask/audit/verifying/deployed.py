@@ -53,6 +53,15 @@ def deployed(
     return partial(_predict, ask, passes, batch_size)
 
 
+def between_calls(held: State, stated: Sequence[str], *, holds: bool) -> str:
+    """What the network keeps between calls, in words: what was put back, and, where something fails, what was not."""
+    put_back = ", ".join(f"`{name}`" for name in stated)
+    others = [] if holds else [f"`{name}`" for name in held.changes() if name not in stated]
+    said = [f"{put_back}: put back before every call"] if stated else []
+    said += [f"{', '.join(others[:5])}: changed by calls, and not put back"] if others else []
+    return "; ".join(said)
+
+
 def _averaged(logits: Tensor, average: str | None) -> Tensor:
     if average == "probabilities":
         return logits.float().softmax(1)
