@@ -11,6 +11,9 @@ from typing import Any
 from ..audit.records import Report
 from ..errors import UnusableInput
 
+# Share of the examples broken by stages that a script does not run, above which the export says so. Ours.
+BEYOND = 0.02
+
 
 def write(folder: Path, report: Report, script: Path) -> list[str]:
     """Writes the script and its data; returns what to tell the person who asked.
@@ -42,6 +45,8 @@ def write(folder: Path, report: Report, script: Path) -> list[str]:
             "its evidence"
         )
     target = _callable(report.target)
+    if Path(target.rpartition(":")[0]).resolve() == script.resolve():
+        raise UnusableInput(f"--script {script} is the file of the target itself; give another name")
     gradients = _gradients(folder)
     if not isinstance(gradients, dict) or "classes" not in gradients.get("reads", {}):
         raise _damaged(folder)
@@ -78,6 +83,7 @@ def write(folder: Path, report: Report, script: Path) -> list[str]:
             data_file=f"{script.stem}.pt",
             imports_unmask=_imports_unmask(target),
             classes=int(gradients["reads"]["classes"]),
+            from_script=_seen_from(script.parent, target),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(folder) from error
@@ -89,7 +95,21 @@ def write(folder: Path, report: Report, script: Path) -> list[str]:
         told.append("no repair of this audit can be written as plain code; the script replays the evidence")
     elif made.left_out:
         told.append(f"not written as plain code: {'; '.join(made.left_out)}")
+    if made.not_run and made.theirs > BEYOND:
+        told.append(
+            f"the audit's points were found, in part, by {'; '.join(made.not_run)}, which this script does not run; "
+            f"it replays them: {100 * report.robust_accuracy:.1f} %"
+        )
     return told
+
+
+def _seen_from(folder: Path, target: str) -> str:
+    """The target's file from the script's folder; empty where it is a module, or lies on another drive."""
+    place = target.rpartition(":")[0]
+    try:
+        return Path(os.path.relpath(place, folder)).as_posix() if place.endswith(".py") else ""
+    except ValueError:
+        return ""
 
 
 def _callable(target: str) -> str:

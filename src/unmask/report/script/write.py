@@ -45,11 +45,15 @@ class Script:
     **Fields**
     - `gradients`: names of those that it follows; empty where it only replays the evidence.
     - `left_out`: gradients that the audit won with and that no plain code could be written for.
+    - `not_run`: stages of the audit that broke examples and that the script does not run.
+    - `theirs`: share of the examples that those stages broke, in [0, 1].
     """
 
     text: str
     gradients: tuple[str, ...]
     left_out: tuple[str, ...]
+    not_run: tuple[str, ...] = ()
+    theirs: float = 0.0
 
 
 def write_script(
@@ -61,6 +65,7 @@ def write_script(
     data_file: str,
     imports_unmask: bool,
     classes: int,
+    from_script: str = "",
 ) -> Script:
     """The script's text.
 
@@ -69,6 +74,7 @@ def write_script(
     - `target`: `file.py:callable` or `module:callable`.
     - `imports_unmask`: whether the target's own file imports `unmask`.
     - `classes`: how many there are.
+    - `from_script`: the target's file as seen from the script's folder; empty where it is a module.
     """
     source, chosen, left_out, enough = Source(), [], [], False
     for entrant in _order(gradients["entrants"]):
@@ -93,9 +99,31 @@ def write_script(
         chosen.append((entrant["name"], code))
         enough = entrant["left"] is not None and entrant["left"] <= ENOUGH
     text = _rendered(
-        report, gradients, source, chosen, left_out, target, script_file, data_file, imports_unmask, classes
+        report,
+        gradients,
+        source,
+        chosen,
+        left_out,
+        target,
+        from_script,
+        script_file,
+        data_file,
+        imports_unmask,
+        classes,
     )
-    return Script(text, tuple(name for name, _ in chosen), tuple(left_out))
+    others = [a for a in report.attacks if a.newly_broken and not _ascends(a.recipe)]
+    theirs = sum(a.newly_broken for a in others) / max(1, report.examples)
+    return Script(text, tuple(name for name, _ in chosen), tuple(left_out), _not_run(report), theirs)
+
+
+def _ascends(recipe: str) -> bool:
+    """Whether a stage is an ascent along a gradient, which is what a script does."""
+    return "PGD" in recipe and "finite differences" not in recipe and "transfer" not in recipe
+
+
+def _not_run(report: Report) -> tuple[str, ...]:
+    recipes = [_plain(a.recipe) for a in report.attacks if a.newly_broken and not _ascends(a.recipe)]
+    return tuple(dict.fromkeys(recipes))
 
 
 def _order(entrants: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -116,6 +144,7 @@ def _rendered(
     chosen: Sequence[tuple[str, str]],
     left_out: Sequence[str],
     target: str,
+    from_script: str,
     script_file: str,
     data_file: str,
     imports_unmask: bool,
@@ -140,6 +169,8 @@ def _rendered(
         ),
         words=_story(report, chosen, left_out),
         target=target,
+        from_script=from_script,
+        not_run=_not_run(report),
         script_file=script_file,
         data_file=data_file,
         uses=uses,
