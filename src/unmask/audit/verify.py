@@ -121,10 +121,8 @@ def verify(
                 f"the evidence holds images of shape {list(evidence.x_adv.shape[1:])}, the data set of "
                 f"{list(loaded.x.shape[1:])}; give the audited data by --data"
             )
-        held, hashed = (
-            State(module_of(network)),
-            checkpoint_hash(module_of(network)),
-        )  # before a forward pass fills anything
+        held = State(module_of(network))
+        hashed = checkpoint_hash(module_of(network))  # before a forward pass fills anything
         torch.seed()  # fresh randomness from the system, whatever seeds the network's code has set
         np.random.seed()
         random.seed()
