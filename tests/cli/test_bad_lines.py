@@ -58,6 +58,7 @@ def place(tmp_path_factory):
 @pytest.fixture
 def there(place, monkeypatch):
     monkeypatch.chdir(place)
+    (place / "new.toml").unlink(missing_ok=True)  # or each `claim new` would be refused for that
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr("sys.stdin", None)
     return place

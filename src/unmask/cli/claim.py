@@ -16,6 +16,7 @@ from ..claim.claim import parse_claim, read_claim
 from ..claim.record import REQUIRED, SECTIONS, Claim
 from ..claim.toml import to_toml, toml_value
 from ..errors import UnusableInput
+from . import options as opt
 from .pipes import readers_may_leave
 
 # Defaults that a question starts from are the author's to confirm; these only steer the audit.
@@ -157,6 +158,10 @@ def _show(items: list[Item], left: int) -> None:
 def _value(name: str, text: str | list[str]) -> Any:
     """A value as TOML would read it; what is no TOML is a string, so that nobody has to quote."""
     if isinstance(text, list) or name in ("target", "data", "split", "device"):
+        return text
+    if (
+        opt.whole(name) and not text.removeprefix("-").isdecimal()
+    ):  # TOML's 0x10 and 1_000 are no options' numbers
         return text
     try:
         return tomllib.loads(f"value = {text}")["value"]

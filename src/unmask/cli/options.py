@@ -206,6 +206,11 @@ def _read(name: str, value: Any) -> Any:
     return int(value) if digits and "integer" in _kinds(name) else value
 
 
+def whole(name: str) -> bool:
+    """Whether an option takes whole numbers alone."""
+    return _kinds(name) - {"null"} == {"integer"}
+
+
 def _kinds(name: str) -> set[str]:
     """The JSON types that a field takes."""
     shape = _SHAPES[name]
