@@ -16,6 +16,7 @@ Watch = Callable[[Any], AbstractContextManager[None]]
 
 # By identity, because a module may define `__eq__` without `__hash__`; the reference tells a reused id apart.
 _sites: dict[int, tuple[weakref.ref[Any], str, int]] = {}
+_stand_ins: dict[int, weakref.ref[Any]] = {}
 _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
 
 
@@ -45,6 +46,13 @@ def note(built: Any, place: tuple[str, int] | None) -> None:
 def built_as(module: Any, part: Any) -> None:
     """Says that a module of ours stands for something that the user built: their line is its line, too."""
     note(module, site_of(part))
+    _stand_ins[id(module)] = weakref.ref(module)
+
+
+def stands_for_another(module: Any) -> bool:
+    """Whether `built_as` was told of it: its own line, where the user built it, says less than what it does."""
+    entry = _stand_ins.get(id(module))
+    return entry is not None and entry() is module
 
 
 def site_of(module: Any) -> tuple[str, int] | None:

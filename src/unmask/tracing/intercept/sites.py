@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...built_at import site_of
+from ...built_at import site_of, stands_for_another
 
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 _OWN = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep  # the package
@@ -131,7 +131,9 @@ def stack(doors: tuple[str, ...] = ("_checked", "run_network")) -> list[Frame]:
         elif code.co_name == "forward" and code.co_filename.startswith((_TORCH, _OWN)):
             owner = frame.f_locals.get("self")
             # Of ours, what stands for something that the user built.
-            if isinstance(owner, nn.Module) and (code.co_filename.startswith(_TORCH) or site_of(owner)):
+            if isinstance(owner, nn.Module) and (
+                code.co_filename.startswith(_TORCH) or stands_for_another(owner)
+            ):
                 frames.append(Frame("", 0, id(owner), owner))
         frame = frame.f_back
     return frames
