@@ -49,6 +49,20 @@ def test_settle_ends_inside_exactly_and_project_within_rounding(norm, seed, epsi
     torch.testing.assert_close(threat.project(inside, x), inside, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("epsilon", [0.2, 8 / 255, 1e-3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_step_in_the_maximum_norm_ends_on_floats_inside_the_ball(epsilon, dtype):
+    """What is a rounding outside may fool a staircase, end an attack, and fool nobody once it is settled."""
+    x = draw(5, examples=64)[0].to(dtype)
+    ball = Linf(epsilon=epsilon)
+    for sign in (-1, 1):
+        x_adv = ball.projection(x)(x + sign * torch.ones_like(x))
+        assert ball.contains(x_adv, x).all()
+        assert torch.equal(ball.settle(x_adv, x), x_adv)
+        within = (x + sign * epsilon).clamp(0, 1)
+        assert ((x_adv - within).abs() <= torch.finfo(dtype).eps).all()
+
+
 @norms
 def test_what_lies_in_the_ball_is_settled_where_it_is(norm):
     x, x_adv = draw(2, reach=0.01)

@@ -222,9 +222,17 @@ class Linf(NormBall):
 
     def projection(self, x: Images) -> Callable[[Images], Images]:
         # Ball and box are one box around each example: a step's projection is one pass over the pixels, not four.
-        most = self.reach(x)
-        low, high = (torch.sub(x, r).clamp_(*self.box) for r in (most, -most))
+        # Its ends are floats inside: a point that is a rounding outside may fool a network that is a staircase, end the
+        # attack, and fool nobody once it is settled.
+        exact, most = x.double(), self.reach(x.double())
+        low, high = (self._inside(exact + end, x).clamp_(*self.box) for end in (-most, most))
         return lambda x_adv: x_adv.clamp_(low, high)
+
+    def _inside(self, end: Images, x: Images) -> Images:
+        """The float nearest to an end of the ball that is not further from `x`."""
+        nearest = end.to(x.dtype)
+        beyond = (nearest.double() - x).abs_() > (end - x).abs_()
+        return torch.where(beyond, torch.nextafter(nearest, x), nearest)
 
     def steepest_ascent(self, grad: Images) -> Images:
         return self.from_units(grad.sign())
