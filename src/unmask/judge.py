@@ -101,8 +101,8 @@ def judge(
         prediction = outputs.logits.argmax(1)
         failed.append(fooled(outputs, y, threat))
         finite &= _answered(outputs)
-    rate = torch.stack(failed).float().mean(0) * allowed
-    return Judgement(rate, allowed, finite, loss, prediction, _shared(torch.stack(failed) & allowed))
+    seen = torch.stack(failed) & allowed
+    return Judgement(seen.float().mean(0), allowed, finite, loss, prediction, _shared(seen))
 
 
 def _shared(failed: Bool[Tensor, "draws batch"]) -> Float[Tensor, " batch"]:

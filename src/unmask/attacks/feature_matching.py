@@ -65,7 +65,7 @@ class FeatureMatching(Attack):
         if not len(batch):
             return x.clone()
         goal = self._goals(classifier, batch, threat)
-        x_adv = x
+        x_adv, project = x, threat.projection(x)
         for step in range(self.steps + 1):
             with torch.no_grad():
                 outputs = classifier(x_adv, generator=batch.streams)
@@ -74,10 +74,11 @@ class FeatureMatching(Attack):
             if self.early_stop and (won := fooled(outputs, batch.y, threat)).any():
                 best.fooled(batch, won, x_adv)
                 batch, x_adv, grad, goal = batch.keep(~won, x_adv, grad, goal)
+                project = threat.projection(batch.x)
             if step == self.steps or not len(batch):
                 break
             size = self.rel_step_size * threat.epsilon * (1 - 0.9 * step / self.steps)
-            x_adv = threat.project(threat.steepest_ascent(-grad).mul_(size).add_(x_adv), batch.x)
+            x_adv = project(threat.steepest_ascent(-grad).mul_(size).add_(x_adv))
         return threat.settle(best.x_adv, x)
 
     def _goals(self, classifier: Classifier, batch: Batch, threat: ThreatModel) -> Float[Tensor, "batch d"]:

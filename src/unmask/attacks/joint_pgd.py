@@ -139,6 +139,7 @@ class JointPGD(Attack):
         """One run towards the batch's objective and past the detector; what it finds goes to `best`."""
         passes = Acceptance()
         x_adv = threat.random_start(batch.x, generator=batch.streams) if self.random_start else batch.x
+        project = threat.projection(batch.x)
         for step in range(self.steps + 1):  # the last estimate scores the last iterate
             if not len(batch):
                 break
@@ -153,9 +154,10 @@ class JointPGD(Attack):
             if self.early_stop and reached.any():
                 best.fooled(batch, reached, x_adv)
                 batch, x_adv, grad = batch.keep(~reached, x_adv, grad)
+                project = threat.projection(batch.x)
             if step < self.steps and len(batch):
                 size = self.rel_step_size * threat.epsilon * (1 - 0.9 * step / self.steps)
-                x_adv = threat.project(_along(grad, threat).mul_(size).add_(x_adv), batch.x)
+                x_adv = project(_along(grad, threat).mul_(size).add_(x_adv))
 
     def _slope(
         self, classifier: Classifier, batch: Batch, x_adv: Images, passes: Objective

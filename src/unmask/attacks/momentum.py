@@ -72,7 +72,7 @@ class MomentumPGD(GradientAttack):
         batch = Batch.whole(x, y, generator, self.objective.for_goal(threat.goal))
         best = Incumbent(x)
         x_adv = threat.random_start(x, generator=batch.streams) if self.random_start else x.clone()
-        mean = torch.zeros_like(x)
+        mean, project = torch.zeros_like(x), threat.projection(x)
         for step in range(self.steps):
             streams = batch.streams if self.max_draws == 1 else batch.streams.spawn("draws")
             est = self.gradient.estimate(classifier, batch.objective, x_adv, batch.y, generator=streams)
@@ -84,8 +84,9 @@ class MomentumPGD(GradientAttack):
                 batch, x_adv, mean = batch.keep(~won, x_adv, mean)
                 if not len(batch):
                     break
+                project = threat.projection(batch.x)
             step_size = self.rel_step_size * threat.epsilon * (1 - step / self.steps)
-            x_adv = threat.project(threat.steepest_ascent(mean).mul_(step_size).add_(x_adv), batch.x)
+            x_adv = project(threat.steepest_ascent(mean).mul_(step_size).add_(x_adv))
         else:
             best.offer(batch.index, x_adv, torch.zeros(len(batch), device=x.device))
         return threat.settle(best.x_adv, x)

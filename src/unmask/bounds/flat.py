@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 import torch
 from jaxtyping import Bool
@@ -63,7 +62,7 @@ def _smaller(
     """
     failures = torch.where(flat, 0, _FAILURES)
     for share in shares:
-        ball = replace(threat, epsilon=share * threat.epsilon)
+        ball = threat.scaled(share)
         some = (failures < _FAILURES) & (found.distance >= ball.epsilon)
         if not some.any():
             continue

@@ -26,6 +26,13 @@ def _norms(flat: Tensor, p: float) -> Tensor:
     return largest * torch.linalg.vector_norm(flat / safe, p, dim=1, keepdim=True)
 
 
+def _inside(exact: Images, x: Images) -> Images:
+    """The floats nearest to points, in float64, that are not further from `x`, and of its type."""
+    nearest = exact.to(x.dtype)
+    further = (nearest.double() - x).abs_() > (exact - x).abs_()
+    return torch.where(further, torch.nextafter(nearest, x), nearest)
+
+
 @dataclass(frozen=True, kw_only=True)
 class NormBall(ThreatModel):
     """The perturbation's p-norm is at most `epsilon`: a convex ball, in which slopes say where to go.
@@ -187,12 +194,9 @@ class NormBall(ThreatModel):
         outside = ~self.contains(x_adv, x)
         if not outside.any():
             return x_adv
-        # Each number of the nearest point becomes the float next to it on the clean input's side: in 16 bits rounding
-        # to the nearest would leave the ball for more than half of the examples.
-        exact = self.project(x_adv.double(), x.double()).sub_(x).mul_(1 - 1e-12)
-        nearest = exact.add(x).to(x.dtype).clamp_(*self.box)
-        further = (nearest.double() - x).abs_() > exact.abs_()
-        inside = torch.where(further, torch.nextafter(nearest, x), nearest)
+        # In 16 bits rounding to the nearest would leave the ball for more than half of the examples in L2.
+        exact = self.project(x_adv.double(), x.double()).sub_(x).mul_(1 - 1e-12).add_(x)
+        inside = _inside(exact, x).clamp_(*self.box)
         inside = torch.where(per_example(self.distance(inside, x) > self.epsilon, x), x, inside)
         return torch.where(per_example(outside, x), inside, x_adv)
 
@@ -225,14 +229,8 @@ class Linf(NormBall):
         # Its ends are floats inside: a point that is a rounding outside may fool a network that is a staircase, end the
         # attack, and fool nobody once it is settled.
         exact, most = x.double(), self.reach(x.double())
-        low, high = (self._inside(exact + end, x).clamp_(*self.box) for end in (-most, most))
+        low, high = (_inside(exact + end, x).clamp_(*self.box) for end in (-most, most))
         return lambda x_adv: x_adv.clamp_(low, high)
-
-    def _inside(self, end: Images, x: Images) -> Images:
-        """The float nearest to an end of the ball that is not further from `x`."""
-        nearest = end.to(x.dtype)
-        beyond = (nearest.double() - x).abs_() > (end - x).abs_()
-        return torch.where(beyond, torch.nextafter(nearest, x), nearest)
 
     def steepest_ascent(self, grad: Images) -> Images:
         return self.from_units(grad.sign())

@@ -28,11 +28,6 @@ def line_of(step, seeds=(0, 1)):
     return drawing_line(Classifier(Net(step)), X, seeds)
 
 
-def here(offset):
-    """The line so many below the call."""
-    return sys._getframe(1).f_lineno + offset
-
-
 def test_a_number_in_a_variable():
     def step(x):
         x = x + 1
