@@ -9,7 +9,7 @@ from torch import nn
 from unmask.attacks import APGD, Attack, BoundaryWalk, CoordinateSearch, RayS, Setting, Square, TargetedAPGD
 from unmask.audit.campaign import attack_runner
 from unmask.audit.campaign.plan import BUDGETS, STANDARD, Budget, Stage
-from unmask.audit.campaign.steps import step_of
+from unmask.audit.campaign.steps import slope_free_step, step_of
 from unmask.audit.run import audit
 from unmask.bounds import BranchAndBound
 from unmask.claim.claim import claim_about
@@ -17,7 +17,8 @@ from unmask.data import Data
 from unmask.errors import Unsupported, UnusableInput
 from unmask.gradients import EOT, Exact, LogitScale
 from unmask.objectives import Targeted, Undetected, cross_entropy, margin_loss
-from unmask.threat import Linf
+from unmask.remedies import per_element
+from unmask.threat import L1, L2, Linf
 
 
 @dataclass(frozen=True)
@@ -203,3 +204,12 @@ def test_branches_run_on_whatever_no_slope_breaks_and_are_left_out_where_they_ca
     report = budgeted(small((stage,)), FAR)  # Ramp has no ReLU
     assert report.robust_accuracy == 1
     assert not any("branch" in a.recipe for a in report.attacks)
+
+
+@pytest.mark.parametrize(("threat", "size"), [(Linf(0.4), 0.4), (L2(0.4), 0.1), (L1(0.4), 0.025)], ids=str)
+def test_finite_differences_of_the_whole_network_lie_where_an_attack_does(threat, size):
+    """A step of four by four images: at a fixed distance its slopes are nil in a small ball and blurred in a large."""
+    asked = per_element(threat, torch.zeros(1, 1, 4, 4))
+    assert asked == pytest.approx(size)
+    step = slope_free_step(small(), threat, size=asked)
+    assert step.attack.gradient.delta == pytest.approx(size / 4)

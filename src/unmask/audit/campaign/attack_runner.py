@@ -14,7 +14,7 @@ from ...errors import GradientFailed, UnmaskError, Unsupported, first_line
 from ...foreign import failure, wants_to_stop
 from ...gradients import Exact, GradientEstimator
 from ...objectives import cross_entropy
-from ...remedies import Candidate
+from ...remedies import Candidate, per_element
 from ...statistics import mean_interval
 from ..context import Subject
 from ..distances import distances
@@ -28,7 +28,7 @@ from .steps import (
     black_box_steps,
     first_step,
     joint_steps,
-    slope_free_steps,
+    slope_free_step,
     step_of,
 )
 
@@ -180,14 +180,14 @@ class Campaign:
 
         Search that has run is not run again. Ends early as `run` does.
         """
-        subject, early_stop = self.subject, not self.subject.random
+        subject, threat = self.subject, self.subject.threat
         subject.progress.stage("attack: as the controls ask")
         more = list(steps)
         if search and not self._searched:
             setting = self._setting(Exact())
-            more += black_box_steps(subject.budget, subject.threat, setting, substitute=False)
-        if search:
-            more += slope_free_steps(subject.budget, subject.threat, early_stop=early_stop)
+            more += black_box_steps(subject.budget, threat, setting, substitute=False)
+        if search and not subject.random:
+            more.append(slope_free_step(subject.budget, threat, size=per_element(threat, subject.x)))
         self._searched |= search
         try:
             for step in more:

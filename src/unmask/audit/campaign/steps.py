@@ -162,14 +162,12 @@ def black_box_steps(
             yield Step(stage.name, attack.describe(), attack)
 
 
-def slope_free_steps(budget: Budget, threat: ThreatModel, *, early_stop: bool) -> Iterator[Step]:
+def slope_free_step(budget: Budget, threat: ThreatModel, *, size: float) -> Step:
     """Slopes of the whole network at the attack's scale, where no gradient of its own is to be trusted.
 
-    Not for a random network: between two points its noise decides.
+    `size` is how far every element can move at once (`remedies.per_element`). Not for a random network: between two
+    points its noise decides.
     """
-    if not early_stop:
-        return
-    delta = threat.epsilon / 4 if isinstance(threat, Linf) else 0.05
-    slopes = FiniteDifference(samples=16, delta=delta)
-    attack = ascent(threat, steps=budget.steps, objective=margin_loss, gradient=slopes, early_stop=early_stop)
-    yield Step("finite differences", f"{attack.describe()}, finite differences of the whole network", attack)
+    slopes = FiniteDifference(samples=16, delta=size / 4)
+    attack = ascent(threat, steps=budget.steps, objective=margin_loss, gradient=slopes, early_stop=True)
+    return Step("finite differences", f"{attack.describe()}, finite differences of the whole network", attack)
