@@ -194,3 +194,22 @@ def test_sizes_of_what_holds_no_pictures_are_refused(tmp_path):
     (tmp_path / "a.csv").write_text("a,b,label\n0,1,0\n1,0,1\n")
     for name in ("digits(resize=4)", f"{tmp_path / 'a.npz'}(crop=4)", f"{tmp_path / 'a.csv'}(channels=1)"):
         assert "holds arrays" in message(name)
+
+
+def test_more_than_the_memory_holds_is_one_line(tmp_path, monkeypatch):
+    """ImageNet's fifty thousand would be read for an hour and then killed by the system; a sample of them is read."""
+    for n in range(4):
+        file = tmp_path / "set" / "test" / "ab"[n % 2] / f"{n}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture(n).save(file)
+    rows = [f"set/test/{'ab'[n % 2]}/{n}.png,{n % 2}" for n in range(4)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label", *rows]))
+    one = 6 * 3 * 8 * 6
+    monkeypatch.setattr("unmask.data.pictures._memory", lambda: 3 * one)
+    for spec in (tmp_path / "set", tmp_path / "table.csv"):
+        said = message(spec)
+        assert "4 pictures" in said
+        assert "--examples N" in said
+        assert len(load(spec, examples=3)) == 3
+    monkeypatch.setattr("unmask.data.pictures._memory", lambda: None)
+    assert len(load(tmp_path / "set")) == 4

@@ -49,7 +49,7 @@ def read_hugging_face(
                 ) from error
             yield f"image {place}", picture
 
-    x = stack(pictures(), size, name)
+    x = stack(pictures(), size, name, len(chosen))
     return torch.from_numpy(x).to(torch.float32).div_(255), labels[chosen], chosen, split, names
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ MODES = {
     "LA": "L",
     "YCbCr": "RGB",
 }
+
+# Bytes that a number of a picture takes while pictures are read: in its own array, in that of all, and as float32.
+HELD = 1 + 1 + 4
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,12 @@ def opened(path: Path, called: str) -> Any:
 
 
 def stack(
-    images: Iterable[tuple[str, Any]], size: Size, name: str
+    images: Iterable[tuple[str, Any]], size: Size, name: str, count: int
 ) -> UInt8[np.ndarray, "n channels height width"]:
-    """Pictures, each with what to call it, as one array. Grey ones beside colour become colour.
+    """Pictures, each with what to call it, as one array. Grey ones beside colour become colour. `count` of them come.
 
-    **Raises** `UnusableInput` where one cannot be read, or where sizes differ.
+    **Raises** `UnusableInput` where one cannot be read, where sizes differ, or where all of them, as the first is, are
+    more than this machine's memory holds.
     """
     found: list[np.ndarray] = []
     for called, image in images:
@@ -94,6 +99,8 @@ def stack(
             raise UnusableInput(
                 f"{called} of {name} cannot be read ({first_line(error)}); remove it"
             ) from error
+        if not found:
+            _check_memory(array.size, count, name)
         found.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
     if not found:
         return np.zeros((0, 1, 1, 1), np.uint8)
@@ -106,3 +113,22 @@ def stack(
             f'one size, for instance --data "{name}(resize=64, crop=64)"'
         )
     return np.stack(found)
+
+
+def _check_memory(size: int, count: int, name: str) -> None:
+    """Refuses what would be killed by the system an hour later. `size`: numbers in one picture."""
+    needed, held = HELD * count * size, _memory()
+    if held is not None and needed > held:
+        raise UnusableInput(
+            f"the {count} pictures of {name} take {needed / 1e9:.3g} GB, as float32 and once more while they are read, "
+            f"and this machine has {held / 1e9:.3g} GB; take a sample with --examples N, or smaller ones with "
+            f'"{name}(resize=N)"'
+        )
+
+
+def _memory() -> int | None:
+    """Bytes of memory that this machine has; None where it does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None

@@ -68,7 +68,7 @@ def read_table(
             where = path.parent / rows[n][file_column]
             yield f"row {n + 1}", opened(where, f"row {n + 1} of {path}: {where}")
 
-    return stack(pictures(), size, str(path)), labels[chosen], chosen, names
+    return stack(pictures(), size, str(path), len(chosen)), labels[chosen], chosen, names
 
 
 def _numbers(rows: list[dict[str, str]], columns: list[str], path: Path) -> np.ndarray:

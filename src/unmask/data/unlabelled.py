@@ -28,7 +28,8 @@ def load_unlabelled(spec: str) -> Float[Tensor, "n channels height width"]:
     path = Path(spec).expanduser()
     pictures = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES) if path.is_dir() else []
     if pictures:
-        found = stack(((p.name, opened(p, f"{p.name} of {spec}")) for p in pictures), Size(), spec)
+        opening = ((p.name, opened(p, f"{p.name} of {spec}")) for p in pictures)
+        found = stack(opening, Size(), spec, len(pictures))
     elif path.suffix.lower() == ".npy":
         found = _array(path)
     else:
