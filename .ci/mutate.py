@@ -28,6 +28,12 @@ PINNED_BY = {
     "attacks/apgd.py": ["tests/attacks/test_apgd.py", "tests/attacks/test_apgd_l1.py"],
     "attacks/hyperplane.py": ["tests/attacks/test_fab.py", "tests/attacks/test_minimal_norm.py"],
     "attacks/square_moves.py": ["tests/attacks/test_square.py"],
+    "attacks/fab.py": ["tests/attacks/test_fab.py", "tests/attacks/test_minimal_norm.py"],
+    "attacks/boundary_walk.py": [
+        "tests/attacks/test_boundary_walk.py",
+        "tests/attacks/test_boundary_walk_steps.py",
+    ],
+    "attacks/sparse_moves.py": ["tests/attacks/test_sparse_rs.py"],
     "audit/campaign/rounds.py": ["tests/audit/test_standing.py"],
     "audit/campaign/standing.py": ["tests/audit/test_standing.py"],
     "audit/verify.py": ["tests/audit/test_verify.py", "tests/audit/test_verify_says.py"],

@@ -12,10 +12,20 @@ from torch import Tensor, nn
 
 from unmask.classifier import Classifier
 from unmask.randomness import Streams
+from unmask.types import Outputs
 
 SIDE = 4
 EXAMPLES = 6
 CLASSES = 4
+
+
+class Asked(Classifier):
+    """Refuses a query that comes without its examples' random numbers."""
+
+    def __call__(self, x: Tensor, *, generator: torch.Generator | Streams) -> Outputs:
+        assert isinstance(generator, Streams), "the streams were lost"
+        assert not len(x) or len(x) % len(generator) == 0, (len(x), len(generator))
+        return super().__call__(x, generator=generator)
 
 
 @dataclass
@@ -32,7 +42,7 @@ class Curved:
             self.asked.append(x.detach().clone())
             return self.layers(x)
 
-        return Classifier(network, deterministic=True)
+        return Asked(network, deterministic=True)
 
     def streams(self) -> Streams:
         return Streams.seeded(3, torch.arange(len(self.x)))

@@ -40,8 +40,8 @@ class Algorithm1:
     """One example from one start. `path` are the points asked, `halvings` and `returns` the times a step was halved
     and those at which that moved the search back to its best point."""
 
-    def __init__(self, net, x, y, start, norm, epsilon, steps, rho=0.75):
-        objective = margin_loss_of(net, y)
+    def __init__(self, net, x, y, start, norm, epsilon, steps, rho=0.75, objective=None):
+        objective = objective or margin_loss_of(net, y)
 
         def ascent(slope):
             if norm == "linf":
@@ -81,7 +81,7 @@ class Algorithm1:
             values.append(value)
             if value > best_value:
                 best, best_value, best_slope = current, value, slope
-        self.best = best
+        self.best, self.best_value = best, best_value
 
 
 @pytest.mark.parametrize("steps", [5, 10, 20, 50, 60, 100, 500])

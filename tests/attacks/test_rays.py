@@ -42,7 +42,7 @@ def test_every_query_is_that_of_the_search():
         net.asked.clear()
         attack = RayS(queries=260, early_stop=False)
         x, y = net.x[n : n + 1], net.y[n : n + 1]
-        found = attack.run(net.classifier(), x, y, Linf(epsilon=1.0), generator=net.streams())
+        found = attack.run(net.classifier(), x, y, Linf(epsilon=1.0), generator=net.streams()[n : n + 1])
         path, signs, radius = search(net.logits, net.x[n], int(net.y[n]), 260)
         follows(net.asked, 0, path, 1e-12)
         expected = (x[0] + radius * signs.reshape(x[0].shape)).clamp(0, 1)
@@ -53,7 +53,7 @@ def test_every_query_is_that_of_the_search():
 def test_who_is_inside_the_ball_leaves():
     net = curved(channels=1, sharpness=3.0, seed=2)
     x, y, threat = net.x[:1], net.y[:1], Linf(epsilon=0.4)
-    RayS(queries=260, early_stop=True).run(net.classifier(), x, y, threat, generator=net.streams())
+    RayS(queries=260, early_stop=True).run(net.classifier(), x, y, threat, generator=net.streams()[:1])
     short = len(net.asked)
     path, _, _ = search(net.logits, net.x[0], int(net.y[0]), 260)
     follows(net.asked, 0, path[:short], 1e-12)

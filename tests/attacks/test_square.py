@@ -8,6 +8,9 @@ from tests.attacks.curved import SIDE, curved, follows
 from tests.attacks.test_apgd import margin_loss_of
 
 from unmask.attacks import Square
+from unmask.attacks.square_moves import _planes, _window
+from unmask.errors import Unsupported
+from unmask.randomness import Streams
 from unmask.threat import threat_model
 
 QUERIES, CHANNELS = 90, 2
@@ -131,3 +134,73 @@ def test_the_share_of_ten_thousand_queries():
     attack = Square(queries=10_000)
     for query in (0, 10, 11, 50, 51, 200, 201, 500, 501, 1000, 1001, 2001, 4001, 6001, 8000, 8001, 9999):
         assert attack.share(query, 10_000) == pytest.approx(share_at(query, 10_000))
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_the_start_is_a_grid_of_five_by_five_bumps(norm):
+    """Of 17 x 23 pixels each bump has 3 x 4, and what is left over lies around the grid, unchanged."""
+    x = torch.full((3, 2, 17, 23), 0.5, dtype=torch.float64)
+    moves = Square().moves(threat_model(norm, 0.7), x)
+    streams = Streams.seeded(3, torch.arange(3))
+    delta = moves.start(streams) - x
+    signs = Streams.seeded(3, torch.arange(3)).signs(2, 5, 5).double()
+    expected = torch.zeros_like(delta)
+    for row in range(5):
+        for column in range(5):
+            top, left = 1 + 3 * row, 1 + 4 * column
+            expected[:, :, top : top + 3, left : left + 4] = signs[:, :, row, column, None, None] * bump(3, 4)
+    power = {"l2": 2, "l1": 1}[norm]
+    expected *= 0.7 / expected.abs().pow(power).sum((1, 2, 3), keepdim=True).pow(1 / power)
+    torch.testing.assert_close(delta, expected, rtol=0, atol=1e-6)
+
+
+def test_windows_of_low_and_of_narrow_images_are_longer_and_never_leave_them():
+    assert _window(0.8, 10, 10) == (9, 9)
+    assert _window(0.5, 2, 30) == (2, 15)
+    assert _window(0.5, 30, 2) == (15, 2)
+    assert _window(0.8, 40, 20) == (32, 20)
+    assert _window(0.8, 20, 40) == (20, 32)
+    assert _window(0.8, 1, 20) == (1, 16)
+    assert _window(1e-6, 8, 8) == (1, 1)
+    assert _window(1.0, 3, 5) == (3, 5)
+
+
+def test_other_inputs_are_laid_out_as_planes():
+    for shape, planes in (
+        ((2, 7), (2, 1, 1, 7)),
+        ((2, 3, 7), (2, 3, 1, 7)),
+        ((2, 3, 5, 7), (2, 3, 5, 7)),
+        ((2, 3, 4, 5, 7), (2, 12, 5, 7)),
+    ):
+        x = torch.arange(math.prod(shape)).reshape(shape)
+        assert _planes(x).shape == planes
+        assert _planes(x).flatten().tolist() == x.flatten().tolist()
+
+
+def test_who_is_fooled_leaves_with_its_numbers_and_the_others_walk_on():
+    net, threat = curved(channels=CHANNELS, sharpness=2.0, seed=3), threat_model("linf", EPSILON["linf"])
+    found = Square(queries=QUERIES).run(net.classifier(), net.x, net.y, threat, generator=net.streams())
+    signs, numbers = drawn(net, "linf")
+    walks = {n: walk(net, n, "linf", signs, numbers) for n in range(len(net.x))}
+    left = list(walks)
+    for query, points in enumerate(net.asked):
+        assert len(points) == len(left)
+        for row, n in enumerate(list(left)):
+            torch.testing.assert_close(points[row], walks[n][0][query], rtol=0, atol=1e-12)
+            if int(net.logits(points[row]).argmax()) != int(net.y[n]):
+                torch.testing.assert_close(found[n], points[row], rtol=0, atol=1e-6)
+                left.remove(n)
+    assert 0 < len(left) < len(walks)
+
+
+def test_it_says_what_it_is_and_what_it_cannot():
+    assert Square(queries=7).describe() == "Square-7"
+    assert Square(queries=7).cost(3).forwards == 7
+    with pytest.raises(Unsupported, match="not 0-D inputs; use `RayS`"):
+        Square().moves(threat_model("linf", 0.1), torch.zeros(3))
+    with pytest.raises(Unsupported, match="not 5-D inputs; use `RayS`"):
+        Square().moves(threat_model("linf", 0.1), torch.zeros(3, 1, 1, 1, 1, 1))
+    with pytest.raises(Unsupported, match="no moves for L0; use `SparseRS`"):
+        Square().moves(threat_model("l0", 1), torch.zeros(3, 1, 2, 2))
+    Square().moves(threat_model("l1", 1), torch.zeros(3, 2))
+    Square().moves(threat_model("linf", 1), torch.zeros(3, 1, 2, 2, 2))

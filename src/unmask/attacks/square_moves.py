@@ -26,12 +26,13 @@ def _planes(x: Images) -> Float[Tensor, "batch channels height width"]:
 
 
 def _window(share: float, height: int, width: int) -> tuple[int, int]:
-    """Height and width of a square over `share` of the pixels, longer where the image is too low for it."""
+    """Height and width of a square over `share` of the pixels, longer where the image is too low or narrow for it."""
     side = max(round(math.sqrt(share * height * width)), 1)
-    if side <= min(height, width):
+    short, long = sorted((height, width))
+    if side <= short:
         return side, side
-    tall = min(side, height)
-    return tall, min(max(round(share * height * width / tall), 1), width)
+    length = min(round(share * height * width / short), long)
+    return (short, length) if height == short else (length, short)
 
 
 def _inside(start: Tensor, length: int, size: int) -> Bool[Tensor, "batch size"]:
