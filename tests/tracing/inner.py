@@ -95,6 +95,47 @@ def hooked(net, x):
     return (d - 0.15 * kept[0]).detach()
 
 
+def at_no_leaf(net, x):
+    with torch.enable_grad():
+        h = x.detach().requires_grad_() * 1.0
+        torch.autograd.backward(energy(net.inner(h)), inputs=[h])
+    return (h - 0.3 * h.grad).detach()
+
+
+def at_no_leaf_by_method(net, x):
+    with torch.enable_grad():
+        h = x.detach().requires_grad_() * 1.0
+        energy(net.inner(h)).backward(inputs=h)
+    return (h - 0.3 * h.grad).detach()
+
+
+def at_a_leaf_and_behind_it(net, x):
+    with torch.enable_grad():
+        z = x.detach().requires_grad_()
+        h = 2 * z - z
+        torch.autograd.backward(
+            [energy(net.inner(h)), energy(h)],
+            [torch.tensor(1.0), torch.tensor(0.5)],
+            None,
+            False,
+            None,
+            (h, z),
+        )
+    return (z - 0.1 * h.grad - 0.1 * z.grad).detach()
+
+
+def past_a_gradient_that_stays(net, x):
+    """The second pass ends before the leaf, whose gradient is the first pass's alone; what lies between retains its."""
+    with torch.enable_grad():
+        z = x.detach().requires_grad_()
+        energy(z).backward()
+        h = z * 1.0
+        k = h * 3.0
+        k.retain_grad()
+        energy(net.inner(k)).backward(inputs=[h])
+    return (z - 0.1 * z.grad - 0.02 * h.grad - 0.1 * k.grad).detach()
+
+
 INNER: dict[str, tuple[Callable[..., Any], str]] = {
     "a purifier's step from zero, by SGD": (purified_from_zero, "(x + d).detach()"),
     "RMSprop, gradients set to zero": (rms, "z = x.detach().clone().requires_grad_()"),
@@ -104,5 +145,9 @@ INNER: dict[str, tuple[Callable[..., Any], str]] = {
     "a gradient retained inside": (retained_inside, "(x - 0.5 * h.grad).detach()"),
     "grad_outputs": (grad_of_a_sum, "z = x.detach().requires_grad_()"),
     "weights fitted to the images": (weights_fitted, '"nij,nj->ni", w.detach(), x.detach())'),
+    "backward to no leaf": (at_no_leaf, "(h - 0.3 * h.grad).detach()"),
+    "backward to no leaf, by the method": (at_no_leaf_by_method, "h = x.detach().requires_grad_() * 1.0"),
+    "backward to a leaf and beyond": (at_a_leaf_and_behind_it, "z = x.detach().requires_grad_()"),
+    "backward that ends before a leaf": (past_a_gradient_that_stays, "z = x.detach().requires_grad_()"),
     "a gradient kept by a hook": (hooked, "(d - 0.15 * kept[0]).detach()"),
 }

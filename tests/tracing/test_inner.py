@@ -52,7 +52,19 @@ def by_grad_attribute(net, x):
     return (z - 0.05 * torch.as_tensor(z.grad)).detach()
 
 
-@pytest.mark.parametrize("step", [inner.normalised, fresh_again.lookahead, nesterov, by_grad_attribute])
+@pytest.mark.parametrize(
+    "step",
+    [
+        inner.normalised,
+        fresh_again.lookahead,
+        nesterov,
+        by_grad_attribute,
+        inner.at_no_leaf,
+        inner.at_no_leaf_by_method,
+        inner.at_a_leaf_and_behind_it,
+        inner.past_a_gradient_that_stays,
+    ],
+)
 def test_the_gradient_of_an_unrolled_step_is_the_networks_own(step):
     network = Network(step).double().eval()
     x = images(2).double()

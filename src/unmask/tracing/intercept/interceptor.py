@@ -172,8 +172,9 @@ class Interceptor(TorchFunctionMode):
 
     def _on_backward(self, tensors: Any, grad_tensors: Any = None, *given: Any, **kwargs: Any) -> None:
         # `Tensor.backward` ends here, too, and is seen by itself.
-        if given or not is_user_file(sys._getframe(1).f_code.co_filename):
-            return self._backward(tensors, grad_tensors, *given, **kwargs)
+        kwargs.update(zip(("retain_graph", "create_graph", "grad_variables", "inputs"), given, strict=False))
+        if kwargs.get("grad_variables") is not None or not is_user_file(sys._getframe(1).f_code.co_filename):
+            return self._backward(tensors, grad_tensors, **kwargs)
 
         def call(tensors: Any, *, gradient: Any = None, **kwargs: Any) -> None:
             self._backward(tensors, gradient, **kwargs)

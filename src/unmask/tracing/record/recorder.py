@@ -117,7 +117,11 @@ class Recorder(Interceptor):
             inputs[0] = replace(inputs[0], edge=base_edge)
         made = [args[0]] if name in WRITES else list(tensors_in(result))
         if name == "backward":
-            made = [leaf.grad for leaf in self.shadows.graded(args[0]) if leaf.grad is not None]
+            made = [
+                leaf.grad
+                for leaf in self.shadows.graded(args[0], kwargs.get("inputs"))
+                if leaf.grad is not None
+            ]
         reached = name not in GRADIENTS and (kind == "source" or any(v.carries for v in inputs))
         index = len(self.records)
         lost = name in APPLIED or (kind == "hook" and name != "register_hook" and self._raises(made, inputs))

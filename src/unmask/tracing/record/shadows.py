@@ -66,8 +66,7 @@ class Shadows:
 
     def of(self, tensor: Tensor) -> Tensor:
         """The shadow of a tensor, or the tensor itself where it has none."""
-        found = self._of.get(id(tensor))
-        if found is not None:
+        if (found := self._of.get(id(tensor))) is not None:
             return found[1]
         base = tensor._base if tensor._is_view() else None
         if base is not None and id(base) in self._of:
@@ -83,8 +82,10 @@ class Shadows:
         self._of[id(tensor)] = tensor, shadow
         return shadow
 
-    def graded(self, ends: Any) -> list[Tensor]:
-        """The user's tensors whose `grad` a backward pass from others writes: leaves, and those that retain it."""
+    def graded(self, ends: Any, only: Any = None) -> list[Tensor]:
+        """The user's tensors whose `grad` a pass writes: leaves, or `only` its `inputs`, those that retain one."""
+        if only is not None:
+            return [*tensors_in(only), *self.retaining]
         nodes, seen, found = [tensor.grad_fn for tensor in tensors_in(ends)], set(), list(self.retaining)
         while nodes:
             node = nodes.pop()
@@ -148,8 +149,8 @@ class Shadows:
         """A gradient that the network takes of its own; the same of the shadows, where it is to be differentiated."""
         if not self._unroll and not (name == "autograd.grad" and kwargs.get("create_graph")):
             return as_written(name, func, args, kwargs)
-        ends = self.graded(args[0]) if name == "backward" else []
-        before = [None if leaf.grad is None else self.of(leaf.grad).clone() for leaf in ends]
+        ends = self.graded(args[0], kwargs.get("inputs")) if name == "backward" else []
+        before = [None if (g := leaf.grad) is None else (g, g._version, self.of(g).clone()) for leaf in ends]
         result = as_written(name, func, args, kwargs)
         graph = {"create_graph": True, "retain_graph": True, "allow_unused": True}
         try:
@@ -163,8 +164,10 @@ class Shadows:
                 with self._valves:
                     found = torch.autograd.grad(starts, self._all(ends), outer, **graph)
                 for leaf, old, one in zip(ends, before, found, strict=True):
-                    if leaf.grad is not None and (new := self._valves.behind(leaf.grad, one)) is not None:
-                        self._pair(leaf.grad, new if old is None else old + new, name)
+                    if (g := leaf.grad) is None or (old and g is old[0] and g._version == old[1]):
+                        continue  # the pass did not come there
+                    if (new := self._valves.behind(g, one)) is not None:
+                        self._pair(g, old[2] + new if old else new, name)
         except Exception:  # somebody's operation that has no second derivative
             pass
         return result
