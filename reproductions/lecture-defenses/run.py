@@ -1,7 +1,8 @@
 """The lecture's first part: defences that do not seem to work, attacked as it says.
 
 One table a file: `shattered.py` holds the transformations, `detectors.py` the detectors. `unmask reproduce
-lecture-defenses` runs all rows; each is saved as it ends. `roc.py` draws the detectors' curves.
+lecture-defenses` runs all rows; each is saved as it ends. `roc.py` draws the detectors' curves. `purified.py` holds
+reconstructions by a generative model, `explained.py` detectors that explain the prediction, both beside the audit.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import benches
 import detectors
+import explained
+import purified
 import roc
 import shattered
 
 Row = dict[str, Any]
-TABLES = {"shattered": shattered, "detectors": detectors}
+TABLES = {"shattered": shattered, "detectors": detectors, "purified": purified, "explained": explained}
 
 
 class Story:
@@ -34,6 +37,7 @@ class Story:
         request.refuse("data")  # each network belongs to its own
         self.quick, self.seed = request.quick, request.seed
         found = [benches.digits()] if request.quick else [benches.mnist(), benches.cifar10()]
+        self.purified = purified.bench(request)
         self.benches = [
             request.scaled(bench, examples=("attacked", "clean"), steps=("steps",)) for bench in found
         ]

@@ -22,7 +22,7 @@ def test_built(text, defense):
     assert parse(text) == defense
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMED) - {"reformer"}))
+@pytest.mark.parametrize("name", sorted(set(NAMED) - {"reformer", "defense_gan", "diff_pure"}))
 def test_every_name_stands_alone(name):
     assert type(parse(name)) is NAMED[name]
 
@@ -42,6 +42,8 @@ def test_every_name_stands_alone(name):
         ("jpeg(", "is no defence"),
         ("", "is no defence"),
         ("reformer", "reformer.*autoencoder=…"),
+        ("defense_gan", "defense_gan.*generator=…"),
+        ("diff_pure(denoiser='none.safetensors', time=1.5)", "time=1.5; give a number between 0 and 1"),
     ],
 )
 def test_refused(text, words):

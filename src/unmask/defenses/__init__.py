@@ -4,6 +4,7 @@ from .base import Defense, RandomDefense
 from .dropping import PixelDrop, TestTimeDropout
 from .ensemble import RandomMember
 from .noise import InputNoise, WeightNoise
+from .purifiers import DefenseGAN, DiffPure
 from .resizing import CropEnsemble, RandomResizePad
 from .sap import SAP
 from .smoothing import RandomizedSmoothing, SmoothedCertificate
@@ -29,6 +30,8 @@ __all__ = [
     "Composed",
     "CropEnsemble",
     "Defense",
+    "DefenseGAN",
+    "DiffPure",
     "InputNoise",
     "KWinners",
     "LowRank",

@@ -11,6 +11,7 @@ from ..errors import UnmaskError, UnusableInput, first_line
 from .base import Defense
 from .dropping import PixelDrop, TestTimeDropout
 from .noise import InputNoise, WeightNoise
+from .purifiers import DefenseGAN, DiffPure
 from .resizing import CropEnsemble, RandomResizePad
 from .sap import SAP
 from .smoothing import RandomizedSmoothing
@@ -26,6 +27,8 @@ _CLASSES: tuple[type[Defense], ...] = (
     transforms.LowRank,
     transforms.PixelDeflection,
     transforms.Reformer,
+    DefenseGAN,
+    DiffPure,
     SAP,
     InputNoise,
     WeightNoise,

@@ -11,6 +11,8 @@ from unmask.attacks import PGD
 from unmask.classifier import Classifier
 from unmask.defenses.detectors import (
     AnyOf,
+    AttributeSteering,
+    AttributionMap,
     BayesianUncertainty,
     BinaryDetector,
     Detection,
@@ -48,7 +50,7 @@ class Linear(nn.Module):
 
 NAMES = (
     "kernel density", "uncertainty", "Mahalanobis", "local dimension", "reconstruction", "divergence", "any of",
-    "squeezing", "learned", "learned, hidden",
+    "squeezing", "learned", "learned, hidden", "steering", "attribution", "saliency",
 )  # fmt: skip
 
 
@@ -77,6 +79,9 @@ def detectors(small):
         "squeezing": FeatureSqueezing(network),
         "learned": BinaryDetector(x, x_adv, generator=rng()),
         "learned, hidden": BinaryDetector(x, x_adv, layers=Layers(network), generator=rng()),
+        "steering": AttributeSteering(network, x),
+        "attribution": AttributionMap(network, x),
+        "saliency": AttributionMap(network, x, attribution="gradient"),
     }
 
 
@@ -141,7 +146,9 @@ def test_plain_pgd_is_told_from_clean_images(detectors, small, adversarial):
     for name, detector in detectors.items():
         scores = [suspicion(detector, x, generator=rng()).numpy() for x in (small.test_x, adversarial)]
         areas[name] = roc_auc_score(label, np.concatenate(scores))
-    assert all(areas[name] > 0.9 for name in ("learned", "Mahalanobis", "reconstruction")), str(areas)
+    assert all(areas[name] > 0.9 for name in ("learned", "Mahalanobis", "reconstruction", "attribution")), (
+        str(areas)
+    )
     assert sum(area > 0.7 for area in areas.values()) >= 9, str(areas)
 
 

@@ -1,5 +1,7 @@
 """Detectors: each says how suspicious an input looks; `Detection` holds one to a false-positive rate."""
 
+from .attribute_steering import AttributeSteering
+from .attribution import AttributionMap
 from .base import Detection, Detector, Guarded, Layers, suspicion, threshold_at
 from .bayesian_uncertainty import BayesianUncertainty
 from .feature_squeezing import FeatureSqueezing
@@ -11,6 +13,8 @@ from .mahalanobis import Mahalanobis
 
 __all__ = [
     "AnyOf",
+    "AttributeSteering",
+    "AttributionMap",
     "BayesianUncertainty",
     "BinaryDetector",
     "Detection",
