@@ -117,11 +117,7 @@ def found(spec):
         ("layered", "# built in a row", {"return torch.round(x * 4) / 4"}),
         ("whole", "# built by the library", {"return torch.sign(x - 0.5)"}),
         ("made", "# made by the library", {"return torch.sign(x - 0.5)"}),
-        (
-            "hooked",
-            "# hooked by the library",
-            {"def refuse(self, module, grad_input, grad_output):", "return self.inner(x.flatten(1))"},
-        ),
+        ("hooked", "# hooked by the library", {"def refuse(self, module, grad_input, grad_output):"}),
     ],
 )
 def test_the_users_line_and_the_librarys_operation(user, name, code, inside):

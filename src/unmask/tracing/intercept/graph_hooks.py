@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules import module as modules
 
 # Given a tensor, and what a gradient that comes to it becomes.
 OnHook = Callable[[Tensor, Callable[..., Any]], Any]
@@ -55,6 +57,29 @@ class WatchedNode:
         places = max(len(self._node.next_functions), 1)
         self._on_hook(self._tensor, lambda grad: _first(hook((grad,) * places, (grad,)), grad))
         return self._node.register_hook(self._watched(hook))
+
+
+def backward_hooks_of(module: nn.Module) -> tuple[Callable[..., Any], ...]:
+    """What has a say in a module's gradients: hooks of its own, then those that torch keeps for every module."""
+    every = (*modules._global_backward_hooks.values(), *modules._global_backward_pre_hooks.values())
+    return *module._backward_hooks.values(), *module._backward_pre_hooks.values(), *every
+
+
+@contextmanager
+def without_backward_hooks(module: nn.Module) -> Iterator[None]:
+    """Leaves out a module's backward hooks, and those of every module (`register_module_full_backward_hook`)."""
+    own, every = (
+        ("_backward_hooks", "_backward_pre_hooks"),
+        ("_global_backward_hooks", "_global_backward_pre_hooks"),
+    )
+    kept = [(o, name, getattr(o, name)) for o, names in ((module, own), (modules, every)) for name in names]
+    for owner, name, _ in kept:
+        setattr(owner, name, OrderedDict())
+    try:
+        yield
+    finally:
+        for owner, name, hooks in kept:
+            setattr(owner, name, hooks)
 
 
 def _first(changed: Any, grad: Tensor) -> Tensor | None:

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from .apply import ORIGINAL_APPLY, diverted
 from .control_flow import as_python
-from .graph_hooks import WatchedNode
+from .graph_hooks import WatchedNode, backward_hooks_of
 from .operations import QUESTIONS, TELLING, op_name
 from .sites import is_user_file
 
@@ -218,7 +218,7 @@ class Interceptor(TorchFunctionMode):
         return self._unseen("opaque", f"grad of {getattr(func, '__name__', 'function')}", call, given, kwargs)
 
     def _on_module(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if module._backward_hooks or module._backward_pre_hooks:
+        if backward_hooks_of(module):
             result = self.call_hooked(module, args, kwargs)
 
             def call(*_: Any, **__: Any) -> Any:

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ...built_at import site_of, stands_for_another
+from .graph_hooks import backward_hooks_of
 
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 _OWN = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep  # the package
@@ -167,7 +168,7 @@ def site(frames: list[Frame], names: dict[int, str]) -> Site:
 
 def site_of_hook(module: nn.Module) -> tuple[str, int] | None:
     """File and line where the function begins that changes a module's gradients; None if it is not the user's."""
-    for hook in (*module._backward_hooks.values(), *module._backward_pre_hooks.values()):
+    for hook in backward_hooks_of(module):
         while isinstance(hook, functools.partial):
             hook = hook.func
         function = hook if hasattr(hook, "__code__") or inspect.ismethod(hook) else type(hook).__call__

@@ -5,7 +5,6 @@ The forward value of every operation stays exactly what it was; only what autogr
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ...types import Outputs
-from ..intercept.graph_hooks import watching_saves
+from ..intercept.graph_hooks import watching_saves, without_backward_hooks
 from ..intercept.interceptor import Interceptor
 from ..intercept.operations import COPIES, EXITS, WRITES, tensors_in
 from ..intercept.sites import group_of, module_names, site, stack
@@ -174,12 +173,8 @@ class _Rewriter(Interceptor):
 
     def call_hooked(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """As `Interceptor.call_hooked`, without the hooks."""
-        hooks = module._backward_hooks, module._backward_pre_hooks
-        module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()
-        try:
+        with without_backward_hooks(module):
             return super().call_hooked(module, args, kwargs)
-        finally:
-            module._backward_hooks, module._backward_pre_hooks = hooks
 
     def _plain(
         self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
