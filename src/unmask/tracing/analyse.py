@@ -133,8 +133,9 @@ def _analyse(recording: Recording, base: Trace, y: Tensor, threat: NormBall, str
     noisy = drawn(base, twin, {o.group for o in origins}, twins)
     if controlled and noisy:
         if follow(base, margin_loss, y).dead_at_input > 0.5:
-            # The only way on leads through a draw, as in `poisson(x)`: then it loses the gradient, too.
-            noisy -= {i for i in noisy if any(v.floating for v in base.records[i].outputs)}
+            # The only way on leads through a draw, as in `poisson(x)`: then it loses the gradient, too. So do places
+            # that are drawn, as by `multinomial(x)`: what is counted there has a mean, and that has a slope.
+            noisy = set()
         else:
             noisy |= beside_the_way(base, other, noisy, twins)
     lost = lost_gradients(recording, base, moved, found, noisy, trust=controlled)
