@@ -7,11 +7,12 @@ import math
 
 import pytest
 import torch
-from tests.attacks.curved import CLASSES, SIDE, curved, follows, project, value_and_slope
+from tests.attacks.curved import CLASSES, SIDE, Asked, curved, follows, project, value_and_slope
 from tests.attacks.test_apgd import margin_loss_of
 
 from unmask.attacks import BoundaryWalk, Others
 from unmask.errors import Unsupported
+from unmask.randomness import Streams
 from unmask.threat import threat_model
 
 EPSILON = {"linf": 0.05, "l2": 0.12, "l1": 0.3}
@@ -198,8 +199,38 @@ def test_starts_that_earlier_walks_have_taken_are_left_out_of_the_climb_too():
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
+def test_the_climb_leaves_alone_what_has_no_slope():
+    """The first pixel decides; the second does nothing at all."""
+    x, asked = torch.full((2, 1, 1, 2), 0.4, dtype=torch.float64), []
+
+    def network(z):
+        asked.append(z.detach().clone())
+        lead = z.flatten(1)[:, 0] - 0.7
+        return torch.stack([torch.zeros_like(lead), lead], 1)
+
+    classifier = Asked(network, deterministic=True)
+    streams = Streams.seeded(0, torch.arange(2))
+    BoundaryWalk(steps=1, starts=1).run(
+        classifier, x, torch.zeros(2).long(), threat_model("l2", 0.1), generator=streams
+    )
+    assert all(bool((points[..., 1] == 0.4).all()) for points in asked)
+    assert float(asked[10][0, 0, 0, 0]) == pytest.approx(0.4 + 3 * 0.125)
+
+
+def test_images_of_another_precision_are_no_obstacle():
+    net, others = balanced()
+    single = Others(others.x.float(), others.classes)
+    attack = BoundaryWalk(others=single, steps=3, starts=1, early_stop=False)
+    found = attack.run(net.classifier(), net.x, net.y, threat_model("linf", 0.05), generator=net.streams())
+    assert found.dtype == torch.float64
+    for n in range(len(net.x)):
+        start = nearest_classes(net, single, n)[0].double()
+        torch.testing.assert_close(net.asked[0][n], (start + net.x[n]) / 2, rtol=0, atol=1e-12)
+
+
 def test_it_says_what_it_is_and_who_cannot_count_pixels():
     assert BoundaryWalk(steps=9, starts=1).describe() == "boundary walk of 9 steps from 1 image"
+    assert BoundaryWalk(steps=9, starts=2).describe() == "boundary walk of 9 steps from 2 images"
     assert BoundaryWalk(first=2).describe() == "boundary walk of 30 steps from 3 more images"
     net = curved()
     with pytest.raises(Unsupported, match=r"^`BoundaryWalk` "):

@@ -6,7 +6,8 @@ from tests.attacks.curved import curved, follows
 from tests.attacks.test_apgd import margin_loss_of
 
 from unmask.attacks import CarliniWagner
-from unmask.threat import L2
+from unmask.errors import Unsupported
+from unmask.threat import L2, Linf
 
 
 def adam(net, x, y, c, confidence, steps):
@@ -71,3 +72,18 @@ def test_who_reaches_the_ball_leaves_and_the_others_walk_on():
                 torch.testing.assert_close(found[n], points[row], rtol=0, atol=1e-6)
                 left.remove(n)
     assert 0 < len(left) < len(net.x)
+
+
+def test_it_says_what_it_is_and_what_it_cannot():
+    assert CarliniWagner(steps=7, searches=2).describe() == "Carlini-Wagner-7, 2 constants"
+    assert CarliniWagner(steps=7, searches=2).cost(4).estimates == 16
+    net = curved()
+    for threat, text in (
+        (
+            Linf(epsilon=0.1),
+            r"minimises the L2 distance, the threat model is Linf; use `APGD\(objective=margin_l",
+        ),
+        (L2(epsilon=[0.1] * 3 + [0.2]), r"^`CarliniWagner` "),
+    ):
+        with pytest.raises(Unsupported, match=text):
+            CarliniWagner().run(net.classifier(), net.x, net.y, threat, generator=net.streams())

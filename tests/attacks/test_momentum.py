@@ -9,7 +9,7 @@ from torch import nn
 from unmask.attacks import PGD, MomentumPGD
 from unmask.attacks.momentum import flipped
 from unmask.classifier import Classifier
-from unmask.errors import UnusableInput
+from unmask.errors import Unsupported, UnusableInput
 from unmask.gradients import EOT, Exact
 from unmask.objectives import margin_loss
 from unmask.randomness import Streams
@@ -136,3 +136,92 @@ def test_an_example_draws_for_itself():
 def test_a_bad_number_of_draws_is_named():
     with pytest.raises(UnusableInput, match="max_draws=0"):
         MomentumPGD(max_draws=0)
+
+
+class OwnNoise(Exact):
+    """The exact gradient and noise of the example's own."""
+
+    def estimate(self, classifier, objective, x, y, *, generator):
+        est = super().estimate(classifier, objective, x, y, generator=generator)
+        return type(est)(est.value, est.grad + 0.5 * generator.normal(*x.shape[1:]), est.outputs)
+
+
+class Running:
+    """One image with draws repeated where the mean's sign is not settled. `path`: every estimate's step and point."""
+
+    def __init__(self, net, n, draws, flips, *, random_start=True, decay=0.9, steps=12):
+        x, y, self.path, self.again = net.x[n], int(net.y[n]), [], 0
+        one, threat = net.streams()[n : n + 1], Linf(epsilon=0.2)
+        point = threat.random_start(x[None], generator=one)[0] if random_start else x
+        mean = torch.zeros_like(x)
+        for step in range(steps):
+            streams, lost = one.spawn("draws"), torch.inf
+            for draw in range(draws):
+                if lost <= flips:
+                    break
+                self.again += draw > 0
+                self.path.append((step, point))
+                slope = value_and_slope(margin_loss_of(net, y), point)[1] + 0.5 * streams.normal(*x.shape)[0]
+                before, mean = mean, decay * mean + (1 - decay) * slope
+                lost = float(mean.abs()[before.sign() != mean.sign()].sum() / mean.abs().sum())
+            length = 0.25 * 0.2 * (steps - step) / steps
+            point = project(point + length * mean.sign(), x, "linf", 0.2)
+        self.end = point
+
+
+@pytest.mark.parametrize(("draws", "options"), [(4, {}), (4, {"random_start": False, "decay": 0.5}), (2, {})])
+def test_who_is_not_settled_draws_again_at_the_same_point(draws, options):
+    net = curved(seed=2)
+    attack = MomentumPGD(
+        steps=12,
+        max_draws=draws,
+        flips=0.15,
+        objective=margin_loss,
+        gradient=OwnNoise(),
+        early_stop=False,
+        **options,
+    )
+    found = attack.run(net.classifier(), net.x, net.y, Linf(epsilon=0.2), generator=net.streams())
+    ones = [Running(net, n, draws, 0.15, **options) for n in range(len(net.x))]
+    waiting, asked = [list(one.path) for one in ones], iter(net.asked)
+    for step in range(12):
+        while left := [n for n, path in enumerate(waiting) if path and path[0][0] == step]:
+            points = next(asked)
+            assert len(points) == len(left)
+            for row, n in enumerate(left):
+                torch.testing.assert_close(points[row], waiting[n].pop(0)[1], rtol=0, atol=1e-6)
+    assert next(asked, None) is None
+    for n, one in enumerate(ones):
+        torch.testing.assert_close(found[n], one.end, rtol=0, atol=1e-6)
+    assert 0 < sum(one.again for one in ones) < (draws - 1) * 12 * len(net.x)
+
+
+def test_who_is_fooled_leaves_and_the_others_walk_on():
+    net = curved(seed=2)
+    attack = MomentumPGD(steps=12, objective=margin_loss, random_start=False)
+    found = attack.run(net.classifier(), net.x, net.y, Linf(epsilon=0.2), generator=net.streams())
+    left, mean, points = list(range(len(net.x))), torch.zeros_like(net.x), net.x.clone()
+    for step, asked in enumerate(net.asked):
+        assert len(asked) == len(left)
+        for row, n in enumerate(list(left)):
+            torch.testing.assert_close(asked[row], points[n], rtol=0, atol=1e-9)
+            value, slope = value_and_slope(margin_loss_of(net, int(net.y[n])), points[n])
+            mean[n] = 0.9 * mean[n] + 0.1 * slope
+            if value > 0:
+                torch.testing.assert_close(found[n], points[n], rtol=0, atol=1e-6)
+                left.remove(n)
+            move = points[n] + 0.05 * (12 - step) / 12 * mean[n].sign()
+            points[n] = project(move, net.x[n], "linf", 0.2)
+    assert 0 < len(left) < len(net.x)
+    for n in left:
+        torch.testing.assert_close(found[n], points[n], rtol=0, atol=1e-6)
+
+
+def test_it_says_what_it_is_and_who_cannot_count_pixels():
+    assert MomentumPGD(steps=7).describe() == "momentum PGD-7"
+    assert MomentumPGD(steps=7, random_start=False).describe() == "momentum PGD-7 from the image"
+    assert MomentumPGD(steps=7, max_draws=3).cost(4).estimates == 21
+    assert MomentumPGD(max_draws=1).max_draws == 1
+    net = curved()
+    with pytest.raises(Unsupported, match=r"^`MomentumPGD` "):
+        MomentumPGD().run(net.classifier(), net.x, net.y, threat_model("l0", 1), generator=net.streams())
