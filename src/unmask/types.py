@@ -37,7 +37,8 @@ class Outputs:
         """What a network returned, read as logits: None where there is nothing to read.
 
         Read are tensors and NumPy arrays, anything with a tensor or array `logits`, and mappings that have one; what
-        lies sparse or quantised in memory as the numbers it stands for. Scores may be `[batch, 1]`, as a linear layer
+        lies sparse or quantised in memory as the numbers it stands for; whole numbers, such as votes for each class, as
+        floats. Scores may be `[batch, 1]`, as a linear layer
         gives them.
 
         >>> import torch
@@ -45,7 +46,7 @@ class Outputs:
         tensor([[0., 0.]])
         """
         if isinstance(returned, Outputs):
-            logits, score = strided(returned.logits), returned.detector_score
+            logits, score = _floats(strided(returned.logits)), returned.detector_score
             return cls(logits, _one_each(score if score is None else strided(score), logits))
         score = None
         if not isinstance(returned, Tensor | np.ndarray):
@@ -57,7 +58,7 @@ class Outputs:
             returned = torch.from_numpy(returned.astype(np.float32, copy=False))
         if not isinstance(returned, Tensor):
             return None
-        returned = strided(returned)
+        returned = _floats(strided(returned))
         return cls(returned, _one_each(strided(score), returned) if isinstance(score, Tensor) else None)
 
     @classmethod
@@ -99,6 +100,13 @@ class SelfCertificate:
     rate: Float[Tensor, " batch"]
     alpha: float
     words: str
+
+
+def _floats(logits: Tensor) -> Tensor:
+    """Whole numbers `[batch, classes]` as floats of the least width that holds them; all else as it is."""
+    if logits.ndim != 2 or logits.is_floating_point() or logits.is_complex():
+        return logits
+    return logits.to(torch.float64 if logits.dtype in (torch.int32, torch.int64) else torch.float32)
 
 
 def _one_each(score: Any, logits: Tensor) -> Any:

@@ -91,10 +91,18 @@ def test_underflowing_logits_are_named():
             self.inner = Wrapped(lambda x: x)
 
         def forward(self, x):
-            return self.inner(x) * 1e5
+            return self.returned(self.inner(x) * 1e5)  # handed out here
 
-    (found,) = suspects(Loud()).where(*named("underflow"))
-    assert "1e5" in found.site.code
+        def returned(self, z):
+            return z
+
+    class Whole(Loud):
+        def returned(self, z):
+            return z.round().long()
+
+    for network in (Loud(), Whole()):
+        (found,) = suspects(network).where(*named("underflow"))
+        assert "# handed out here" in found.site.code
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

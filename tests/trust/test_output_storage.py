@@ -57,6 +57,55 @@ def test_quantised_ones_too():
     assert torch.equal(strided(torch.quantize_per_tensor(z, 0.5, 0, torch.qint8)), z)
 
 
+@pytest.mark.parametrize(
+    ("kind", "read"),
+    [
+        (torch.bool, torch.float32),
+        (torch.uint8, torch.float32),
+        (torch.int16, torch.float32),
+        (torch.int32, torch.float64),
+        (torch.int64, torch.float64),
+    ],
+)
+def test_whole_numbers_are_read_as_floats_that_hold_them(kind, read):
+    largest = 1 if kind is torch.bool else torch.iinfo(kind).max if kind is not torch.int64 else 2**53
+    z = torch.tensor([[largest, largest - 1]]).to(kind)
+    for returned in (z, {"logits": z}, Outputs(z)):
+        found = Outputs.of(returned).logits
+        assert found.dtype == read
+        assert found.tolist() == z.tolist()
+        assert found.argmax() == 0
+
+
+class Votes(nn.Module):
+    """Hypervectors of signs, compared bit by bit."""
+
+    def __init__(self, kind, net):
+        super().__init__()
+        self.kind = kind
+        self.register_buffer("items", torch.randn(64, 256, generator=torch.Generator().manual_seed(0)))
+        self.register_buffer("codes", (net[1].weight.detach() @ self.items).sign())
+
+    def forward(self, x):
+        bits = torch.where((x.flatten(1) - 0.3) @ self.items < 0, -1, 1)
+        return (bits.unsqueeze(1) == self.codes).sum(-1).to(self.kind)
+
+
+def test_votes_in_whole_numbers_are_audited_as_the_same_in_floats():
+    data, claim = load("digits", examples=6), claim_about(Linf(epsilon=0.1), budget="quick")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    whole, floats = (Votes(kind, net).eval() for kind in (torch.int64, torch.float64))
+    with torch.no_grad():
+        data.y.copy_(whole(data.x).argmax(1))
+    said, same = (audit(n, data, claim) for n in (whole, floats))
+    assert said.robust_accuracy == same.robust_accuracy < 1
+    assert said.naive_robust_accuracy == same.naive_robust_accuracy
+    (named,) = said.masking  # that of floats has the cast to them as well, where the decision takes effect
+    assert (named.operation, named.line) in {(m.operation, m.line) for m in same.masking}
+    assert named.operation == "torch.lt"
+
+
 def test_such_a_network_is_audited():
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()
     data, claim = load("digits", examples=4), claim_about(Linf(epsilon=0.3), budget="quick")

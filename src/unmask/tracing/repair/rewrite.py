@@ -61,7 +61,8 @@ class Rewritten:
         arrays = following() if self.rewrite.heal_cuts else nullcontext()
         with rewriter, watching_saves(left_out=True), arrays:
             returned = self.network(x)
-            if not isinstance(returned, Tensor | Outputs):  # read inside: arrays come back to torch here
+            # Read inside: arrays come back to torch here, and whole numbers become floats.
+            if not (isinstance(returned, Tensor) and returned.is_floating_point()):
                 returned = Outputs.of(returned) or returned
             return rewriter.whole(returned)
 
