@@ -41,6 +41,12 @@ def modes(compare: Comparison) -> list[str]:
     def as_given() -> Tensor:
         return asked(classifier, points)
 
+    def of_a_copy(within: AbstractContextManager[object]) -> Difference | None:
+        twin = _copied(classifier.network)
+        return (
+            None if twin is None else other(within, lambda: asked(classifier.replace(network=twin), points))
+        )
+
     def recorded(*, leaf: bool) -> Tensor:
         x = points.x.clone().requires_grad_(leaf)
         with torch.enable_grad():
@@ -75,19 +81,15 @@ def modes(compare: Comparison) -> list[str]:
                 "leaves them"
             )
     classifier.put_back()  # or a copy would have a memory of its own
-    twin, another = _copied(network), _copied(network)
-    if twin is not None and another is not None:
-        copied, inferring = classifier.replace(network=twin), classifier.replace(network=another)
-        if found := other(nullcontext(), lambda: asked(copied, points)):
-            said.append(
-                f"a deep copy of the network answers otherwise ({found}): the network itself is judged"
-            )
-        # Of a copy, for what a network keeps of such a pass can take part in no other.
-        elif found := other(torch.inference_mode(), lambda: asked(inferring, points)):
-            raise UnusableInput(
-                f"the network answers otherwise in torch.inference_mode() ({found}): who deploys it there has another "
-                "one than was attacked; take the question for it out of forward"
-            )
+    # One copy at a time: of a large network each takes as much memory as the network.
+    if found := of_a_copy(nullcontext()):
+        said.append(f"a deep copy of the network answers otherwise ({found}): the network itself is judged")
+    # Of a copy, for what a network keeps of such a pass can take part in no other.
+    elif found := of_a_copy(torch.inference_mode()):
+        raise UnusableInput(
+            f"the network answers otherwise in torch.inference_mode() ({found}): who deploys it there has another "
+            "one than was attacked; take the question for it out of forward"
+        )
     return said
 
 
@@ -139,7 +141,7 @@ def _frozen(network: nn.Module, frozen: bool) -> Iterator[None]:
             p.requires_grad_(frozen)
 
 
-def _copied(network: nn.Module) -> nn.Module | None:
+def _copied(network: Network) -> Network | None:
     try:
         return copy.deepcopy(network)
     except Exception:  # a user's own way of copying may raise anything

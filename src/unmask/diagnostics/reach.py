@@ -17,9 +17,7 @@ def gradient_error(classifier: Classifier, x: Images, y: Labels, streams: Stream
     """Why autograd does not reach the input, or None if it does."""
     leaf = x.detach().clone().requires_grad_()
     try:
-        with torch.enable_grad():
-            logits = classifier(leaf, generator=streams.fork("gradient")).logits
-        if not _reaches(logits, leaf):
+        if not _reached(classifier, leaf, streams):
             return "the network cuts the graph (detach, no_grad, or a trip through another library)"
         Exact().estimate(classifier, margin_loss, x, y, generator=streams.fork("gradient"))
     except torch.OutOfMemoryError:
@@ -29,6 +27,12 @@ def gradient_error(classifier: Classifier, x: Images, y: Labels, streams: Stream
     except Exception as error:  # a user's own backward may raise anything
         return f"the backward pass raised {type(error).__name__}: {first_line(error)}"
     return None
+
+
+def _reached(classifier: Classifier, leaf: Tensor, streams: Streams) -> bool:
+    """Whether the graph of the logits ends in `leaf`. It is gone when this returns: two would be the audit's peak."""
+    with torch.enable_grad():
+        return _reaches(classifier(leaf, generator=streams.fork("gradient")).logits, leaf)
 
 
 def _reaches(output: Tensor, leaf: Tensor) -> bool:
