@@ -33,6 +33,10 @@ PINNED_BY = {
         "tests/attacks/test_boundary_walk.py",
         "tests/attacks/test_boundary_walk_steps.py",
     ],
+    "attacks/coordinate_search.py": [
+        "tests/attacks/test_coordinate_search.py",
+        "tests/attacks/test_coordinate_search_steps.py",
+    ],
     "attacks/sparse_moves.py": ["tests/attacks/test_sparse_rs.py"],
     "audit/campaign/rounds.py": ["tests/audit/test_standing.py"],
     "audit/campaign/standing.py": ["tests/audit/test_standing.py"],

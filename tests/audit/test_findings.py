@@ -201,6 +201,9 @@ def test_a_fact_is_told_once_for_each_place_that_has_no_name():
         ("torch.h is odd", "torch.h", "net.py", 4),
         ("torch.l is odd", "torch.l", None, None),
     ]
+    elsewhere = suspect("torch.m", 0, file="", module="conv2")  # of two places without a line, either
+    facts = harmless(analysed(inside, elsewhere, inside), [], FINE, deterministic=True)
+    assert [f.operation for f in facts] == ["torch.l", "torch.m"]
     assert not harmless(analysed(first), [], FINE, deterministic=False)
     assert not harmless(analysed(first), [], GradientState(0.0, 0.0, 0.5, torch.zeros(0)), deterministic=True)
 
@@ -230,20 +233,20 @@ def test_a_misled_attack_without_a_guilty_line_is_a_finding_of_its_own():
 def test_one_finding_for_each_place_and_mechanism():
     first = suspect(statistics={"a": 1 / 3, "b": float("nan"), "c": -float("inf")}, kind="opaque")
     same, other = suspect("torch.g"), suspect(symptom=OTHER)
-    within = suspect(inside=("lib.py", 7))
+    within, further = suspect(inside=("lib.py", 7)), suspect(inside=("lib.py", 9))
     nowhere = suspect("torch.h", 0, file="", module="conv1")
     found = describe(
-        [first, same, other, within, nowhere],
+        [first, same, other, within, nowhere, further],
         {same.group: "its own", within.group: "smooth"},
         "the general one",
     )
-    assert [f.mechanism for f in found] == ["shattered", "vanishing", "shattered", "shattered"]
+    assert [f.mechanism for f in found] == ["shattered", "vanishing", "shattered", "shattered", "shattered"]
     assert found[0].symptom == "torch.f loses it (one opaque operation: repaired as a whole)"
     assert found[0].statistics == {"a": 0.333333, "b": None, "c": None}
     assert (found[0].operation, found[0].file, found[0].line) == ("torch.f", "net.py", 3)
     assert found[1].symptom == "torch.f loses it"
-    assert [f.repair for f in found] == ["smooth", "smooth", "smooth", "the general one"]
-    assert [f.inside for f in found] == [None, None, "lib.py:7", None]
+    assert [f.repair for f in found] == ["smooth", "smooth", "smooth", "the general one", "smooth"]
+    assert [f.inside for f in found] == [None, None, "lib.py:7", None, "lib.py:9"]
     assert (found[3].file, found[3].line, found[3].module, found[3].code) == (None, None, "conv1", None)
     assert found[0].module is None
 
@@ -258,7 +261,12 @@ def test_a_statement_over_several_lines_ends_where_it_ends(tmp_path):
     assert end_of_statement(str(file_of_none), 1) is None
     assert end_of_statement(str(tmp_path / "none.py"), 1) is None
     (found,) = describe([suspect(line=2, file=str(file))], {}, "")
-    assert found.end_line == 4
+    assert (found.end_line, found.code) == (4, "return x.round(")
+    (fact,) = harmless(analysed(suspect(line=2, file=str(file))), [], FINE, deterministic=True)
+    assert fact.code == "return x.round("
+    one_line = tmp_path / "one.py"  # of a block and what begins beside it, the inner
+    one_line.write_text("if f: a = (\n    1\n); b = (\n    2\n)\n")
+    assert end_of_statement(str(one_line), 1) == 3
 
 
 def test_the_state_of_a_gradient_is_the_share_of_examples_that_have_none():
@@ -297,3 +305,20 @@ def test_the_state_of_a_gradient_is_the_share_of_examples_that_have_none():
     state = gradient_state(Classifier(sure), x, y, generator=Streams.seeded(0, torch.arange(4), ""))
     assert (state.dead_cross_entropy, state.dead_margin) == (1.0, 0.0)
     assert float(state.elements.abs().sum()) == 0.0
+
+
+def test_a_backward_pass_that_is_refused_is_as_good_as_none():
+    class Refuses(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, grad):
+            raise RuntimeError("no")
+
+    x, y = torch.rand(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64)
+    classifier = Classifier(lambda x: Refuses.apply(x.flatten(1)))
+    state = gradient_state(classifier, x, y, generator=Streams.seeded(0, torch.arange(3), ""))
+    assert (state.dead_cross_entropy, state.dead_margin, state.non_finite) == (1.0, 1.0, 0.0)
+    assert state.elements.tolist() == [0.0] * 12

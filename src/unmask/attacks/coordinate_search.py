@@ -163,24 +163,27 @@ class _Search:
         self.best.fooled(batch, leaves, _picked(points, chosen))
         return value, chosen, leaves
 
-    def _together(self, batch: Batch, alone: Tensor, gains: Tensor) -> tuple[Batch, Images, Tensor]:
-        """The best of the points in which the features that gain most are at their best values, so many at a time."""
+    def _together(self, batch: Batch, alone: Tensor, gains: Tensor) -> tuple[Batch, Images, Tensor, Tensor]:
+        """The best of the points in which the features that gain most are at their best values, so many at a time.
+
+        Of those that stay: the point, its value, and the gains.
+        """
         most = min(gains.shape[1], self.left)
         rank = gains.argsort(dim=1, descending=True, stable=True).argsort(1)
         among = torch.arange(most, device=gains.device)[None, :, None] > rank[:, None] - 1
         flat = batch.x.flatten(1)[:, None]
         points = torch.where(among & (gains > 0)[:, None], alone[:, None], flat)
         if most < 1:
-            return batch, batch.x.clone(), gains
+            return batch, batch.x.clone(), torch.full_like(gains[:, 0], -torch.inf), gains
         points = self._allowed(batch, points)
-        _, chosen, won = self._best_of(batch, points)
-        batch, x_adv, gains = batch.keep(~won, _picked(points, chosen), gains)
-        return batch, x_adv, gains
+        values, chosen, won = self._best_of(batch, points)
+        value = values.gather(1, chosen[:, None])[:, 0]
+        batch, x_adv, value, gains = batch.keep(~won, _picked(points, chosen), value, gains)
+        return batch, x_adv, value, gains
 
-    def _sweeps(self, batch: Batch, x_adv: Images, gains: Tensor, shares: Tensor) -> None:
-        """One feature after the other, until nothing improves or the queries are spent."""
+    def _sweeps(self, batch: Batch, x_adv: Images, value: Tensor, gains: Tensor, shares: Tensor) -> None:
+        """One feature after the other from a point of that value, until nothing improves or the queries are spent."""
         shares = torch.cat([shares.new_zeros(1), shares])  # back to where it was
-        value = x_adv.new_full((len(batch),), -torch.inf, dtype=torch.float64)
         while len(batch):
             order = gains.argsort(dim=1, descending=True, stable=True)
             moved = torch.zeros(len(batch), dtype=torch.bool, device=x_adv.device)
