@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ..classifier import Classifier
 from ..errors import Unsupported, UnusableInput
+from ..state.exchanged import call_with
 from .base import RandomDefense, Transformed
 
 
@@ -58,7 +58,7 @@ class _NoisyWeights(nn.Module):
             name: w + self.strength * w.detach().std() * torch.randn_like(w) if w.ndim > 1 else w
             for name, w in self.network.named_parameters()
         }
-        return functional_call(self.network, noisy, (x,))
+        return call_with(self.network, noisy, x)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,7 +88,7 @@ class ReadOut:
     classes: int
 
     def __call__(self, features: Features) -> Float[Tensor, "batch classes"]:
-        answer = self.gain * ((features - self.centre) @ self.weight - self.threshold)
+        answer = self.gain * ((features - self.centre) @ self.weight.to(features.dtype) - self.threshold)
         pair = torch.stack([-answer / 2, answer / 2], 1)
         # One unit of logits below the loser, so that losses that rank classes (DLR) stay defined.
         others = (pair.detach().amin(1) - 1)[:, None].expand(-1, self.classes - 2)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ..classifier import Classifier
 from ..errors import ModelFailed, Unsupported
 from ..objectives import Objective
 from ..randomness import Streams
+from ..state.exchanged import call_with
 from ..types import Outputs, per_example
 from .base import Estimate, Exact, GradientEstimator, Images
 
@@ -29,7 +29,7 @@ class _InDouble:
         cast = {
             name: t.detach().double() if t.is_floating_point() else t.detach().clone() for name, t in tensors
         }
-        return functional_call(self.network, cast, (x,))
+        return call_with(self.network, cast, x)
 
 
 def _fitted(grad: Tensor, dtype: torch.dtype) -> Tensor:

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from ..classifier import Classifier
 from ..errors import ModelFailed, Unsupported
 from ..objectives import Objective
 from ..randomness import Streams
+from ..state.exchanged import call_with
 from .base import Estimate, Exact, GradientEstimator, Images
 
 NARROW = (torch.float16, torch.bfloat16)
@@ -95,7 +95,7 @@ class Widened(GradientEstimator):
             tensors = (*module.named_parameters(), *module.named_buffers())
             cast = {name: t.detach().float() for name, t in tensors if t.dtype in NARROW}
             with _without_autocast(), _Widening():
-                return functional_call(module, cast, (x,))
+                return call_with(module, cast, x)
 
         try:
             copy = self.inner.estimate(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from ..errors import UnusableInput
+from ..state.exchanged import call_with
 
 Weights = dict[str, Tensor]
 # Points of the ball among which the maximum is looked for: `[candidates, batch, *dims]`, for the weights as they are.
@@ -86,7 +86,7 @@ def danskin(
 
     def losses(weights: Weights, points: Tensor) -> Tensor:
         """`[candidates, batch]`."""
-        logits = functional_call(network, weights, (points.flatten(0, 1),))
+        logits = call_with(network, weights, points.flatten(0, 1))
         labels = y.repeat(len(points))
         return nn.functional.cross_entropy(logits, labels, reduction="none").view(points.shape[:2])
 
