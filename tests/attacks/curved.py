@@ -20,11 +20,12 @@ CLASSES = 4
 
 
 class Asked(Classifier):
-    """Refuses a query that comes without its examples' random numbers."""
+    """Refuses a query about nobody, at which many networks fail, and one without its examples' random numbers."""
 
     def __call__(self, x: Tensor, *, generator: torch.Generator | Streams) -> Outputs:
         assert isinstance(generator, Streams), "the streams were lost"
-        assert not len(x) or len(x) % len(generator) == 0, (len(x), len(generator))
+        assert len(x), "nobody is asked about"
+        assert len(x) % len(generator) == 0, (len(x), len(generator))
         return super().__call__(x, generator=generator)
 
 

@@ -83,7 +83,7 @@ class HopSkipJump(Attack):
         batch, x_adv = batch.keep(found, x_adv)
         used = tries
         for iteration in range(1, self.queries):
-            if used + _HALVINGS > self.queries:
+            if used + _HALVINGS > self.queries or not len(batch):
                 break
             x_adv = self._to_boundary(classifier, batch, x_adv, threat)
             used += _HALVINGS
