@@ -85,11 +85,12 @@ def test_a_wrong_slope_of_torch_s_own_is_excused_where_gradients_are_nan():
     assert named("wrong", gap=GAP, non_finite=0.5, kind="function")
 
 
-def test_a_declared_backward_is_named_where_the_winner_follows_another():
+@pytest.mark.parametrize("name", ["declared", "drawn"])
+def test_an_offer_is_named_where_the_winner_follows_it(name):
     here, elsewhere = ("f", "net.py", 3), ("f", "net.py", 4)
-    assert named("declared", gap=GAP, more={"repaired": (here,)})
-    assert not named("declared", gap=GAP, more={"repaired": (elsewhere,)})
-    assert not named("declared", gap=GAP - 0.001, more={"repaired": (here,)})
+    assert named(name, gap=GAP, more={"repaired": (here,)})
+    assert not named(name, gap=GAP, more={"repaired": (elsewhere,)})
+    assert not named(name, gap=GAP - 0.001, more={"repaired": (here,)})
 
 
 @pytest.mark.parametrize("symptom", LEADING_NOWHERE)

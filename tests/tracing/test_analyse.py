@@ -143,49 +143,6 @@ def test_sees_a_lie_in_a_random_network():
     assert {s.symptom.name for s in analysis.suspects} == {"random", "wrong"}
 
 
-def photons(x):
-    hits = torch.multinomial(x, 400, replacement=True)
-    return F.one_hot(hits, 16).sum(1) / 25
-
-
-def scattered(x):
-    hits = torch.distributions.Categorical(x).sample((400,)).mT
-    return torch.zeros_like(x).scatter_add(1, hits, torch.ones(hits.shape)) / 25
-
-
-def fired(x):
-    return (torch.rand(8, *x.shape) < x).float().mean(0)
-
-
-DRAWS = {
-    "a rate": (lambda x: torch.poisson(20 * x) / 20, "zero", "torch.poisson"),
-    "places, counted": (photons, "discrete", "torch.multinomial"),
-    "places, added up": (scattered, "discrete", "torch.multinomial"),
-    "coins": (fired, "discrete", "torch.lt"),
-}
-
-
-@pytest.mark.parametrize("name", DRAWS)
-def test_a_draw_from_the_input_itself_loses_its_gradient_and_gets_that_of_its_mean(name):
-    how, symptom, operation = DRAWS[name]
-    network = Wrapped(how)
-    analysis = suspects(network)
-    named = {(s.symptom.name, s.operation) for s in analysis.suspects}
-    assert (symptom, operation) in named
-    assert "random" in {found for found, _ in named}
-    x = images().requires_grad_()
-    flat = x.flatten(1)
-    means = network.read_out(16 * flat / flat.sum(1, keepdim=True) if "places" in name else flat)
-    (true,) = torch.autograd.grad(means.square().sum(), x)
-    best = 0.0
-    for repair in propose(analysis):
-        torch.manual_seed(0)
-        draws = [Rewritten(network, repair.rewrite)(x).square().sum() for _ in range(20)]
-        (grad,) = torch.autograd.grad(sum(draws), x)
-        best = max(best, float(F.cosine_similarity(grad.flatten(), true.flatten(), dim=0)))
-    assert best > 0.8
-
-
 class Pruned(nn.Module):
     """Two layers of stochastic pruning with detached probabilities: drawn by `sample`, divided by what is kept."""
 

@@ -22,7 +22,7 @@ from ..data import Data
 from ..remedies import candidates
 from ..state import State
 from ..target.target import Target
-from ..tracing.suspect import Analysis, Asks
+from ..tracing.suspect import OFFERS, Analysis
 from .campaign.attack_runner import Campaign
 from .campaign.black_box import outside_steps, queries_spent
 from .campaign.detector import count_rejections, detector_finding
@@ -120,9 +120,7 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
     # Each process traced for itself, for a repair does not travel; where they disagree, they run what all have.
     names = subject.processes.gather([entrant.name for entrant in entrants])
     entrants = [entrant for entrant in entrants if all(entrant.name in known for known in names)]
-    suspicious = subject.processes.first(
-        lambda: any(s.symptom.asks is not Asks.OWN_FORWARD for s in analysis.suspects)
-    )
+    suspicious = subject.processes.first(lambda: any(s.symptom.asks not in OFFERS for s in analysis.suspects))
     asking: list[Step] = []
     if subject.outside:
         race = run_race(subject, inside, entrants)

@@ -26,7 +26,7 @@ from .detect.flow import follow, listen
 from .detect.losses import lost_gradients
 from .detect.origins import random_origins
 from .detect.runs import Runs, Slope, slopes
-from .detect.sampling import beside_the_way, drawn
+from .detect.sampling import beside_the_way, by_the_input, drawn
 from .detect.slopes import examined
 from .record.compare import EXCHANGED, SCALES, same, twins_of
 from .record.fidelity import CONTROLS, Pass, checked, plain_pass
@@ -131,15 +131,17 @@ def _analyse(recording: Recording, base: Trace, y: Tensor, threat: NormBall, str
     origins = () if deterministic else random_origins(recording, *runs, points, seeds)
     twins = twins_of(moved)
     noisy = drawn(base, twin, {o.group for o in origins}, twins)
+    draws: frozenset[int] = frozenset()
     if controlled and noisy:
         if follow(base, margin_loss, y).dead_at_input > 0.5:
             # The only way on leads through a draw, as in `poisson(x)`: then it loses the gradient, too. So do places
             # that are drawn, as by `multinomial(x)`: what is counted there has a mean, and that has a slope.
             noisy = set()
         else:
+            draws = by_the_input(base, noisy, twins)
             noisy |= beside_the_way(base, other, noisy, twins)
     lost = lost_gradients(recording, base, moved, found, noisy, trust=controlled)
-    suspects = detected(Runs(base, moved, y, found, controlled, tuple(lost), tuple(origins)))
+    suspects = detected(Runs(base, moved, y, found, controlled, tuple(lost), tuple(origins), draws))
     analysis = Analysis(
         tuple(suspects),
         base,

@@ -30,7 +30,12 @@ class Asks(Enum):
     RESCALE = "smaller logits before the loss"
     OWN_FORWARD = "the function's own forward, differentiated; an offer, until it wins"
     AVERAGE = "a mean over draws"
+    FOLLOW_DRAWS = "the slope of what is drawn on average; an offer, until it wins"
     NOTHING = "none of its own: what it follows from is repaired"
+
+
+# What is no reason to suspect a network by itself.
+OFFERS = (Asks.OWN_FORWARD, Asks.FOLLOW_DRAWS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,6 +65,7 @@ ROWS = [
         suspect("wrong"),
         "its gradient does not say how its output changes (cosine nan at the attack's scale)",
     ),
+    (suspect("drawn"), "what is drawn here follows the input, and no gradient tells how"),
     (suspect("declared"), "the backward that it declares leads an attack less far than what it computes"),
 ]
 

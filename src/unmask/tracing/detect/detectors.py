@@ -10,6 +10,7 @@ from .declared import declared
 from .misleading import misleading
 from .origins import sources
 from .runs import Runs
+from .sampling import draws_beside
 from .vanishing import vanishing_and_exploding
 
 # Each is given the runs and what those before it have found. The places that lose the gradient come before them all:
@@ -18,6 +19,7 @@ DETECTORS: tuple[Callable[[Runs, list[Suspect]], list[Suspect]], ...] = (
     misleading,
     vanishing_and_exploding,
     sources,
+    draws_beside,
     declared,
 )
 

@@ -64,6 +64,7 @@ class Runs:
     - `controlled`: equal seeds give equal runs, so that differences mean something.
     - `lost`: the places that lose the gradient, which what else is seen may follow from.
     - `origins`: where randomness enters.
+    - `draws`: indices of the draws that the input steers, where the gradient has another way beside them.
     """
 
     base: Trace
@@ -73,3 +74,4 @@ class Runs:
     controlled: bool = True
     lost: tuple[Suspect, ...] = ()
     origins: tuple[Origin, ...] = ()
+    draws: frozenset[int] = frozenset()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from ..intercept.operations import EXITS
+from ..intercept.operations import CUTS, EXITS
 from ..record.compare import Twins, changed, equal, moves
 from ..record.values import Record, Trace
-from ..suspect import Group
+from ..suspect import Group, Suspect, title
+from ..symptoms.random import DRAWN
+from .runs import Runs
 from .slopes import zero_everywhere
 
 
@@ -63,6 +65,35 @@ def beside_the_way(base: Trace, other: Trace, noisy: set[int], twins: Twins) -> 
         elif leads and leads <= draws | ahead:
             ahead.add(r.index)
     return draws | behind | ahead
+
+
+def by_the_input(base: Trace, noisy: set[int], twins: Twins) -> frozenset[int]:
+    """Draws that the input steers and whose result hands no gradient back; none that the user's own `detach` steers.
+
+    **Arguments**
+    - `noisy`: what `drawn` found.
+    """
+    constant: set[int] = set()  # made of what was detached alone
+    found = []
+    for r in base.records:
+        live = [v for v in r.inputs if v.carries and v.producer not in constant]
+        if r.name in CUTS or (r.inputs and any(v.carries for v in r.inputs) and not live):
+            constant.add(r.index)
+        elif r.index in noisy and live and _gives_no_gradient(r) and _matters(r, twins):
+            found.append(r.index)
+    return frozenset(found)
+
+
+def draws_beside(runs: Runs, found: list[Suspect]) -> list[Suspect]:
+    """Every draw by the input, where the gradient has another way: whether an attack lacks this one, a race says."""
+    records = [runs.base.records[n] for n in sorted(runs.draws)]
+    groups = {r.group: tuple(other for other in records if other.group == r.group) for r in records}
+    known = {s.group for s in found if s.symptom.mechanism == DRAWN.mechanism}
+    return [
+        Suspect(DRAWN, title(group[0], rs[0]), rs[0].site, group, rs[0].kind, records=rs)
+        for group, rs in groups.items()
+        if group not in known
+    ]
 
 
 def _gives_no_gradient(r: Record) -> bool:

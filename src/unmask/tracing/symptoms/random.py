@@ -32,4 +32,18 @@ class Random(Symptom):
         return "" if m.deterministic else "draws random numbers; hides nothing"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drawn(Symptom):
+    """A draw by the input itself, beside another way for the gradient."""
+
+    def sentence(self, s: Suspect) -> str:
+        """As `Symptom.sentence`."""
+        return "what is drawn here follows the input, and no gradient tells how"
+
+    def confirmed(self, s: Suspect, m: Measurements) -> bool:
+        """Where the winner of the race follows what is drawn on average."""
+        return m.gap >= GAP and s.group in m.repaired
+
+
+DRAWN = Drawn(name="drawn", mechanism="shattered", asks=Asks.FOLLOW_DRAWS)
 RANDOM = Random(name="random", mechanism="stochastic", asks=Asks.AVERAGE)
