@@ -279,6 +279,24 @@ LOSING = {
         "torch.softmax(1e4 * x",
         16,
     ),
+    "difference of ReLUs": (
+        lambda x: F.relu(99 * x - 49) - F.relu(99 * x - 50),
+        {"saturated"},
+        "F.relu(99 * x - 49) -",
+        16,
+    ),
+    "silu by its argument": (
+        lambda x: F.silu(400 * x - 200) / (400 * x - 200),
+        {"saturated"},
+        "F.silu(400 * x - 200) /",
+        16,
+    ),
+    "gate": (
+        lambda x: F.glu(torch.cat([torch.ones_like(x), 400 * x - 200], 1), 1),
+        {"saturated"},
+        "F.glu(torch.cat(",
+        16,
+    ),
     "thread": (in_a_thread, {"cut"}, "return pool.submit(", 16),
     "round in a view": (
         lambda x: (x * 10).reshape(len(x), 4, 4).transpose(1, 2).round_().div_(10).flatten(1),

@@ -1,4 +1,4 @@
-"""Saturation in its spellings: `torch.special`, two arguments, in place, a floor and a ceiling."""
+"""Saturation in its spellings: `torch.special`, two arguments, in place, a floor and a ceiling, in several parts."""
 
 import pytest
 import torch
@@ -25,6 +25,40 @@ SATURATED = {
     "fmin of fmax": lambda a: torch.fmin(torch.fmax(a, torch.tensor(-1.0)), torch.tensor(1.0)),
     "clamp between tensors": lambda a: torch.clamp(a, torch.tensor(-1.0), torch.tensor(1.0)),
 }
+
+
+def subtracted_in_place(a):
+    y = 2 * F.relu(a + 1)
+    y -= 2 * F.relu(a - 1)
+    return y
+
+
+def by_thirds(a):
+    return F.relu(a + 1) - 0.5 * F.relu(a) - 0.5 * F.relu(a - 1)
+
+
+# No operation of these is flat where the whole is; the line named is that of the last.
+IN_PARTS = {
+    "a difference of ReLUs": lambda a: F.relu(a + 1) - F.relu(a - 1),
+    "a falling one": lambda a: F.relu(a - 1) - F.relu(a + 1),
+    "a difference in place": subtracted_in_place,
+    "three ReLUs": by_thirds,
+    "a difference of moduli": lambda a: (a + 1).abs() - (a - 1).abs(),
+    "a difference of maxima": lambda a: (
+        torch.maximum(a, torch.tensor(-1.0)) - torch.maximum(a, torch.tensor(1.0))
+    ),
+    "a difference of softplus": lambda a: F.softplus(3 * a) - F.softplus(3 * a - 1),
+    "a difference of logaddexp": lambda a: (
+        torch.logaddexp(3 * a, torch.tensor(0.0)) - torch.logaddexp(3 * a, torch.tensor(1.0))
+    ),
+    "silu by its argument": lambda a: F.silu(6 * a) / (6 * a),
+    "gelu by its argument": lambda a: F.gelu(a) / a,
+    "hardswish by its argument": lambda a: F.hardswish(2 * a) / a,
+    "a gate": lambda a: F.glu(torch.cat([torch.ones_like(a), 6 * a], 1), 1),
+    "a gate along another dimension": lambda a: F.glu(
+        torch.stack([torch.ones_like(a), 6 * a], 1), dim=1
+    ).squeeze(1),
+}
 HONEST = {
     "pixels kept in the box": lambda x: x.clamp_min(0).clamp_max(1),
     "maximum of two halves": lambda x: torch.maximum(x[:, :8], x[:, 8:]).repeat(1, 2),
@@ -32,6 +66,18 @@ HONEST = {
     "special.erf": special.erf,
     "a Gaussian": lambda x: torch.exp(-x * x),
     "softmin": lambda x: F.softmin(x, 1),
+    # Of several parts, and flat nowhere, or on one side alone.
+    "swish": lambda x: x * torch.sigmoid(x),
+    "steep swish": lambda x: 60 * (x - 0.5) * torch.sigmoid(60 * (x - 0.5)),
+    "hardswish by hand": lambda x: (8 * x - 4) * F.relu6(8 * x - 1) / 6,
+    "gelu by tanh": lambda x: x * (1 + torch.tanh(0.8 * (x + 0.04 * x**3))) / 2,
+    "leaky, of two ReLUs": lambda x: F.relu(60 * (x - 0.5)) - 0.1 * F.relu(60 * (0.5 - x)),
+    "a ReLU of a modulus": lambda x: (60 * (x - 0.5) + (60 * (x - 0.5)).abs()) / 60,
+    "what a ReLU takes away": lambda x: 60 * (x - 0.5) - F.relu(60 * (x - 0.5)),
+    "beside itself": lambda x: x + F.relu(x - 0.5),
+    "straight through": lambda x: x + (torch.relu(x) - x).detach(),
+    "an open gate": lambda x: F.glu(torch.cat([x, x], 1), 1),
+    "a ramp": lambda x: F.relu(x) - F.relu(x - 2),
 }
 
 
@@ -46,9 +92,9 @@ def dead(network):
     return float((slope.abs() < 1e-6).float().mean())
 
 
-@pytest.mark.parametrize("name", SATURATED)
+@pytest.mark.parametrize("name", [*SATURATED, *IN_PARTS])
 def test_it_is_seen_and_some_repair_reaches_every_pixel(name):
-    network = steep(SATURATED[name])
+    network = steep({**SATURATED, **IN_PARTS}[name])
     analysis = suspects(network)
     assert "saturated" in {s.symptom.name for s in analysis.suspects}
     assert dead(network) > 0.5

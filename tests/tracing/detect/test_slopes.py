@@ -122,12 +122,14 @@ def test_what_is_looked_at_closely():
     one = operation(torch.exp, "exp", flat(0.1, 0.2), 0.0)[0]
     assert elementwise(one)
     assert examined(one)
-    for function, name in (
-        (lambda x: x * x.detach(), "mul"),
-        (lambda x: x.flatten(1).sum(1, keepdim=True), "sum"),
+    for function, name, looked_at in (
+        (lambda x: x * x.detach(), "mul", True),  # two ways meet: together they may be one function
+        (lambda x: x * x.flatten(1).mean(1, keepdim=True), "mul", False),
+        (lambda x: x.flatten(1) @ torch.eye(2), "matmul", False),
+        (lambda x: x.flatten(1).sum(1, keepdim=True), "sum", False),
     ):
         network = Wrapped(lambda x, f=function: x + 0 * f(x).sum(), inputs=2)
         found = next(r for r in run(network, flat(0.1, 0.2)).records if name in r.name)
         assert not elementwise(found)
-        assert not examined(found)
+        assert examined(found) == looked_at
     assert examined(operation(lambda x: x % 0.5, "remainder", flat(0.1, 0.2), 0.0)[0])

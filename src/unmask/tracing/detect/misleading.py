@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 
 from ..intercept.operations import SATURATING
+from ..pointwise import GATED
 from ..record.compare import SCALES
-from ..record.values import Record
+from ..record.values import Key, Record
 from ..squashing import floors_below_logs
 from ..suspect import Group, Suspect, base_name, title
 from ..symptoms.dying import SATURATED
 from ..symptoms.wrong import WRONG
-from .runs import Runs
+from .runs import Runs, Slope
 from .slopes import zero_everywhere
 
 # Below this cosine between predicted and true change, an operation's derivative is useless at an attack's scale. Ours.
@@ -42,6 +44,7 @@ def misleading(runs: Runs, found: list[Suspect]) -> list[Suspect]:
             stuck = max((far[key].stuck for key in both if key in far), default=0.0)
         if r.index in floors:
             stuck = 1.0
+        stuck = max(stuck, _together(r, far, near))
         if (cosines and max(cosines) < USELESS) or stuck > BLOCKED:
             groups[r.group].append((r, min(max(cosines, default=1.0), 1 - stuck)))
     suspects = []
@@ -50,7 +53,11 @@ def misleading(runs: Runs, found: list[Suspect]) -> list[Suspect]:
         if first.kind != "hook" and zero_everywhere(first):
             continue  # already named as lost
         best = max(cosine for _, cosine in calls_there)
-        symptom = SATURATED if first.kind == "torch" and base_name(first) in SATURATING else WRONG
+        statistics, together = {"cosine": best}, _together(first, far, near)
+        if together > BLOCKED and base_name(first) not in GATED:
+            statistics["together"] = together
+        flat = base_name(first) in SATURATING or together > BLOCKED
+        symptom = SATURATED if first.kind == "torch" and flat else WRONG
         suspects.append(
             Suspect(
                 symptom,
@@ -58,11 +65,18 @@ def misleading(runs: Runs, found: list[Suspect]) -> list[Suspect]:
                 first.site,
                 group,
                 first.kind,
-                statistics={"cosine": best},
+                statistics=statistics,
                 records=tuple(r for r, _ in calls_there),
             )
         )
     return suspects
+
+
+def _together(r: Record, far: Mapping[Key, Slope], near: Mapping[Key, Slope]) -> float:
+    """What the derivative of operations that are one function denies; from afar, of what rises and of what falls."""
+    if r.key not in far or r.key not in near:
+        return 0.0
+    return max(near[r.key].together[0], far[r.key].together[1])
 
 
 def _in_pairs(records: list[Record]) -> dict[int, tuple[int, int]]:

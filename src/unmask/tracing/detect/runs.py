@@ -11,7 +11,7 @@ from ...objectives import Labels
 from ..intercept.operations import SATURATING
 from ..record.values import Key, Trace
 from ..suspect import Origin, Suspect, base_name
-from .slopes import agreement, blocked, elementwise, examined, wraps
+from .slopes import agreement, blocked, blocked_together, elementwise, examined, wraps
 
 # Flat on both sides of a slope that is as honest as a line's: what counts is how much of the change is denied.
 RAMPS = frozenset(("clamp", "clip", "hardtanh", "hardsigmoid"))
@@ -25,11 +25,13 @@ class Slope:
     - `cosine`: as of `agreement`; NaN where nothing can be said.
     - `stuck`: share of the change that the derivative denies, as of `blocked`.
     - `wraps`: it is a remainder, and a notable share of it jumps.
+    - `together`: as of `blocked_together`, where it is the last of several operations that are one function.
     """
 
     cosine: float
     stuck: float
     wraps: bool
+    together: tuple[float, float] = (0.0, 0.0)
 
 
 def slopes(base: Trace, after: Trace, y: Labels) -> dict[Key, Slope]:
@@ -49,6 +51,9 @@ def slopes(base: Trace, after: Trace, y: Labels) -> dict[Key, Slope]:
             agreement(r, twin, batch=1 if alone else len(y)) if measured else float("nan"),
             blocked(r, twin, by_size=by_size) if r.kind == "torch" and elementwise(r) else 0.0,
             wraps(r, twin),
+            blocked_together(r, twin, base, after)
+            if r.kind == "torch" and not elementwise(r)
+            else (0.0, 0.0),
         )
     return found
 

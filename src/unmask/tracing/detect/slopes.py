@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..intercept.operations import GRADIENTS, SATURATING
+from ..pointwise import GATED, denied, joins, spanned
 from ..record.compare import equal
 from ..record.values import Record, Trace, Value, held
 from ..suspect import base_name
@@ -84,7 +85,7 @@ def _live(r: Record) -> list[Value]:
 
 def examined(r: Record) -> bool:
     """Whether a slope or a step of it is looked at, beside the change seen in other runs: then its tensors are kept."""
-    return r.kind != "torch" or base_name(r) in WRAPPING or elementwise(r)
+    return r.kind != "torch" or base_name(r) in WRAPPING | GATED or elementwise(r) or joins(r)
 
 
 def _zeros(v: Value) -> Tensor:
@@ -174,6 +175,17 @@ def blocked(r: Record, after: Record, *, by_size: bool = False) -> float:
     denied = (grads[0].abs().double() < 1e-3 * slope)[notable].double()
     size = change.abs()[notable].square() if by_size else torch.ones_like(denied)
     return float((denied * size).sum() / size.sum())
+
+
+def blocked_together(r: Record, after: Record, base: Trace, moved: Trace) -> tuple[float, float]:
+    """As `pointwise.denied`, of a function that several operations are, of which `r` is the last, or of a gate."""
+    made, then = r.outputs[0], after.outputs[0]
+    found = spanned(r, after, base, moved) if made.edge is not None and made.shape == then.shape else None
+    grads = None if found is None else local_vjp(made, [found.start], torch.ones_like(made.data))
+    if found is None or grads is None:
+        return 0.0, 0.0
+    heard = _heard(made) & _heard(then)
+    return denied(_wide(found.moved), _wide(found.change), _wide(found.half(grads[0])), heard)
 
 
 def wraps(r: Record, after: Record) -> bool:

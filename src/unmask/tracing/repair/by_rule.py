@@ -12,6 +12,7 @@ from torch import Tensor
 from ...classifier import LEAST
 from ..intercept.interceptor import Interceptor
 from ..intercept.operations import EXITS, WRITES, tensors_in
+from ..pointwise import GATED
 from ..record.freeze import exchange
 from ..record.shadows import Shadows
 from .joints import Joints
@@ -73,6 +74,8 @@ def surrogate_of(
             return lambda given: _own(rule, func, given, kwargs, inner)
         case Gain() if base in SHARES:
             return lambda given: SHARES[base](given[0] * rule.gain, dimension(given, kwargs))
+        case Gain() if base in GATED:
+            return lambda given: _gated(rule.gain, given, kwargs)
         case Gain() if base in CURVES:
             return lambda given: None if (a := first_float(given)) is None else CURVES[base](a * rule.gain)
         case Gain():
@@ -91,6 +94,12 @@ def probabilities(func: Callable[..., Any], args: Given, kwargs: dict[str, Any])
 def dimension(args: Given, kwargs: dict[str, Any]) -> int:
     """Along which a soft-max runs."""
     return kwargs.get("dim", args[1] if len(args) > 1 else -1)
+
+
+def _gated(gain: float, given: Given, kwargs: dict[str, Any]) -> Tensor:
+    """A gated unit whose gate, and it alone, has less gain."""
+    content, gate = given[0].chunk(2, dimension(given, kwargs))
+    return content * torch.sigmoid(gate * gain)
 
 
 def _own(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from ..intercept.operations import SATURATING
+from ..pointwise import GATED
 from ..squashing import logs_taken
 from ..suspect import Analysis, Asks, Suspect
 from .regions.bridges import regions_across, way_round
@@ -202,7 +203,7 @@ def _rule(s: Suspect) -> tuple[Rule | None, str]:
     if s.symptom.asks is Asks.FINITE:
         return Keep(), "non-finite gradients are kept finite"
     if s.symptom.asks is Asks.LESS_GAIN:
-        if name in SATURATING:
+        if name in SATURATING | GATED:
             gain = _gain(s)
             return Gain(gain), f"gain reduced to {gain:.2g} in the backward pass"
         return None, ""

@@ -33,6 +33,11 @@ class Saturated(Dying):
 
     def sentence(self, s: Suspect) -> str:
         """As `Symptom.sentence`."""
+        if "together" in s.statistics:
+            return (
+                "its output changes although the derivative of the operations that make it is practically zero: "
+                "together they are saturated"
+            )
         return "its output changes although its own derivative is practically zero: it is saturated"
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 import torch
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from ...pointwise import beginning
 from ...record.values import Record, Trace
 from ...suspect import FROM_INPUT, Analysis, Asks, Suspect
 from ..rules import INPUT, Bridge
-from .likeness import best_end, dependents, main_input, source_of
+from .likeness import best_end, dependents, likeness, main_input, source_of
 
 # How many operations after a suspect a region may end at. Ours.
 REGION = 60
@@ -22,7 +23,7 @@ def regions_across(analysis: Analysis, guilty: list[Suspect]) -> dict[Bridge, fl
     for s in guilty:
         if s.symptom.asks in (Asks.FINITE, Asks.REOPEN) or not s.records:
             continue
-        bridge = _region_bridge(analysis, s.records[0])
+        bridge = _over_a_function(analysis, s) or _region_bridge(analysis, s.records[0])
         if bridge is not None and bridge[0].target not in {b.target for b in found}:
             found[bridge[0]] = bridge[1]
     # A region inside another one is bridged by the outer one alone.
@@ -42,6 +43,17 @@ def _region_bridge(analysis: Analysis, first: Record) -> tuple[Bridge, float] | 
         return None
     end, correlation, slope, fit = best
     return Bridge(source[0], end.group, slope, source[1], fit=fit), correlation
+
+
+def _over_a_function(analysis: Analysis, s: Suspect) -> tuple[Bridge, float] | None:
+    """From where a function begins that several operations are to its last one, where together they are flat."""
+    end = s.records[0]
+    start = beginning(analysis.base.records, end) if s.symptom.asks is Asks.LESS_GAIN else None
+    source = None if start is None else source_of(analysis, start)
+    if start is None or source is None or start.kept is None:
+        return None
+    alike = likeness(start.data, end.outputs[0].data)
+    return None if alike is None else (Bridge(source[0], end.group, alike[1], source[1]), alike[0])
 
 
 def way_round(analysis: Analysis, guilty: list[Suspect]) -> dict[Bridge, float]:

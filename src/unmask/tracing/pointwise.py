@@ -1,0 +1,126 @@
+"""Functions that a network puts together from several operations, element by element: where such a one begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .intercept.operations import SATURATING
+from .record.values import Record, Trace, Value
+from .suspect import base_name
+
+# What torch does to each element by itself. Of its functions of two tensors, both of one shape.
+POINTWISE = SATURATING - {"softmax", "softmin", "log_softmax"} | frozenset(
+    "add sub subtract rsub mul multiply div divide true_divide __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ "
+    "__truediv__ __rtruediv__ __rdiv__ __iadd__ __isub__ __imul__ __itruediv__ neg negative positive __neg__ __pos__ "
+    "pow float_power __pow__ __rpow__ square sqrt rsqrt reciprocal abs absolute __abs__ log log2 log10 log1p softplus "
+    "logaddexp logaddexp2 silu gelu mish hardswish elu selu celu leaky_relu prelu rrelu hardshrink tanhshrink lerp "
+    "addcmul addcdiv hypot atan2 asinh sinh cosh erfinv logit xlogy sinc".split()
+)
+# Functions of one tensor, the first half of which they gate by the second, each element by one.
+GATED = frozenset(("glu",))
+# Operations that one function is made of, at most. Ours.
+PARTS = 24
+
+
+def beginning(records: list[Record], end: Record) -> Value | None:
+    """The tensor of whose elements the operation's result is made, each of one, by several ways or in several parts.
+
+    Of `relu(a) - relu(a - 1)` it is `a`: either ReLU has a slope of its own, and their difference has none beyond 1.
+    None where there is no such tensor, or where the operation has but one input to be made of: it is seen alone then.
+    """
+    if not joins(end):
+        return None
+    ways = _ways(end)
+    for _ in range(PARTS):
+        if len(ways) == 1:
+            return ways.popitem()[1]
+        last = max(ways)  # the operation that ran last
+        r = records[last[0]] if last[0] >= 0 else None
+        if r is None or base_name(r) not in POINTWISE or len(r.outputs) != 1:
+            return None
+        value = ways.pop(last)
+        before = _ways(r)
+        if not before or any(v.shape != value.shape for v in before.values()):
+            return None
+        ways |= before
+    return None
+
+
+def joins(r: Record) -> bool:
+    """Whether it makes one result of several tensors, element by element."""
+    if base_name(r) not in POINTWISE or r.kind != "torch" or len(r.outputs) != 1:
+        return False
+    ways = _ways(r)
+    return len(ways) > 1 and all(v.shape == r.outputs[0].shape for v in ways.values())
+
+
+def _ways(r: Record) -> dict[tuple[int, int], Value]:
+    """The inputs that the network's input leads to, each once."""
+    return {
+        (v.producer, v.print): v
+        for v in r.inputs
+        if v.carries and v.floating and (v.producer >= 0 or v.from_input)
+    }
+
+
+def denied(moved: Tensor, change: Tensor, slope: Tensor, heard: Tensor) -> tuple[float, float]:
+    """Shares of the elements that change although the derivative, a thousandth of the slope seen, denies it.
+
+    **Arguments**: of each element how far it `moved`, how far its result did, the derivative of one by the other, and
+    whether a loss depends on it; all of one shape.
+
+    **Returns**: the share of all, and the smaller one of those that rise and those that fall, which is small for what
+    is flat on one side alone, as a ReLU is; the share of all where all go one way.
+    """
+    notable = heard & moved.ne(0) & (change.abs() > 1e-3 * change.square().mean().sqrt())
+    if not notable.any():
+        return 0.0, 0.0
+    no = slope.abs() < 1e-3 * (change / moved).abs()
+    both = [
+        float(no[part].float().mean())
+        for part in (notable & (change > 0), notable & (change < 0))
+        if part.any()
+    ]
+    return float(no[notable].float().mean()), min(both)
+
+
+@dataclass(frozen=True)
+class Span:
+    """What a function was given in two runs, and what it gave.
+
+    **Fields**
+    - `start`: what it is differentiated by.
+    - `moved`, `change`: how far each element of that moved, and how far the result did for it.
+    - `dim`: along which `start` has two halves, of which the second moved; None where all of it did.
+    """
+
+    start: Value
+    moved: Tensor
+    change: Tensor
+    dim: int | None = None
+
+    def half(self, values: Tensor) -> Tensor:
+        """Of values of the shape of `start` those that moved."""
+        return values if self.dim is None else values.chunk(2, self.dim)[1]
+
+
+def spanned(r: Record, after: Record, base: Trace, moved: Trace) -> Span | None:
+    """The function that ends at an operation, in a run and in another one; None where none does that was kept."""
+    made, then = r.outputs[0].data, after.outputs[0].data
+    if base_name(r) in GATED:
+        start, there = r.inputs[0], after.inputs[0]
+        dim = next(n for n, size in enumerate(start.shape) if size != made.shape[n])
+        (content, gate), (now, opened) = start.data.chunk(2, dim), there.data.chunk(2, dim)
+        return Span(start, opened - gate, then - made - gate.sigmoid() * (now - content), dim)
+    start, there = beginning(base.records, r), beginning(moved.records, after)
+    if (
+        start is None
+        or there is None
+        or start.kept is None
+        or there.kept is None
+        or start.shape != there.shape
+    ):
+        return None
+    return Span(start, there.data - start.data, then - made)
