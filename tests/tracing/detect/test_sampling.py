@@ -71,11 +71,23 @@ def brightened(x):
     return torch.poisson(20 * x) / 20 * (x.amax(1, keepdim=True) + x.amin(1, keepdim=True))
 
 
+def detached(x):
+    return (torch.rand(8, *x.shape) < x.detach()).float().mean(0) * (0.7 + x.mean(1, keepdim=True))
+
+
+def without_graph(x):
+    with torch.no_grad():
+        spikes = torch.poisson(x * 20) / 20
+    return spikes * (0.7 + x.mean(1, keepdim=True))
+
+
 BESIDE = {
     louder: "torch.lt",
     exposed: "torch.multinomial",
     sampled: "torch.bernoulli",
     brightened: "torch.poisson",
+    detached: "torch.lt",
+    without_graph: "torch.poisson",
 }
 
 
@@ -93,6 +105,7 @@ def test_a_draw_from_the_input_beside_another_way_is_an_offer_that_goes_where_it
         sampled: lambda flat: flat + 0.1 * flat.mean(1, keepdim=True),
         brightened: lambda flat: flat * (flat.amax(1, keepdim=True) + flat.amin(1, keepdim=True)),
     }
+    means |= dict.fromkeys((detached, without_graph), means[louder])
     (true,) = torch.autograd.grad(network.read_out(means[how](x.flatten(1)))[:, 0].sum(), x)
 
     def cosine(forward):
@@ -107,8 +120,12 @@ def test_a_draw_from_the_input_beside_another_way_is_an_offer_that_goes_where_it
     assert cosine(network) < 0.5
 
 
-def test_a_draw_that_the_users_own_detach_steers_is_no_offer():
-    def steered(x):
-        return torch.bernoulli(x.detach()) * x + x
-
-    assert {s.symptom.name for s in suspects(Wrapped(steered)).suspects} == {"random"}
+@pytest.mark.parametrize(
+    "of", [lambda x: x.detach(), lambda x: x.tanh().detach() / 2], ids=["itself", "made of it"]
+)
+def test_a_mask_that_the_users_own_detach_steers_is_no_offer(of):
+    for masked in (
+        lambda x: torch.bernoulli(of(x)) * x + x,
+        lambda x: torch.where(torch.rand_like(x) < of(x), x, 0.1 * x),
+    ):
+        assert {s.symptom.name for s in suspects(Wrapped(masked)).suspects} == {"random"}

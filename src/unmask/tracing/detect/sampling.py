@@ -68,7 +68,10 @@ def beside_the_way(base: Trace, other: Trace, noisy: set[int], twins: Twins) -> 
 
 
 def by_the_input(base: Trace, noisy: set[int], twins: Twins) -> frozenset[int]:
-    """Draws that the input steers and whose result hands no gradient back; none that the user's own `detach` steers.
+    """Draws that the input steers and whose result hands no gradient back.
+
+    Where a `detach` of the user's own comes before one, it counts unless what is drawn is a mask: then the gradient is
+    meant to go through what is masked alone, as in stochastic pruning.
 
     **Arguments**
     - `noisy`: what `drawn` found.
@@ -76,12 +79,27 @@ def by_the_input(base: Trace, noisy: set[int], twins: Twins) -> frozenset[int]:
     constant: set[int] = set()  # made of what was detached alone
     found = []
     for r in base.records:
-        live = [v for v in r.inputs if v.carries and v.producer not in constant]
-        if r.name in CUTS or (r.inputs and any(v.carries for v in r.inputs) and not live):
+        carrying = [v for v in r.inputs if v.carries]
+        live = [v for v in carrying if v.producer not in constant]
+        if r.name in CUTS or (carrying and not live):
             constant.add(r.index)
-        elif r.index in noisy and live and _gives_no_gradient(r) and _matters(r, twins):
-            found.append(r.index)
-    return frozenset(found)
+        if r.index in noisy and carrying and _gives_no_gradient(r) and _matters(r, twins):
+            found.append(r)
+    return frozenset(r.index for r in found if r.index not in constant or not _masks(base, r, constant))
+
+
+def _masks(base: Trace, draw: Record, constant: set[int]) -> bool:
+    """Whether what is drawn meets, element by element, a tensor of its shape that leads back to the input by itself."""
+    made = {draw.index}
+    for r in base.records[draw.index + 1 :]:
+        if not any(v.producer in made for v in r.inputs):
+            continue
+        others = [v for v in r.inputs if v.carries and v.producer not in made | constant]
+        if any(v.shape == out.shape for v in others for out in r.outputs):
+            return True
+        if not others:
+            made.add(r.index)
+    return False
 
 
 def draws_beside(runs: Runs, found: list[Suspect]) -> list[Suspect]:

@@ -100,7 +100,7 @@ def propose(analysis: Analysis, learned: Learned | None = None) -> list[Repair]:
         others = {g: rule for g, rule in rules.items() if g != bridge.target}
         repairs.append(Repair("learned", Rewrite(others, (bridge,), heal), at))
     repairs += _own_forwards(analysis, rules, exits, heal, words)
-    repairs += _through_draws(analysis, rules, exits, heal, words)
+    repairs += _through_draws(analysis, rules, exits, words)
     dropped, straight = undefended(analysis)
     if dropped or straight:
         both = {**rules, **straight}
@@ -154,24 +154,20 @@ def _own_forwards(
 
 
 def _through_draws(
-    analysis: Analysis,
-    rules: dict[Group, Rule],
-    exits: tuple[Bridge, ...],
-    heal: bool,
-    words: dict[Group, str],
+    analysis: Analysis, rules: dict[Group, Rule], exits: tuple[Bridge, ...], words: dict[Group, str]
 ) -> list[Repair]:
     """The slope of what is drawn on average, at each draw by the input that another way leads around."""
     drawn = analysis.asking(Asks.FOLLOW_DRAWS)
     if not drawn:
         return []
     own, said = _rules(drawn)
-    heal = heal or any(r.switched_off_at is not None for s in drawn for r in s.records)
-    found = [Repair("through draws", Rewrite({**own, **rules}, exits, heal), {**words, **said})]
+    # What steers a draw may be cut, or drawn without a graph: that is followed, too.
+    found = [Repair("through draws", Rewrite({**own, **rules}, exits, heal_cuts=True), {**words, **said})]
     across = {b.target: (b, w) for b, w in regions_across(analysis, drawn).items()}
     if across:
         at = {t: f"identity across the region, correlation {w:.2f}" for t, (_, w) in across.items()}
         bridges = (*exits, *(b for b, _ in across.values()))
-        rewrite = Rewrite({**own, **rules}, bridges, heal)
+        rewrite = Rewrite({**own, **rules}, bridges, heal_cuts=True)
         found.append(Repair("through draws, identity", rewrite, {**words, **said, **at}))
     return found
 
