@@ -25,6 +25,7 @@ from unmask.report.script.write import write_script
 from unmask.state import State
 from unmask.target.target import load_target
 from unmask.threat import threat_model
+from unmask.tracing.repair.rules import fitted
 
 EXAMPLES = 16
 SOME = ("bit_depth", "threshold_where", "no_grad_block", "pil_jpeg", "lying_zeros")
@@ -170,6 +171,35 @@ def test_gradients_compose(tmp_path, kind):
     made = written(tmp_path, record({"kind": kind, **more[kind], "inner": inner}))
     compile(made.text, "attack.py", "exec")
     assert 'repaired("the winner", uncut=True)' in made.text
+
+
+FILTER = tuple(float(n) for n in range(25))
+FITS = {
+    "the same": (("same",), (2, 3, 8, 8), (2, 3, 8, 8)),
+    "turned": (("permute", (0, 2, 3, 1)), (2, 3, 8, 6), (2, 8, 6, 3)),
+    "resized": (("resize",), (2, 3, 8, 8), (2, 3, 6, 6)),
+    "a filter over pictures": (("filter", FILTER, 2, ("same",)), (2, 3, 8, 8), (2, 3, 8, 8)),
+    "a filter over what is turned": (("filter", FILTER, 2, ("permute", (0, 2, 1))), (3, 6, 8), (3, 8, 6)),
+    "a filter over resized pictures": (("filter", FILTER, 2, ("resize",)), (2, 3, 8, 8), (2, 3, 6, 6)),
+    "a filter over rows": (("filter", FILTER[:5], 1, ("same",)), (4, 16), (4, 16)),
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_a_bridge_shapes_what_went_in_as_the_audit_does(tmp_path, name):
+    """The kinds are all that the audit has: one more without plain code would go unnoticed as the identity."""
+    fit, given, shape = FITS[name]
+    end = {"operation": "numpy", "file": "n.py", "line": 7, "code": "", "module": None, "inside": None}
+    bridge = {"source": end, "target": end, "slope": 1.0, "output": 0, "pairing": "each", "fit": fit}
+    bridge |= {"argument": None, "learned": False, "alone": False}
+    told = json.loads(json.dumps(record(rewrite(bridges=[bridge]))))
+    script = {"__name__": "attack", "__file__": str(tmp_path / "attack.py")}
+    exec(compile(written(tmp_path, told).text, "attack.py", "exec"), script)
+    (there,) = script["BRIDGES"]["the winner"]
+    assert there["fit"] == fit
+    x = torch.rand(given, generator=torch.Generator().manual_seed(0))
+    made = script["fitted"](x, there["fit"], torch.Size(shape)).reshape(shape)
+    torch.testing.assert_close(made, fitted(x, fit, shape))
 
 
 def test_it_imports_torch_and_the_standard_library_alone(tmp_path):
