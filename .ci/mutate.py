@@ -23,7 +23,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PINNED_BY = {
     "threat/lp.py": ["tests/threat/test_lp.py", "tests/threat/test_radii.py"],
     "threat/patch.py": ["tests/threat", "tests/audit/test_few_pixels.py"],
-    "attacks/base.py": ["tests/attacks/test_apgd.py"],
     "attacks/batch.py": ["tests/attacks/test_apgd.py", "tests/attacks/test_fab.py"],
     "attacks/apgd.py": ["tests/attacks/test_apgd.py", "tests/attacks/test_apgd_l1.py"],
     "attacks/hyperplane.py": ["tests/attacks/test_fab.py", "tests/attacks/test_minimal_norm.py"],

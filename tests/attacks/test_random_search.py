@@ -48,13 +48,13 @@ class Walk(RandomSearch):
 
 
 class Noisy:
-    """Class 1 leads by the pixel and noise; what was asked and said is written down."""
+    """Class 1 leads by what the pixel has over 0.6, and noise; what was asked and said is written down."""
 
     def __init__(self, noise):
         self.noise, self.asked, self.said = noise, [], []
 
     def __call__(self, x):
-        lead = x[:, 0] - 3 + self.noise * torch.randn(len(x), dtype=x.dtype)
+        lead = x[:, 0] - 0.6 + self.noise * torch.randn(len(x), dtype=x.dtype)
         self.asked.append(x[:, 0].clone())
         self.said.append(lead.clone())
         return torch.stack([torch.zeros_like(lead), lead], 1)
@@ -80,7 +80,10 @@ class Apart(Classifier):
 
 @pytest.mark.parametrize(("draws", "queries"), [(1, 24), (3, 47)])
 def test_a_point_that_stands_is_scored_again_beside_each_candidate(draws, queries):
-    """So many draws a score, and two scores a query; what stands is worth the mean of all its scores."""
+    """So many draws a score, and two scores a query; what stands is worth the mean of all its scores.
+
+    Nobody leaves, though some are fooled.
+    """
     x, y = images()
     network = Noisy(0.05)
     attack = Walk(queries=queries, draws=draws, early_stop=False)
@@ -140,6 +143,20 @@ def test_with_early_stop_a_lucky_draw_is_enough_even_if_its_mean_is_no_better():
     assert network.calls == 6
     step = (0.1 + 1 / 20 / 100) * (numbers_of(20)[:, 1] - 0.5)
     torch.testing.assert_close(found[:, 0], x[:, 0] + step)
+
+
+def test_who_is_fooled_where_the_search_begins_leaves_at_once():
+    x, y = images()
+    network = Noisy(0.0)
+    found = Walk(queries=9).run(
+        Apart(network, deterministic=True),
+        x,
+        y,
+        Linf(epsilon=1.0),
+        generator=Streams.seeded(0, torch.arange(4)),
+    )
+    assert [len(points) for points in network.asked[:2]] == [4, 3]
+    assert float(found[3, 0]) == pytest.approx(0.8)
 
 
 def test_queries_that_are_fewer_than_a_score_are_one_round():

@@ -8,6 +8,7 @@ from unmask.classifier import Classifier
 from unmask.gradients import BPDA, EOT, Exact, FiniteDifference, Float64, LogitScale, Smoothing
 from unmask.objectives import cross_entropy, margin_loss
 from unmask.randomness import Streams
+from unmask.types import Outputs
 
 SURROGATE = Linear()
 # estimator, forwards per example, backwards per example
@@ -88,8 +89,9 @@ def test_margin_loss_of_a_linear_network(case):
     )
     logits = network(x).detach()
     torch.testing.assert_close(est.outputs.logits, logits, rtol=1e-4, atol=1e-4)
-    truth = network.margin_loss_gradient(x, y)
+    truth, value = network.margin_loss_gradient(x, y), margin_loss(Outputs(logits), y)
     if estimator == LogitScale(scale=0.1):
-        truth *= 0.1
+        truth, value = 0.1 * truth, 0.1 * value
+    torch.testing.assert_close(est.value, value, rtol=1e-3, atol=1e-3)
     if getattr(estimator, "method", "") not in ("spsa", "nes"):  # those hold in expectation only
         torch.testing.assert_close(est.grad, truth, rtol=1e-2, atol=1e-2)

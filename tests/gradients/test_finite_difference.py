@@ -20,6 +20,8 @@ def test_coordinates_are_exact_for_quadratics():
     x, y = batch(7)
     est = estimate(FiniteDifference("coordinates", delta=0.1), network, margin_loss, x, y)
     torch.testing.assert_close(est.grad, network.truth(x), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(est.outputs.logits, network(x).detach())
+    assert torch.equal(est.value, est.outputs.logits[:, 1])
 
 
 @pytest.mark.parametrize(("method", "excess"), [("spsa", 11.0), ("nes", 13.0)])
