@@ -78,3 +78,26 @@ def test_entrants_out_of_proportion_are_raced_on_fewer_images(monkeypatch, secon
     assert (laps, bool(notes)) == (raced, raced[-1] < 32)
     assert result.rates.shape == (4, raced[-1])
     assert result.rates[:, :3].tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 0], [1, 1, 0]]
+
+
+def level(**rates):
+    """Names of the winners and of their rivals."""
+    found = Race([SimpleNamespace(name=name) for name in rates], torch.tensor(list(rates.values())))
+    return [e.name for e in found.winners()], [e.name for e in found.rivals()]
+
+
+def test_rivals_are_those_that_luck_does_not_tell_from_the_best():
+    """On images that both break nothing tells them apart, and what is left may fall to the other."""
+    easy = {"exact": [0.0] * 8, "identity": [0.9] * 8, "unrolled": [0.95] * 4 + [0.8] * 4}
+    assert level(**easy) == (["identity"], ["unrolled"])
+    assert level(**easy, worse=[0.8] * 8) == (["identity"], ["unrolled"])  # eight to none: no luck
+    assert level(**easy, third=[0.8] * 4 + [0.91] * 4) == (["identity"], ["unrolled", "third"])
+    more = {name: [0.8] * 4 + [0.91] * 4 for name in ("third", "fourth")}
+    assert level(**easy, **more) == (["identity"], ["unrolled", "third"])  # three in all, with the winners
+
+
+def test_a_winner_is_no_rival_and_without_a_contest_there_is_none():
+    first, second = [1.0] * 4 + [0.0] * 4, [0.0] * 4 + [1.0] * 4
+    assert level(exact=[0.0] * 8, first=first, second=second) == (["first", "second"], [])
+    assert level(exact=[0.0] * 8) == (["exact"], [])
+    assert level(exact=[0.0] * 8, repaired=[0.0] * 8) == (["exact"], ["repaired"])

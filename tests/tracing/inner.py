@@ -136,6 +136,30 @@ def past_a_gradient_that_stays(net, x):
     return (z - 0.1 * z.grad - 0.02 * h.grad - 0.1 * k.grad).detach()
 
 
+def projected(net, x):
+    """The nearest that a generator makes: the image is in the loss alone, and no step begins at it."""
+    with torch.enable_grad():
+        z = torch.zeros_like(x).requires_grad_()
+        optimiser = torch.optim.SGD([z], lr=0.3, momentum=0.7)
+        for _ in range(5):
+            optimiser.zero_grad()
+            (net.inner(z).sigmoid() - x.detach()).square().sum().backward()
+            optimiser.step()
+    return net.inner(z).sigmoid().detach()
+
+
+def projected_from_several_starts(net, x):
+    starts = torch.stack([torch.full_like(x, v) for v in (-0.5, 0.0, 0.5)])
+    with torch.enable_grad():
+        z = starts.requires_grad_()
+        for _ in range(4):
+            (g,) = torch.autograd.grad((net.inner(z).sigmoid() - x.detach()).square().sum(), z)
+            z = (z - 0.3 * g).detach().requires_grad_()
+        made = net.inner(z).sigmoid()
+        best = (made - x.detach()).square().sum(2).argmin(0)
+    return made[best, torch.arange(len(x))].detach()
+
+
 INNER: dict[str, tuple[Callable[..., Any], str]] = {
     "a purifier's step from zero, by SGD": (purified_from_zero, "(x + d).detach()"),
     "RMSprop, gradients set to zero": (rms, "z = x.detach().clone().requires_grad_()"),
@@ -149,5 +173,10 @@ INNER: dict[str, tuple[Callable[..., Any], str]] = {
     "backward to no leaf, by the method": (at_no_leaf_by_method, "h = x.detach().requires_grad_() * 1.0"),
     "backward to a leaf and beyond": (at_a_leaf_and_behind_it, "z = x.detach().requires_grad_()"),
     "backward that ends before a leaf": (past_a_gradient_that_stays, "z = x.detach().requires_grad_()"),
+    "a projection on a generator, by SGD": (projected, "(net.inner(z).sigmoid() - x.detach())"),
+    "a projection from several starts": (
+        projected_from_several_starts,
+        "(net.inner(z).sigmoid() - x.detach())",
+    ),
     "a gradient kept by a hook": (hooked, "(d - 0.15 * kept[0]).detach()"),
 }

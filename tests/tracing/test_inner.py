@@ -63,6 +63,7 @@ def by_grad_attribute(net, x):
         inner.at_no_leaf_by_method,
         inner.at_a_leaf_and_behind_it,
         inner.past_a_gradient_that_stays,
+        inner.projected,
     ],
 )
 def test_the_gradient_of_an_unrolled_step_is_the_networks_own(step):

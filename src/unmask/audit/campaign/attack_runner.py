@@ -133,11 +133,9 @@ class Campaign:
         self.subject.progress.stage(f"attack: {first.name}")
         for winner in others if first.exact else (first, *others):
             self._run(first_step(budget, threat, winner.name, winner.gradient, winner.objective, early_stop))
+        rivals, passes = race.rivals() if setting.random else [], self.subject.classifier.passes
         if setting.random:
-            passes = self.subject.classifier.passes
-            for step in averaged_steps(
-                budget, threat, first.name, first.gradient, first.objective, passes=passes
-            ):
+            for step in averaged_steps(budget, threat, (first, *rivals), passes=passes):
                 self._run(step)
         if setting.detector:
             for step in joint_steps(
@@ -154,6 +152,8 @@ class Campaign:
                 broken[stage.name] = broke
                 if broke < PAYING * of or not of:
                     break
+        for rival in rivals if self.standing.robust_accuracy > STUBBORN else ():
+            self._try(first_step(budget, threat, rival.name, rival.gradient, rival.objective, early_stop))
         if suspicious and self.standing.robust_accuracy > STUBBORN:
             self.subject.progress.stage("attack: gradient-free")
             self._searched = True

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from ...attacks import (
     Attack,
@@ -19,6 +20,7 @@ from ...attacks import (
 )
 from ...gradients import EOT, Exact, FiniteDifference, GradientEstimator
 from ...objectives import Confident, Objective, Undetected, margin_loss
+from ...remedies import Candidate
 from ...threat import FewPixels, Linf, ThreatModel
 from .plan import Budget, Stage
 
@@ -60,13 +62,7 @@ def first_step(
 
 
 def averaged_steps(
-    budget: Budget,
-    threat: ThreatModel,
-    label: str,
-    gradient: GradientEstimator,
-    objective: Objective,
-    *,
-    passes: int,
+    budget: Budget, threat: ThreatModel, ways: Sequence[Candidate], *, passes: int
 ) -> Iterator[Step]:
     """For random networks: many steps of few draws each, averaged over the steps instead of at a point.
 
@@ -74,34 +70,41 @@ def averaged_steps(
     noise takes every run elsewhere, so that a second and a third, one of them from the image itself, gain more than
     more draws do: ours. Where one pass decides, what counts is how many draws are fooled, not how far: the third is
     content with a little on each.
+
+    `ways`: the gradient to follow, and others that are level with it, which later runs take in turn.
     """
-    single = gradient.inner if isinstance(gradient, EOT) else gradient
     steps = 4 * budget.steps
     if isinstance(
         threat, FewPixels
     ):  # which pixels change jumps from step to step: nothing averages over the steps
-        few = EOT(single, draws=4)
+        first = ways[0]
+        few = EOT(_single(first), draws=4)
         attack = ascent(
-            threat, steps=steps // 2, restarts=2, gradient=few, objective=objective, early_stop=False
+            threat, steps=steps // 2, restarts=2, gradient=few, objective=first.objective, early_stop=False
         )
-        yield Step(f"{label}/averaged {steps // 2}", f"{attack.describe()}, 4 draws a step, {label}", attack)
+        recipe = f"{attack.describe()}, 4 draws a step, {first.name}"
+        yield Step(f"{first.name}/averaged {steps // 2}", recipe, attack)
         return
-    enough = Confident(objective, 1.0) if passes == 1 else objective
-    for name, draws, random_start, aim in (
-        ("", 1, True, objective),
-        (" from the image", 4, False, objective),
-        (" again", 4, True, enough),
+    for way, (name, draws, random_start, content) in zip(
+        cycle(ways),
+        (("", 1, True, False), (" from the image", 4, False, False), (" again", 4, True, passes == 1)),
+        strict=False,
     ):
         attack = MomentumPGD(
             steps=steps,
-            gradient=single if draws == 1 else EOT(single, draws=draws),
-            objective=aim,
+            gradient=_single(way) if draws == 1 else EOT(_single(way), draws=draws),
+            objective=Confident(way.objective, 1.0) if content else way.objective,
             random_start=random_start,
             early_stop=False,
         )
         words = "single draws" if draws == 1 else f"{draws} draws a step"
-        recipe = f"momentum PGD-{steps} of {words}{name}, {label}"
-        yield Step(f"{label}/momentum {steps}{name}", recipe, attack)
+        recipe = f"momentum PGD-{steps} of {words}{name}, {way.name}"
+        yield Step(f"{way.name}/momentum {steps}{name}", recipe, attack)
+
+
+def _single(way: Candidate) -> GradientEstimator:
+    """One draw of it."""
+    return way.gradient.inner if isinstance(way.gradient, EOT) else way.gradient
 
 
 def joint_steps(

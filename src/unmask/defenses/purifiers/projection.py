@@ -86,7 +86,7 @@ class DefenseGAN(Preprocessing, RandomDefense):
 
     **Cost**: `restarts * iterations` passes of the generator forth and back, counted as one forward.
     **Source**: Samangouei, Kabkab & Chellappa 2018, arXiv:1805.06605; broken in part by Athalye, Carlini & Wagner 2018,
-    arXiv:1802.00420, section 5.4.1, by the identity. **Differs**: the generator is a small perceptron and not
+    arXiv:1802.00420, section 5.4. **Differs**: the generator is a small perceptron and not
     convolutional; the rate stays as it is; the network was not trained on projections.
     """
 
