@@ -48,6 +48,10 @@ def verdicts(monkeypatch):
     said, asked = [], []
 
     def judge(classifier, x_adv, x, y, threat, *, draws=1, generator):
+        assert torch.equal(x, torch.full_like(x_adv, 0.5))
+        assert torch.equal(y, torch.zeros(len(x), dtype=torch.int64))
+        assert threat == Linf(epsilon=0.25)
+        assert draws == (1 if classifier.deterministic else 10)
         asked.append((x_adv, generator.seeds.clone()))
         rate = torch.as_tensor(said.pop(0)).expand(len(x)).float()
         return Judgement(rate, rate >= 0, rate >= 0, torch.zeros(len(x)), y)
@@ -273,6 +277,6 @@ def test_examples_that_draw_together_are_judged_alone(together):
     here = standing(network=coin(together=together, asked=asked), examples=30)
     seen = here.judged(here.x, "final", 30)
     assert (1 in asked) is together
-    assert float(seen.shared.sum()) == pytest.approx((3 if together else 1) * 30 / 4, rel=0.7)
+    assert float(seen.shared.sum()) == pytest.approx((3 if together else 1) * 30 / 4, rel=0.5)
     # Alone the mean over 30 examples and 30 draws has a deviation of 0.017; drawn together in threes 0.029.
     assert abs(float(seen.failure_rate.mean()) - 0.5) < 0.05

@@ -77,6 +77,44 @@ def test_surrogate_with_other_classes_is_named():
         estimate(BPDA(Linear()), Classifier(Quadratic()), margin_loss, x, y)
 
 
+@pytest.mark.parametrize("bad", [torch.inf, -torch.inf, torch.nan])
+def test_a_surrogate_that_is_not_finite_somewhere_spoils_no_value_and_no_other_slope(bad):
+    network, surrogate = Linear(seed=0), Linear(seed=1)
+
+    def broken(t):
+        return surrogate(t) + torch.tensor([0.0, 0.0, 0.0, bad])
+
+    x, y = batch(3)
+    est = estimate(BPDA(broken), Classifier(network), cross_entropy, x, y)
+    assert torch.equal(est.value, cross_entropy(Outputs(network(x).detach()), y))
+    with torch.no_grad():
+        slope = network(x).softmax(1) - torch.nn.functional.one_hot(y, 4)
+    slope[:, 3] = 0
+    torch.testing.assert_close(est.grad, (slope @ surrogate.weight).reshape(x.shape).detach())
+    leaf = x.clone().requires_grad_()
+    value = StraightThrough(torch.round, lambda t: 3 * t + torch.where(t > 0.5, bad, 0.0))(leaf)
+    assert torch.equal(value, x.round())
+    (grad,) = torch.autograd.grad(value.sum(), leaf)
+    assert torch.equal(grad, torch.where(x > 0.5, 0.0, 3.0))
+
+
+def test_one_pass_serves_for_both_where_values_are_promised_to_be_the_same():
+    network = Linear()
+    x, y = batch(3)
+    through = StraightThrough(lambda t: (t * 4).round() / 4)
+    calls = []
+
+    def deployed(t):
+        calls.append("network")
+        return network((t * 4).round() / 4)
+
+    classifier = Classifier(deployed).with_surrogate(lambda t: network(through(t)))
+    once, twice = (estimate(BPDA(same_values=s), classifier, margin_loss, x, y) for s in (True, False))
+    assert calls == ["network"]  # the second one's
+    for field in ("value", "grad"):
+        torch.testing.assert_close(getattr(once, field), getattr(twice, field))
+
+
 def test_a_surrogate_that_draws_sees_what_the_transformation_sees():
     def masked(x):
         return x * (torch.rand_like(x) > 0.5)

@@ -18,8 +18,8 @@ from .base import Estimate, Exact, GradientEstimator, Images
 
 
 def _straight_through(true: Tensor, surrogate: Tensor) -> Tensor:
-    """Exactly `true` in the forward pass, `surrogate` in the backward pass."""
-    return true + (surrogate - surrogate.detach())
+    """Exactly `true` in the forward pass, `surrogate` in the backward pass, but for where that is not finite."""
+    return true + (surrogate - surrogate.detach()).nan_to_num(0.0)  # infinity minus infinity is no number
 
 
 class StraightThrough(nn.Module):
