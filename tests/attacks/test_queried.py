@@ -93,3 +93,9 @@ def test_the_query_that_is_one_too_many_is_refused_and_what_was_asked_is_counted
     else:
         run(*args, generator=rng())
         assert classifier.meter.forwards == 5 * len(problem.x)
+
+
+def test_it_says_whom_it_runs_and_what_that_one_is_told():
+    assert Queried(inner=Square(queries=7)).describe() == "Square-7, told scores"
+    assert Queried(inner=Square(queries=7), answers="labels").describe() == "Square-7, told labels"
+    assert Queried(inner=Square(queries=7)).cost(4) == Square(queries=7).cost(4)
