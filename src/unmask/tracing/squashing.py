@@ -12,10 +12,10 @@ from .record.values import Record, Trace
 from .suspect import base_name
 
 # What makes shares, what takes their log, and what keeps them from zero before.
-SHARES, LOGS = frozenset(("softmax", "sigmoid", "expit")), frozenset(("log", "log2", "log10"))
+SHARES, LOGS = frozenset(("softmax", "sigmoid", "expit", "exp", "exp2")), frozenset(("log", "log2", "log10"))
 FLOORS = frozenset(("clamp", "clip", "clamp_min"))
 # In how many operations after a soft-max its log may be taken. Ours.
-BEYOND = 5
+BEYOND = 8
 # Part of the shares that a floor must hold to be suspected. Ours.
 HELD = 0.1
 
@@ -37,7 +37,7 @@ def last_soft_max(trace: Trace) -> Record | None:
 
 
 def logs_taken(trace: Trace) -> dict[int, Record]:
-    """The soft-maxes and sigmoids of a run of which a log is taken, by the index of the log's operation."""
+    """The soft-maxes, sigmoids and exponentials of which a run takes a log, by the index of the log's operation."""
     reached: dict[int, tuple[Record, int]] = {}  # what was made of shares, and in how many steps
     found = {}
     for r in trace.records:

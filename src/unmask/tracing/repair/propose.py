@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from ..intercept.operations import SATURATING
 from ..pointwise import GATED
+from ..record.values import Record
 from ..squashing import logs_taken
 from ..suspect import Analysis, Asks, Suspect
 from .regions.bridges import regions_across, way_round
@@ -61,7 +62,7 @@ def propose(analysis: Analysis, learned: Learned | None = None) -> list[Repair]:
     if analysis.asking(Asks.LESS_GAIN, Asks.FINITE):
         for r in logs_taken(analysis.base).values():
             rules[r.group] = LogShares()
-            words[r.group] = "the log of the soft-max is differentiated as a log-soft-max, in 32 bits"
+            words[r.group] = _word_of_log(r)
     trips = trips_across(analysis) if heal else {}
     bridged = {**regions_across(analysis, guilty), **trips}
     if heal and not trips:
@@ -117,6 +118,12 @@ def propose(analysis: Analysis, learned: Learned | None = None) -> list[Repair]:
                 Repair("undefended, identity", Rewrite(both, (*rest, *dropped), heal), {**words, **at})
             )
     return repairs
+
+
+def _word_of_log(r: Record) -> str:
+    if base_name(r.name) in ("exp", "exp2"):
+        return "the log of a sum of these is differentiated as such, however small they are"
+    return "the log of the soft-max is differentiated as a log-soft-max, in 32 bits"
 
 
 def _wider(rule: Rule, times: float) -> Rule:

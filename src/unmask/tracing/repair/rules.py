@@ -99,7 +99,7 @@ class Probabilities:
 
 @dataclass(frozen=True)
 class LogShares:
-    """Of a soft-max or sigmoid inside a network: a log that is taken of it later is differentiated as its own log.
+    """Of a soft-max, sigmoid or exponential in a network: a log that is taken of it later is differentiated as its own.
 
     However small a share is, cut off at a floor or out of range in sixteen bits, its log then has a slope (`logs.py`).
     The slope is taken where the logits are `gain` times as large.
