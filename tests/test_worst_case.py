@@ -52,3 +52,13 @@ def test_the_given_points_stay_as_they_are():
     x = points(0, 0, 0)
     WorstCase(x).offer(EVERYONE, points(1, 1, 1), torch.ones(3))
     assert torch.equal(x, points(0, 0, 0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_values_are_compared_in_double_precision_and_offered_in_any(dtype):
+    worst, one = WorstCase(points(0)), torch.tensor([0])
+    assert worst.offer(one, points(1), torch.ones(1, dtype=dtype), torch.zeros(1, dtype=dtype))
+    assert worst.offer(one, points(2), torch.tensor([1 + 1e-12], dtype=torch.float64))
+    assert not worst.offer(one, points(3), torch.ones(1, dtype=dtype))
+    assert float(worst.value) == 1 + 1e-12
+    assert float(worst.x_adv) == 2

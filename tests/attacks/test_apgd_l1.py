@@ -78,3 +78,34 @@ def test_every_step_is_that_of_the_paper(steps):
         sparser, finer = sparser + one.sparser, finer + one.finer
     assert sparser > 0
     assert finer > 0
+
+
+@pytest.mark.parametrize(("epsilon", "early"), [(12.0, True), (0.6, False)])
+def test_who_fools_inside_the_final_ball_leaves_in_whatever_phase_and_the_others_walk_on(
+    epsilon, early, monkeypatch
+):
+    monkeypatch.setattr("tests.attacks.test_apgd_l1.EPSILON", epsilon)
+    net, steps = curved(channels=2, sharpness=3.0, seed=4), 20
+    attack = APGD(steps=steps, objective=margin_loss)
+    found = attack.run(net.classifier(), net.x, net.y, L1(epsilon=epsilon), generator=net.streams())
+    start = L1(epsilon=3 * epsilon).random_start(net.x, generator=net.streams())
+    walks = {n: Phases(net, net.x[n], int(net.y[n]), start[n], steps) for n in range(len(net.x))}
+    left, outside, when = list(walks), 0, []
+    for query, points in enumerate(net.asked):
+        assert len(points) == len(left)
+        for row, n in enumerate(list(left)):
+            torch.testing.assert_close(points[row], walks[n].path[query], rtol=0, atol=1e-6)
+            if int(net.logits(points[row]).argmax()) == int(net.y[n]):
+                continue
+            if float((points[row] - net.x[n]).abs().sum()) > epsilon + 1e-9:
+                outside += 1  # fools, but only in a larger ball
+                continue
+            torch.testing.assert_close(found[n], points[row], rtol=0, atol=1e-6)
+            left.remove(n)
+            when.append(query)
+    assert outside > 0
+    assert (min(when) < 14) is early  # the last phase, in the ball itself, begins with that query
+    assert max(when) >= 14
+    assert bool(left) is not early
+    for n in left:
+        torch.testing.assert_close(found[n], walks[n].best, rtol=0, atol=1e-6)
