@@ -1,8 +1,9 @@
 """The examples that are left, and the best point of each."""
 
+import pytest
 import torch
 
-from unmask.attacks.batch import Batch, Incumbent, restarts
+from unmask.attacks.batch import Batch, Incumbent, overwrite, restarts
 from unmask.objectives import Targeted, cross_entropy
 from unmask.randomness import Streams
 
@@ -56,3 +57,25 @@ def test_each_restart_has_random_numbers_of_its_own_and_ends_with_the_examples()
     named = [batch.streams.uniform(4) for _, batch in restarts(2, whole(), Incumbent(X), "target")]
     assert torch.equal(named[0], drawn[0])
     assert not torch.equal(named[1][1:], drawn[1])
+
+
+@pytest.mark.parametrize("chosen", [[False] * 4, [True] * 4, [False, True, True, False]])
+def test_the_chosen_rows_are_written_in_place_and_no_others(chosen):
+    kept, new, values = X.clone(), -X, torch.arange(4.0)
+    before, chosen = kept, torch.tensor(chosen)
+    overwrite(chosen, (kept, new), (values, values + 10))
+    assert kept is before
+    assert torch.equal(kept, torch.where(chosen[:, None], -X, X))
+    assert torch.equal(values, torch.where(chosen, torch.arange(4.0) + 10, torch.arange(4.0)))
+    assert torch.equal(new, -X)
+
+
+def test_a_plain_generator_gives_each_example_numbers_of_its_own():
+    batch = Batch.whole(X, Y, torch.Generator().manual_seed(0), cross_entropy)
+    assert (len(batch), batch.index.tolist()) == (4, [0, 1, 2, 3])
+    assert batch.x is X
+    assert batch.y is Y
+    drawn = batch.streams.uniform(3)
+    assert len(drawn.unique(dim=0)) == 4
+    again = Batch.whole(X, Y, torch.Generator().manual_seed(0), cross_entropy)
+    assert torch.equal(again.streams.uniform(3), drawn)
