@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from .intercept.operations import EXITS
 from .record.values import Key, Record
-from .repair.regions.bridges import REGION
+from .repair.regions.bridges import REGION, made_before
 from .repair.regions.crossings import BEYOND, LOOKED_AT, arrivals, exit_crossing
 from .repair.regions.likeness import dependents
 from .repair.rules import Group
@@ -28,6 +28,7 @@ def _groups(analysis: Analysis) -> Iterator[Group]:
         for r in s.records[:1]:
             if s.symptom.asks is not Asks.FINITE:
                 yield from _after(records, r, REGION)
+                yield from (before.group for before in made_before(analysis, r))
         yield from (r.group for r in s.records)
     draws = {o.group for o in analysis.origins}
     for r in records:

@@ -15,6 +15,8 @@ from .likeness import best_end, dependents, likeness, main_input, source_of
 
 # How many operations after a suspect a region may end at. Ours.
 REGION = 60
+# How many operations before a draw what it follows may have been made otherwise, as sums of it are. Ours.
+BEFORE = 4
 
 
 def regions_across(analysis: Analysis, guilty: list[Suspect]) -> dict[Bridge, float]:
@@ -31,18 +33,28 @@ def regions_across(analysis: Analysis, guilty: list[Suspect]) -> dict[Bridge, fl
 
 
 def _region_bridge(analysis: Analysis, first: Record) -> tuple[Bridge, float] | None:
-    value = main_input(first)
-    if value is None:
-        return None
-    source = source_of(analysis, value)
-    if source is None:
-        return None
     ends = [first, *dependents(analysis.base.records, first.index)[:REGION]]
-    best = best_end(value.data, ends)
-    if best is None:
-        return None
-    end, correlation, slope, fit = best
-    return Bridge(source[0], end.group, slope, source[1], fit=fit), correlation
+    for start in (first, *made_before(analysis, first)):
+        value = main_input(start)
+        source = None if value is None else source_of(analysis, value)
+        best = None if value is None or source is None else best_end(value.data, ends)
+        if source is not None and best is not None:
+            end, correlation, slope, fit = best
+            return Bridge(source[0], end.group, slope, source[1], fit=fit), correlation
+    return None
+
+
+def made_before(analysis: Analysis, first: Record) -> list[Record]:
+    """Of a random network: the operations that made what `first` looks at, as a cumulative sum of the image.
+
+    Places drawn by `searchsorted` of it are counted to something like the image, and not like the sum.
+    """
+    found: list[Record] = []
+    value = main_input(first)
+    while not analysis.deterministic and value is not None and value.producer >= 0 and len(found) < BEFORE:
+        found.append(analysis.base.records[value.producer])
+        value = main_input(found[-1])
+    return found
 
 
 def _over_a_function(analysis: Analysis, s: Suspect) -> tuple[Bridge, float] | None:
