@@ -8,15 +8,15 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from train import autoencoder, cnn, train_cnn
+from train import autoencoder, cnn, pixel_drop, resnet, train_cnn
 
 from unmask.data import Data, load
 from unmask.defenses.transforms import Autoencoder
 from unmask.threat import Linf
+from unmask.training import Standard
 from unmask.zoo import ResNet20
 
 HERE = Path(__file__).parent
-RESNET = HERE.parent / "sap" / "weights" / "resnet20_cifar10_jpeg.safetensors"
 
 
 class Networks(dict[str, nn.Module]):
@@ -37,9 +37,11 @@ class Bench:
 
     **Fields**
     - `threat`: Linf, the lecture's radius.
-    - `data`: test images, of which the first `attacked` are attacked and the first `clean` give the clean accuracy.
+    - `data`: test images, of which the first `attacked` are attacked (by the table of random defences the first
+      `drawn`), and the first `clean` give the clean accuracy.
     - `other`: training images, to learn surrogates on.
-    - `networks`: `plain`, and where a defence needs one of its own, `thermometer`, `k_winners`, `reformer`.
+    - `networks`: `plain`, and where a defence needs one of its own, `thermometer`, `k_winners`, `reformer`,
+      `pixel_drop`.
     - `share`: of the winners; what the network was trained with, else what it bears.
     """
 
@@ -50,6 +52,7 @@ class Bench:
     networks: Networks
     share: float
     attacked: int = 64
+    drawn: int = 100
     clean: int = 500
     steps: int = 40
     training: int = 250
@@ -76,8 +79,7 @@ def mnist() -> Bench:
 
 def cifar10() -> Bench:
     """The ResNet-20 of the reproduction of SAP; for the thermometer's code, its first layer is spread over it."""
-    plain = ResNet20()
-    plain.load_state_dict(load_file(RESNET))
+    plain = resnet()
     return Bench(
         name="CIFAR-10 (JPEG)",
         threat=Linf(epsilon=8 / 255),
@@ -85,10 +87,11 @@ def cifar10() -> Bench:
         other=load("cifar10", split="train", examples=160).x,
         networks=Networks(
             {
-                "plain": plain.eval,
+                "plain": lambda: plain,
                 "thermometer": lambda: nn.Sequential(_Decoder(16), plain).eval(),
-                "k_winners": plain.eval,
+                "k_winners": lambda: plain,
                 "reformer": lambda: _stored(Autoencoder(3, pooled=False), "cifar10_reformer"),
+                "pixel_drop": lambda: _stored(ResNet20(), "cifar10_pixel_drop"),
             }
         ),
         share=0.3,
@@ -113,6 +116,7 @@ def digits() -> Bench:
     """In seconds, trained here."""
     train = load("digits", split="train")
     recipe = {"epochs": 12, "batch_size": 32}
+    with_drops = Standard(epochs=12, batch_size=32, learning_rate=0.1, pad=1, mirror=False)
     return Bench(
         name="digits",
         threat=Linf(epsilon=0.2),
@@ -124,10 +128,12 @@ def digits() -> Bench:
                 "thermometer": lambda: train_cnn(train, "thermometer", **recipe),
                 "k_winners": lambda: train_cnn(train, "k_winners", **recipe),
                 "reformer": lambda: autoencoder(train, noise=0.1, pooled=False, epochs=20, width=8),
+                "pixel_drop": lambda: pixel_drop(cnn(8), train, with_drops),
             }
         ),
         share=0.1,
         attacked=40,
+        drawn=40,
         steps=30,
         training=100,
     )

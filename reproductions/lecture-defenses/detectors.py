@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import thresholds
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
@@ -38,6 +39,7 @@ from unmask.objectives import Undetected, margin_loss
 from unmask.randomness import Streams
 from unmask.statistics import clopper_pearson
 from unmask.threat import L2
+from unmask.worst_case import WorstCase
 
 Row = dict[str, Any]
 RATE = 0.05  # of false positives
@@ -163,11 +165,7 @@ def row(setting: Setting, detector: Detector) -> Row:
     defence = Detection.at(RATE, detector, setting.clean, generator=setting.generator())
     random = isinstance(detector, BayesianUncertainty)
     plain = Classifier(setting.network, deterministic=True)
-    guarded = defence.wrap(plain.replace(deterministic=not random))
-    seen = guarded  # by the attacks
-    if isinstance(detector, FeatureSqueezing):
-        twin = Detection(detector=detector.differentiable(), threshold=defence.threshold)
-        seen = twin.wrap(plain)
+    guarded, seen = behind(setting, detector, defence.threshold)
     x, y, places = setting.attacked
     threat = setting.bench.threat
 
@@ -181,16 +179,21 @@ def row(setting: Setting, detector: Detector) -> Row:
         return both, suspicion(detector, x_adv, generator=setting.generator()), alone > 0
 
     naive = PGD(steps=setting.bench.steps, early_stop=False)
-    success, scores, wrong = judged(naive.run(plain, x, y, threat, generator=streams("pgd")), "pgd")
+    points = naive.run(plain, x, y, threat, generator=streams("pgd"))
+    success, scores, wrong = judged(points, "pgd")
     rates = {"plain PGD": float(success.mean())}
-    lowest = torch.where(wrong, scores, torch.inf)  # of the misclassified points of each image
+    everyone, least = (
+        torch.arange(len(x)),
+        WorstCase(x),
+    )  # of each image the least suspicious misclassified point
+    least.offer(everyone, points, torch.where(wrong, -scores, -torch.inf))
     best = success.clone()
     for name, attack in adaptive(setting, detector).items():
         found = attack.run(seen, x, y, threat, generator=streams(name))
         success, score, fools = judged(found, name)
         rates[name] = float(success.mean())
         best = torch.maximum(best, success)
-        lowest = torch.where(fools, torch.minimum(lowest, score), lowest)
+        least.offer(everyone, found, torch.where(fools, -score, -torch.inf))
     # More effort on whatever is left: towards every class, then five times as many steps, from a random point.
     steps = setting.bench.steps
     more = {
@@ -207,9 +210,10 @@ def row(setting: Setting, detector: Detector) -> Row:
         success, score, fools = judged(points, name)
         rates[f"{name}, on the rest"] = float(success[left].mean())
         best = torch.maximum(best, success)
-        lowest = torch.where(fools, torch.minimum(lowest, score), lowest)
+        least.offer(everyone, points, torch.where(fools, -score, -torch.inf))
     clean = suspicion(detector, setting.clean, generator=setting.generator())
     detected = float((scores[wrong] > defence.threshold).float().mean()) if wrong.any() else float("nan")
+    lowest = -least.value
     caught = lowest[lowest.isfinite()]
     total = float(best.sum())
     return {
@@ -230,6 +234,48 @@ def row(setting: Setting, detector: Detector) -> Row:
             name: s.tolist() for name, s in (("clean", clean), ("pgd", scores[wrong]), ("adaptive", caught))
         },
         "threshold": defence.threshold,
+        "threshold_uncertainty": uncertainty(setting, detector, clean, least),
+    }
+
+
+def behind(setting: Setting, detector: Detector, threshold: float) -> tuple[Classifier, Classifier]:
+    """The network beside a detector at that threshold, and what an attack that knows of it differentiates."""
+    plain = Classifier(setting.network, deterministic=True)
+    random = isinstance(detector, BayesianUncertainty)
+    guarded = Detection(detector=detector, threshold=threshold).wrap(plain.replace(deterministic=not random))
+    if isinstance(detector, FeatureSqueezing):
+        return guarded, Detection(detector=detector.differentiable(), threshold=threshold).wrap(plain)
+    return guarded, guarded
+
+
+def uncertainty(setting: Setting, detector: Detector, clean: Tensor, least: WorstCase) -> Row:
+    """The row's figure with the threshold's own uncertainty: `thresholds.joint_interval`.
+
+    At either end count the least suspicious points so far, and both rules of the joint attack again, which stops where
+    it passes and at a stricter threshold has to go on.
+    """
+    x, y, places = setting.attacked
+    stop = not isinstance(detector, BayesianUncertainty)
+
+    def fooled(threshold: float) -> float:
+        guarded, seen = behind(setting, detector, threshold)
+        best = torch.zeros(len(x))
+        for name in ("so far", "selective", "orthogonal"):
+            streams = Streams.seeded(setting.seed, places, f"{name} at another threshold")
+            points = least.x_adv
+            if name != "so far":
+                attack = JointPGD(rule=name, steps=2 * setting.bench.steps, early_stop=stop)
+                points = attack.run(seen, x, y, setting.bench.threat, generator=streams)
+            rate = judge(guarded, points, x, y, setting.bench.threat, draws=8, generator=streams).failure_rate
+            best = torch.maximum(best, rate)
+            if bool((best == 1).all()):
+                break
+        return float(best.sum())
+
+    n, above = len(clean), int((clean > threshold_at(clean, RATE)).sum())
+    return {
+        "false_positive_rates": list(thresholds.rate_interval(n, above)),
+        **thresholds.joint_interval(fooled, clean, RATE, len(x)),
     }
 
 
@@ -317,5 +363,17 @@ def describe(row: Row) -> str:
     return (
         f"plain PGD {100 * row['detected_pgd']:.0f} % detected, AUC {row['area_pgd']:.2f}; adaptive "
         f"{100 * row['detected_adaptive']:.0f} %, AUC {row['area_adaptive']:.2f}; **both fooled "
-        f"{100 * row['value']:.0f} %** [{low:.0f}, {high:.0f}] ({ways})"
+        f"{100 * row['value']:.0f} %** [{low:.0f}, {high:.0f}] ({ways}){_with_threshold(row)}"
+    )
+
+
+def _with_threshold(row: Row) -> str:
+    if "threshold_uncertainty" not in row:
+        return ""
+    more = row["threshold_uncertainty"]
+    low, high = (100 * v for v in more["interval"])
+    least, most = (100 * v for v in more["false_positive_rates"])
+    return (
+        f"; with the threshold's own uncertainty [{low:.0f}, {high:.0f}]: it rejects {least:.1f} to {most:.1f} % of "
+        "clean images"
     )

@@ -1,8 +1,9 @@
 """The lecture's first part: defences that do not seem to work, attacked as it says.
 
-One table a file: `shattered.py` holds the transformations, `detectors.py` the detectors. `unmask reproduce
-lecture-defenses` runs all rows; each is saved as it ends. `roc.py` draws the detectors' curves. `purified.py` holds
-reconstructions by a generative model, `explained.py` detectors that explain the prediction, both beside the audit.
+One table a file: `shattered.py` holds the transformations, `stochastic.py` the random defences, `detectors.py` the
+detectors. `unmask reproduce lecture-defenses` runs all rows; each is saved as it ends. `roc.py` draws the detectors'
+curves. `purified.py` holds reconstructions by a generative model, `explained.py` detectors that explain the prediction,
+both beside the audit.
 """
 
 from __future__ import annotations
@@ -22,9 +23,16 @@ import explained
 import purified
 import roc
 import shattered
+import stochastic
 
 Row = dict[str, Any]
-TABLES = {"shattered": shattered, "detectors": detectors, "purified": purified, "explained": explained}
+TABLES = {
+    "shattered": shattered,
+    "stochastic": stochastic,
+    "detectors": detectors,
+    "purified": purified,
+    "explained": explained,
+}
 
 
 class Story:
@@ -39,7 +47,8 @@ class Story:
         found = [benches.digits()] if request.quick else [benches.mnist(), benches.cifar10()]
         self.purified = purified.bench(request)
         self.benches = [
-            request.scaled(bench, examples=("attacked", "clean"), steps=("steps",)) for bench in found
+            request.scaled(bench, examples=("attacked", "drawn", "clean"), steps=("steps",))
+            for bench in found
         ]
 
 

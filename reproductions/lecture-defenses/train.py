@@ -10,19 +10,21 @@ import time
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from unmask.classifier import Classifier
 from unmask.data import Data, load
-from unmask.defenses import KWinners, Thermometer
+from unmask.defenses import KWinners, PixelDrop, Thermometer
 from unmask.defenses.transforms import Autoencoder, train_autoencoder
 from unmask.training import Standard
-from unmask.zoo import CNN
+from unmask.zoo import CNN, ResNet20
 
 WEIGHTS = Path(__file__).with_name("weights")
+RESNET = Path(__file__).parents[1] / "sap" / "weights" / "resnet20_cifar10_jpeg.safetensors"
 LEVELS = 16
 SHARE = 0.1
+LOST = 0.5  # of the pixels, by the network that is trained with it. Ours: the source loses more, of larger networks
 
 
 def cnn(size: int, channels: int = 1) -> CNN:
@@ -43,6 +45,21 @@ def train_cnn(data: Data, kind: str, *, epochs: int, batch_size: int) -> CNN:
         trained = KWinners(share=SHARE).wrap(Classifier(network)).network  # type: ignore[assignment]
     recipe = Standard(epochs=epochs, batch_size=batch_size, learning_rate=0.1, pad=1, mirror=False)
     recipe.fit(trained, data, None, generator=torch.Generator().manual_seed(0))
+    return network.eval()
+
+
+def pixel_drop(network: nn.Module, data: Data, recipe: Standard) -> nn.Module:
+    """The network trained on, in place, with pixels lost at random in every pass, as they are lost when it predicts."""
+    dropping = PixelDrop(rate=LOST).wrap(Classifier(network)).network
+    assert isinstance(dropping, nn.Module)
+    recipe.fit(dropping, data, None, generator=torch.Generator().manual_seed(0))
+    return network.eval()
+
+
+def resnet() -> nn.Module:
+    """The undefended ResNet-20 of the reproduction of SAP."""
+    network = ResNet20()
+    network.load_state_dict(load_file(RESNET))
     return network.eval()
 
 
@@ -70,6 +87,9 @@ def main(wanted: list[str]) -> None:
         ),
         "cifar10_reformer": lambda: autoencoder(
             load("cifar10", split="train", examples=5000), noise=0.025, pooled=False, epochs=10
+        ),
+        "cifar10_pixel_drop": lambda: pixel_drop(
+            resnet(), load("cifar10", split="train"), Standard(epochs=6, learning_rate=0.1, half=True)
         ),
     }
     for name in wanted or makers:

@@ -1,11 +1,17 @@
 """`unmask reproduce lecture-defenses --quick`, the detectors' rows: they look good against PGD, and fall."""
 
 import json
+import math
 
 import pytest
+import torch
 
 from unmask.cli.main import main
+from unmask.defenses.detectors import threshold_at
 from unmask.reproducing.papers import paper
+from unmask.statistics import clopper_pearson
+
+thresholds = paper("lecture-defenses").detectors.thresholds
 
 
 def test_curves_of_the_rows_that_have_scores():
@@ -43,3 +49,44 @@ def test_detectors_detect_plain_pgd_and_not_those_who_know_them(tmp_path):
     assert len(good) >= 3
     # A longer lead takes a longer way.
     assert kappa["lengths"] == sorted(kappa["lengths"])
+
+
+def test_intervals_of_a_threshold_cover_what_they_say():
+    """The true rate of a threshold, and the true quantile, of uniform scores, whose distribution is known."""
+    generator = torch.Generator().manual_seed(0)
+    n, trials = 120, 2000
+    above = math.floor(0.05 * n)
+    least, most = thresholds.rate_interval(n, above)
+    rates, quantiles = 0, 0
+    for _ in range(trials):
+        scores = torch.rand(n, generator=generator)
+        rates += least <= 1 - threshold_at(scores, 0.05) <= most
+        low, high = thresholds.quantile_interval(scores, 0.05)
+        quantiles += low <= 0.95 < high
+    assert 0.94 < rates / trials < 0.965  # exact
+    assert 0.945 < quantiles / trials < 0.985  # at least, for order statistics are few
+
+
+def test_an_end_that_no_score_can_name_is_infinite():
+    assert thresholds.quantile_interval(torch.arange(20.0), 0.05)[1] == math.inf
+    assert thresholds.quantile_interval(torch.arange(20.0), 0.95)[0] == -math.inf
+
+
+def test_both_uncertainties_together_are_wider_than_either():
+    """Of 40 images that fall at thresholds above 0.9 one after the other."""
+    scores = torch.linspace(0, 1, 300)
+
+    def fooled(threshold):
+        return float(round(40 * min(1, max(0, (threshold - 0.9) / 0.1))))
+
+    row = thresholds.joint_interval(fooled, scores, 0.05, 40)
+    (lax, strict), (fewest, most) = row["thresholds"], row["at_thresholds"]
+    assert lax < 0.95 < strict
+    assert fewest < 0.5 < most
+    alone = clopper_pearson(20, 40)
+    assert row["interval"][0] < alone[0]
+    assert row["interval"][1] > alone[1]
+    assert row["interval"] == [
+        clopper_pearson(40 * fewest, 40, 0.975)[0],
+        clopper_pearson(40 * most, 40, 0.975)[1],
+    ]
