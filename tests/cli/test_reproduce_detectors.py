@@ -90,3 +90,29 @@ def test_both_uncertainties_together_are_wider_than_either():
         clopper_pearson(40 * fewest, 40, 0.975)[0],
         clopper_pearson(40 * most, 40, 0.975)[1],
     ]
+
+
+@pytest.mark.slow
+def test_maps_detect_plain_pgd_and_nobody_who_knows_them(tmp_path):
+    name = "digits, explained: saliency"
+    words = [
+        "reproduce",
+        "lecture-defenses",
+        "--quick",
+        "--examples",
+        "16",
+        "--steps",
+        "15",
+        "--out",
+        str(tmp_path),
+    ]
+    assert main([*words, "--only", name]) == 0
+    assert main([*words, "--only", f"{name}, audit"]) == 0
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    hand, audit = rows[name], rows[f"{name}, audit"]
+    assert hand["detected_pgd"] > 0.6
+    assert hand["area_pgd"] > 0.9
+    assert hand["left"]["high confidence"] > hand["value"] + 0.2
+    assert hand["value"] <= 0.1
+    assert audit["value"] <= hand["value"] + 0.07  # one image of 16
+    assert (audit["verdict"], [f["mechanism"] for f in audit["found"]]) == ("refuted", ["detector"])

@@ -43,9 +43,9 @@ def test_the_tables_in_small(tmp_path):
 
 
 def test_purified_digits_are_masked_and_broken_through_the_purifier(tmp_path):
-    words = ("--examples", "12", "--steps", "4", "--only", "digits, purifier: diffusion")
+    words = ("--examples", "8", "--steps", "3", "--only", "digits, purifier: diffusion")
     row = rows(tmp_path, *words)["digits, purifier: diffusion"]
-    assert row["images"] == 12
+    assert row["images"] == 8
     assert row["clean"] > 0.8
     assert row["naive"] > 0.8
     assert row["value"] < 0.6
