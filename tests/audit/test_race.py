@@ -80,9 +80,10 @@ def test_entrants_out_of_proportion_are_raced_on_fewer_images(monkeypatch, secon
     assert result.rates[:, :3].tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 0], [1, 1, 0]]
 
 
-def level(**rates):
-    """Names of the winners and of their rivals."""
-    found = Race([SimpleNamespace(name=name) for name in rates], torch.tensor(list(rates.values())))
+def level(passes=(), **rates):
+    """Names of the winners and of their rivals; `passes` of one estimate by name, else 1."""
+    entrants = [SimpleNamespace(name=name, passes=dict(passes).get(name, 1)) for name in rates]
+    found = Race(entrants, torch.tensor(list(rates.values())))
     return [e.name for e in found.winners()], [e.name for e in found.rivals()]
 
 
@@ -90,6 +91,9 @@ def test_rivals_are_those_that_luck_does_not_tell_from_the_best():
     """On images that both break nothing tells them apart, and what is left may fall to the other."""
     easy = {"exact": [0.0] * 8, "identity": [0.9] * 8, "unrolled": [0.95] * 4 + [0.8] * 4}
     assert level(**easy) == (["identity"], ["unrolled"])
+    assert level({"unrolled": 2}, **easy) == (["identity"], ["unrolled"])
+    assert level({"unrolled": 3}, **easy) == (["identity"], [])  # it would cost three times as much
+    assert level({"unrolled": 9, "identity": 9}, **easy) == (["identity"], ["unrolled"])
     assert level(**easy, worse=[0.8] * 8) == (["identity"], ["unrolled"])  # eight to none: no luck
     assert level(**easy, third=[0.8] * 4 + [0.91] * 4) == (["identity"], ["unrolled", "third"])
     more = {name: [0.8] * 4 + [0.91] * 4 for name in ("third", "fourth")}

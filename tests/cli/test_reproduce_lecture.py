@@ -53,12 +53,13 @@ def test_purified_digits_are_masked_and_broken_through_the_purifier(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["projection", "diffusion"])
-def test_the_audit_told_nothing_leaves_no_more_than_the_hand(tmp_path, name):
-    found = rows(tmp_path, "--only", f"digits, purifier: {name}")
-    found |= rows(tmp_path, "--only", f"digits, purifier: {name}, audit")
-    hand, audit = found[f"digits, purifier: {name}"], found[f"digits, purifier: {name}, audit"]
+def test_the_audit_told_nothing_leaves_no_more_than_the_hand(tmp_path):
+    """Of the quicker one of the two; the projection's audit takes about twice as long."""
+    name, scale = "digits, purifier: diffusion", ("--examples", "16", "--steps", "10")
+    rows(tmp_path, *scale, "--only", name)
+    found = rows(tmp_path, *scale, "--only", f"{name}, audit")
+    hand, audit = found[name], found[f"{name}, audit"]
     assert audit["verdict"] == "refuted"
     assert audit["naive"] > 0.7
-    assert audit["value"] <= hand["value"] + 0.04  # of 24 images, judged on draws
+    assert audit["value"] <= hand["value"] + 0.04  # of 16 images, judged on draws
     assert {f["mechanism"] for f in audit["found"]} >= {"shattered", "stochastic"}

@@ -85,14 +85,16 @@ class Race:
     def rivals(self) -> list[Candidate]:
         """Those beside the winners that did no worse than the best, as far as luck goes, the better ones first.
 
-        On images that all of them break a race tells nothing apart; what is left may fall to another one. With the
-        winners they are at most `WINNERS`.
+        On images that all of them break a race tells nothing apart; what is left may fall to another one. None costs
+        more than twice what the best does, and with the winners they are at most `WINNERS`.
         """
         winners = self.winners()
+        dearest = 2 * winners[0].passes
         best = self.rates[self.rates.mean(1).argmax()]
         order = self.rates.mean(1).argsort(descending=True, stable=True).tolist()
         level = [self.entrants[n] for n in order if credited(best - self.rates[n]) == 0]
-        return [e for e in level if e not in winners][: max(0, WINNERS - len(winners))]
+        level = [e for e in level if e not in winners and e.passes <= dearest]
+        return level[: max(0, WINNERS - len(winners))]
 
 
 def run_race(subject: Subject, standing: Standing, entrants: list[Candidate]) -> Race:
