@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from unmask.data import load
 from unmask.errors import Unsupported
 from unmask.gradients import StraightThrough
-from unmask.gradients.learned import agreement, choose, learn, nudges
+from unmask.gradients.learned import LearnedSurrogate, agreement, choose, learn, nudges
 from unmask.randomness import Streams
 
 KERNEL = torch.tensor([[0.0, 1, 0], [1, 1, 2], [0, -1, 0]])[None, None] / 4
@@ -79,8 +79,18 @@ def test_other_sizes_need_somebody_who_knows(x):
         choose(lambda t: t[..., ::2, ::2].round(), x[:8], 0.1, generator=generator())
     with pytest.raises(Unsupported, match="same shape"):
         StraightThrough(lambda t: t[..., ::2, ::2])(x[:2])
-    with pytest.raises(Unsupported, match="height and width"):
+    with pytest.raises(Unsupported, match=r"makes \[1, 4, 4\] of \[1, 8, 8\]; .* height and width"):
         learn(lambda t: t[..., ::2, ::2], x[:8], 0.1, generator=generator())
+
+
+def test_three_convolutions_that_begin_as_the_identity_where_channels_allow_it(x):
+    network = LearnedSurrogate(1, 1)
+    shapes = [layer.weight.shape for layer in network.layers if isinstance(layer, torch.nn.Conv2d)]
+    assert shapes == [(16, 1, 5, 5), (16, 16, 5, 5), (1, 16, 5, 5)]
+    assert torch.equal(network(x), x)
+    wider = LearnedSurrogate(1, 3, width=4, size=3)
+    assert wider(x).shape == (len(x), 3, 8, 8)
+    assert bool((wider(x) != x).any())
 
 
 def test_random_transformations_are_compared_on_one_draw(x):
