@@ -1,5 +1,6 @@
 """The line after which two passes that ought to be equal differ."""
 
+import gc
 import random
 import sys
 
@@ -36,6 +37,33 @@ def test_a_number_in_a_variable():
 
     assert line_of(step).line == step.__code__.co_firstlineno + 2
     assert line_of(step).file == __file__
+
+
+def test_what_is_collected_meanwhile_is_no_line_of_the_network():
+    """A generator that somebody left behind, in a cycle, ends where garbage is collected: in the midst of a pass."""
+
+    class LeftBehind:
+        def __init__(self):
+            self.lines = self.read()
+            next(self.lines)
+
+        def read(self):
+            yield self
+            yield  # its end would be followed as a line of the user's
+
+    def step(x):
+        kept = list(map(list, [()] * 60_000))  # so much that garbage is collected
+        noise = OWN.random()  # the line
+        return x * (len(kept) / 60_000 + 1e-9 * noise)
+
+    before = gc.get_threshold()
+    gc.collect()
+    gc.set_threshold(50_000)
+    try:
+        LeftBehind()
+        assert line_of(step).line == step.__code__.co_firstlineno + 2
+    finally:
+        gc.set_threshold(*before)
 
 
 HELD = [

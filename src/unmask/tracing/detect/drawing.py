@@ -5,7 +5,10 @@ Two passes that ought to be equal are followed line by line. The first line afte
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import zip_longest
 from types import FrameType
 from typing import Any
@@ -61,13 +64,25 @@ def _moments(classifier: Classifier, x: Tensor, seed: int, *, tensors: bool) -> 
     classifier.meter.forwards += len(x)
     classifier.put_back()
     outer = sys.gettrace()
-    with torch.no_grad(), seeded(seed, x.device):
+    with torch.no_grad(), seeded(seed, x.device), _no_collection():
         sys.settrace(follow)
         try:
             run_network(classifier, x.clone())
         finally:
             sys.settrace(outer)
     return found
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Within the block no garbage is collected: a generator that somebody left behind would end here, as a line."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _print(value: Any, tensors: bool, depth: int = 2) -> Any:
