@@ -75,12 +75,13 @@ class _Rewriter(Interceptor):
         self._logs = Logs()
         self._soften = rewrite.soften
         self._names = names
-        self._joints = Joints(rewrite.relaxed)
+        joints = self._joints = Joints(rewrite.relaxed)
         self._spans = Spans(rewrite.bridges, x, self._joints)
         self._hot = {g[0] for g in (*rewrite.rules, *self._spans.targets, *self._spans.sources)}
 
+        # Nothing here leads back to this object: a circle would hold the pass's graph until garbage is collected.
         def carries(tensor: Tensor) -> bool:
-            return tensor.requires_grad or self._joints.shadow_of(tensor) is not None
+            return tensor.requires_grad or joints.shadow_of(tensor) is not None
 
         # Where cuts are healed, the user's code runs as it is, and what is rewritten runs beside it.
         kinds = {"uncut": rewrite.heal_cuts, "unroll": rewrite.unroll, "relaxed": rewrite.relaxed}

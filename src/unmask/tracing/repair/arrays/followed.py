@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .alike import ALIKE, REDUCED
+from .places import Places
 
 # They only move numbers about.
 MOVING = frozenset(
@@ -208,36 +209,21 @@ def _reduced(name: str, item: Any, axis: Any, keepdims: bool) -> Tensor | None:
 
 
 def moved(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-    """Moves the numbers, and their places beside them: place 0 is none, for what the move itself brings in."""
-    pool: list[Tensor] = []
-    size = 1
-
-    def placed(item: Any) -> Any:
-        nonlocal size
-        if isinstance(item, Followed) and item.trail is not None:
-            pool.append(item.trail.flatten())
-            places = np.arange(size, size + item.size).reshape(item.shape)
-            size += item.size
-            return places
-        if isinstance(item, np.ndarray) and item.ndim and item.dtype.kind == "f":
-            return np.zeros(item.shape, dtype=np.int64)
-        if isinstance(item, tuple | list):
-            return type(item)(placed(i) for i in item)
-        return bare(item)
-
+    """Moves the numbers, and their places beside them."""
+    places = Places()
     made = func(*bare(args), **bare(kwargs))
-    at = func(placed(args[0]), *bare(args[1:]), **bare(kwargs))  # what follows is axes, shapes and indices
+    at = func(places.of(args[0]), *bare(args[1:]), **bare(kwargs))  # what follows is axes, shapes and indices
+    pool = places.pool
     if not pool:
         return made
     with torch.enable_grad():
-        whole = torch.cat([pool[0].new_zeros(1), *(p.to(pool[0]) for p in pool)])
+        return _led(made, at, torch.cat([pool[0].new_zeros(1), *(p.to(pool[0]) for p in pool)]))
 
-        def led(value: Any, places: Any) -> Any:
-            if isinstance(value, tuple | list):
-                return type(value)(led(v, p) for v, p in zip(value, places, strict=True))
-            return follow(value, whole[torch.from_numpy(np.array(places, dtype=np.int64))])
 
-        return led(made, at)
+def _led(value: Any, places: Any, whole: Tensor) -> Any:
+    if isinstance(value, tuple | list):
+        return type(value)(_led(v, p, whole) for v, p in zip(value, places, strict=True))
+    return follow(value, whole[torch.from_numpy(np.array(places, dtype=np.int64))])
 
 
 def _like(source: Followed, made: np.ndarray) -> Tensor | None:
