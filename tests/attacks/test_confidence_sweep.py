@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 import torch
+from tests.attacks.curved import Asked
 
 from unmask.attacks import PGD, Attack, CarliniWagner, ConfidenceSweep
 from unmask.attacks.base import Cost, GradientAttack
@@ -40,7 +41,7 @@ Y = torch.zeros(4, dtype=torch.int64)
 
 
 def sweep(*confidences):
-    inner, classifier = Scripted(), Classifier(network, deterministic=True)
+    inner, classifier = Scripted(), Asked(network, deterministic=True)
     attack = ConfidenceSweep(inner=inner, confidences=confidences)
     found = attack.run(classifier, X, Y, Linf(epsilon=0.5), generator=Streams.seeded(0, torch.arange(4)))
     return found, inner.told, classifier.meter

@@ -79,20 +79,20 @@ class Ascent:
 
 @pytest.mark.parametrize("norm", list(BUDGET))
 def test_every_step_of_either_gradient_and_the_best_of_all(norm):
-    """The first start moves all values, the second those that show."""
-    net, threat = problem(), threat_model(norm, BUDGET[norm])
-    attack = SparsePGD(steps=STEPS, restarts=2, objective=margin_loss, early_stop=False)
+    """Every other start moves all values, those between them the values that show."""
+    net, threat, starts, length = problem(), threat_model(norm, BUDGET[norm]), 4, STEPS + 1
+    attack = SparsePGD(steps=STEPS, restarts=starts, objective=margin_loss, early_stop=False)
     found = attack.run(net.classifier(), net.x, net.y, threat, generator=net.streams())
-    assert len(net.asked) == 2 * (STEPS + 1)
+    assert len(net.asked) == starts * length
     fresh = 0
     for n in range(len(net.x)):
-        first = Ascent(net, n, norm, net.streams())
-        # The second start's numbers are named by where the first one's ended.
-        second = Ascent(net, n, norm, net.streams().fork("restart"), projected=True)
-        follows(net.asked[: STEPS + 1], n, first.path)
-        follows(net.asked[STEPS + 1 :], n, second.path)
-        torch.testing.assert_close(found[n], max(first, second, key=lambda one: one.most).best)
-        fresh += first.fresh + second.fresh
+        streams, walks = net.streams(), []
+        for start in range(starts):
+            walks.append(Ascent(net, n, norm, streams, projected=start in (1, 3)))
+            follows(net.asked[start * length : (start + 1) * length], n, walks[-1].path)
+            streams = streams.fork("restart")  # numbers are named by where the start before ended
+        torch.testing.assert_close(found[n], max(walks, key=lambda one: one.most).best)
+        fresh += sum(walk.fresh for walk in walks)
     assert fresh > 0
 
 

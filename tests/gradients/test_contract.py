@@ -95,3 +95,36 @@ def test_margin_loss_of_a_linear_network(case):
     torch.testing.assert_close(est.value, value, rtol=1e-3, atol=1e-3)
     if getattr(estimator, "method", "") not in ("spsa", "nes"):  # those hold in expectation only
         torch.testing.assert_close(est.grad, truth, rtol=1e-2, atol=1e-2)
+
+
+def test_a_score_is_the_estimates_value_and_outputs_for_no_more(case):
+    """Where no step follows: of a random network under equal draws; the images keep their memory and their graph."""
+    estimator, forwards, backwards = case
+
+    class Noisy(Linear):
+        def forward(self, x):
+            return super().forward(x) + torch.randn(len(x), 1)
+
+    x, y = batch(4)
+    asked = x.clone().requires_grad_()
+    found = []
+    for ask in (estimator.estimate, estimator.scored):
+        classifier = Classifier(Noisy())
+        one = ask(classifier, margin_loss, asked, y, generator=Streams.seeded(0, torch.arange(4)))
+        assert classifier.meter.forwards <= 4 * forwards
+        assert classifier.meter.backwards <= 4 * backwards
+        assert not one.value.requires_grad
+        assert one.grad.shape == x.shape
+        found.append(one)
+    torch.testing.assert_close(found[0].value, found[1].value)
+    torch.testing.assert_close(found[0].outputs.logits, found[1].outputs.logits)
+    torch.testing.assert_close(asked.detach(), x, rtol=0, atol=0)
+    assert asked.grad is None
+
+
+def test_a_score_of_the_exact_gradient_takes_no_backward_pass():
+    classifier = Classifier(Linear())
+    x, y = batch(4)
+    found = Exact().scored(classifier, margin_loss, x, y, generator=torch.Generator().manual_seed(0))
+    assert (classifier.meter.forwards, classifier.meter.backwards) == (4, 0)
+    assert not found.grad.any()

@@ -7,6 +7,7 @@ from unmask.classifier import Classifier
 from unmask.errors import Unsupported
 from unmask.gradients import EOT, Exact, Float64, LogitScale
 from unmask.objectives import cross_entropy, margin_loss
+from unmask.types import Outputs
 
 
 def estimate(estimator, network, objective, x, y):
@@ -97,3 +98,14 @@ def test_networks_that_insist_on_single_precision_are_named():
     x, y = batch(1)
     with pytest.raises(Unsupported, match="does not run in double precision"):
         estimate(Float64(), Single(), margin_loss, x, y)
+
+
+def test_a_detectors_score_comes_back_in_the_images_precision():
+    class Detecting(Linear):
+        def forward(self, x):
+            return Outputs(super().forward(x), x.flatten(1).sum(1))
+
+    x, y = batch(3)
+    found = estimate(Float64(), Detecting(classes=2), margin_loss, x, y).outputs
+    assert found.detector_score.dtype == found.logits.dtype == torch.float32
+    torch.testing.assert_close(found.detector_score, x.flatten(1).sum(1))

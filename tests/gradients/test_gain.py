@@ -5,7 +5,7 @@ from tests.gradients.models import Linear, batch, cosine
 from unmask.classifier import Classifier
 from unmask.errors import UnusableInput
 from unmask.gradients import Exact, LogitScale
-from unmask.objectives import Targeted, cross_entropy, margin_loss
+from unmask.objectives import Targeted, Undetected, cross_entropy, margin_loss
 from unmask.types import Outputs
 
 
@@ -100,3 +100,19 @@ def test_detector_is_kept():
 def test_bad_scale_is_named(scale):
     with pytest.raises(UnusableInput, match=f"scale={scale}"):
         LogitScale(scale=scale)
+
+
+def test_a_detectors_score_stays_in_the_objective_as_it_is():
+    """Only logits are scaled."""
+
+    def detecting(scale):
+        network = Linear(scale=scale)
+        return lambda x: Outputs(network(x), x.flatten(1).sum(1) - 1)
+
+    x, y = batch(6)
+    both = Undetected(cross_entropy, 1.0)
+    found = estimate(LogitScale(scale=0.5), detecting(3.0), both, x, y)
+    truth = estimate(Exact(), detecting(1.5), both, x, y)
+    torch.testing.assert_close(found.value, truth.value)
+    torch.testing.assert_close(found.grad, truth.grad)
+    assert not torch.allclose(found.grad, estimate(Exact(), detecting(1.5), cross_entropy, x, y).grad)

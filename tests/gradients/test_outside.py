@@ -7,6 +7,7 @@ from tests.gradients.models import Quadratic, batch
 from unmask.classifier import Classifier
 from unmask.errors import ModelFailed
 from unmask.gradients import Exact, FiniteDifference, Smoothing
+from unmask.gradients.outside import asked_at
 from unmask.objectives import margin_loss
 
 
@@ -43,3 +44,18 @@ def test_a_network_that_always_raises_is_told(estimator):
     x, y = batch(2)
     with pytest.raises(ModelFailed, match="no weights"):
         estimator.estimate(Classifier(broken), margin_loss, x, y, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.3, 0.7), (-2.0, 3.0)], ids=["inside", "beyond"])
+def test_the_range_is_that_of_images_or_as_wide_as_these(low, high):
+    x, points = torch.tensor([[low, high]]), torch.tensor([[-5.0, 5.0], [0.1, 0.9]])
+    asked = []
+
+    def ask(at):
+        asked.append(at)
+        if len(asked) == 1:
+            raise ModelFailed("outside")
+        return at.sum()
+
+    asked_at(ask, points, x)
+    torch.testing.assert_close(asked[1], points.clamp(min(low, 0.0), max(high, 1.0)))
