@@ -6,6 +6,7 @@ share nothing with the package but the network and the random numbers.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,3 +115,24 @@ def follows(asked: list[Tensor], example: int, expected: list[Tensor], tolerance
     for step, (ours, theirs) in enumerate(zip(asked, expected, strict=True)):
         distance = float((ours[example] - theirs).abs().max())
         assert distance <= tolerance, f"query {step} of example {example} is {distance:.3g} away"
+
+
+def leaves_once_it_fools(asked: list[Tensor], walks: dict[int, Any], found: Tensor) -> None:
+    """Every query is about those that have not fooled yet, at their own steps; some do, and some never.
+
+    **Arguments**
+    - `walks`: by example; `path`, the points of its steps, `fools`, the first of them that does, and `best`, what is
+      kept of one that never does.
+    - `found`: what the attack returned.
+    """
+    left = list(walks)
+    for step, points in enumerate(asked):
+        assert len(points) == len(left)
+        for row, n in enumerate(list(left)):
+            torch.testing.assert_close(points[row], walks[n].path[step], rtol=0, atol=1e-9)
+            if walks[n].fools == step:
+                torch.testing.assert_close(found[n], points[row], rtol=0, atol=1e-6)
+                left.remove(n)
+    assert 0 < len(left) < len(walks)
+    for n in left:
+        torch.testing.assert_close(found[n], walks[n].best, rtol=0, atol=1e-6)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from tests.attacks.curved import SIDE, Asked, curved, follows, project, value_and_slope
+from tests.attacks.curved import SIDE, Asked, curved, follows, leaves_once_it_fools, project, value_and_slope
 
 from unmask.attacks import JointPGD, Setting
 from unmask.attacks.joint_pgd import Acceptance, Pending
@@ -114,17 +114,7 @@ def test_who_fools_both_leaves_and_the_others_walk_on(rule):
         n: Ascent(guarded, n, margin_of(guarded.net, int(guarded.y[n])), guarded.x[n], "linf", rule)
         for n in range(len(guarded.x))
     }
-    left = list(walks)
-    for step, points in enumerate(guarded.asked[:: 2 if rule == "orthogonal" else 1]):
-        assert len(points) == len(left)
-        for row, n in enumerate(list(left)):
-            torch.testing.assert_close(points[row], walks[n].path[step], rtol=0, atol=1e-9)
-            if walks[n].fools == step:
-                torch.testing.assert_close(found[n], points[row], rtol=0, atol=1e-6)
-                left.remove(n)
-    assert 0 < len(left) < len(walks)
-    for n in left:
-        torch.testing.assert_close(found[n], walks[n].best, rtol=0, atol=1e-6)
+    leaves_once_it_fools(guarded.asked[:: 2 if rule == "orthogonal" else 1], walks, found)
 
 
 def test_the_likeliest_classes_one_after_another_and_the_best_of_all():

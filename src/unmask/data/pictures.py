@@ -121,8 +121,8 @@ def _check_memory(size: int, count: int, name: str) -> None:
     if held is not None and needed > held:
         raise UnusableInput(
             f"the {count} pictures of {name} take {needed / 1e9:.3g} GB, as float32 and once more while they are read, "
-            f"and this machine has {held / 1e9:.3g} GB; take a sample with --examples N, or smaller ones with "
-            f'"{name}(resize=N)"'
+            f"and this machine has {held / 1e9:.3g} GB; give fewer, as audit's --examples N does, or smaller "
+            f'ones, of labelled data by "{name}(resize=N)"'
         )
 
 
