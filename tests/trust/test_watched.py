@@ -82,8 +82,8 @@ TOLD = """
 def heard(number, frame):
     raise SystemExit
 signal.signal(signal.SIG{0}, heard)
-open({1!r}, "w").close()
-try:
+try:  # around what says that it is there, too: the signal may come before the next line
+    open({1!r}, "w").close()
     time.sleep(60)
 except SystemExit:
     return 5
