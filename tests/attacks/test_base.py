@@ -6,11 +6,26 @@ import pytest
 import torch
 from torch import nn
 
-from unmask.attacks import APGD, FGSM, PGD, Attack, Setting, TargetedAPGD
+from unmask.attacks import (
+    APGD,
+    FAB,
+    FGSM,
+    PGD,
+    Attack,
+    CarliniWagner,
+    JointPGD,
+    MomentumPGD,
+    Setting,
+    SparsePGD,
+    Square,
+    Substitute,
+    TargetedAPGD,
+    Transfer,
+)
 from unmask.attacks.base import beside
 from unmask.classifier import Classifier
 from unmask.errors import UnusableInput
-from unmask.gradients import Exact
+from unmask.gradients import EOT, Exact, FiniteDifference, Smoothing
 from unmask.objectives import Targeted, Undetected, cross_entropy, dlr
 from unmask.randomness import Streams
 from unmask.threat import L2, Linf
@@ -73,6 +88,7 @@ def test_an_attack_of_ones_own_fits_everywhere_and_says_its_name():
     assert attack.describe() == "Watching"
     assert attack.cost(3) is None
     assert (attack.needs_gradient, attack.chooses_targets) == (False, False)
+    assert attack.ascent == "none"
 
 
 def test_a_gradient_attack_takes_the_settings_gradient_past_its_detector_to_the_end_of_a_random_network():
@@ -92,3 +108,19 @@ def test_an_objective_that_pulls_towards_a_class_is_left_alone_by_a_detector():
     assert beside(aim, True) is aim
     assert beside(cross_entropy, True) == Undetected(cross_entropy)
     assert beside(cross_entropy, False) is cross_entropy
+
+
+@pytest.mark.parametrize("ascending", [APGD, JointPGD, MomentumPGD, PGD, SparsePGD, TargetedAPGD])
+def test_an_ascent_says_by_which_slopes_it_climbs(ascending):
+    slopes = FiniteDifference()
+    by = {ascending(gradient=g).ascent for g in (Exact(), EOT(Exact()), Smoothing(Exact(), sigma=0.1))}
+    assert by == {"autograd"}
+    by = {ascending(gradient=g).ascent for g in (slopes, EOT(slopes), Smoothing(EOT(slopes), sigma=0.1))}
+    assert by == {"differences"}
+
+
+@pytest.mark.parametrize(
+    "other", [FAB(), FGSM(), CarliniWagner(), Square(), Substitute(), Transfer(inner=PGD())]
+)
+def test_an_attack_that_does_not_climb_inside_the_ball_says_so(other):
+    assert other.ascent == "none"

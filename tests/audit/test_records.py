@@ -27,6 +27,7 @@ def test_report_has_every_stable_key(tmp_path):
     }  # fmt: skip
     assert written["attacks"][0].keys() == {
         "recipe", "robust_accuracy", "newly_broken", "forwards", "backwards", "seconds", "examples",
+        "ascent",
     }  # fmt: skip
     assert written["cost"].keys() == {"forwards", "backwards", "judge_forwards", "seconds"}
     assert written["environment"].keys() >= {"versions", "device", "seed", "batch_size", "checkpoint_hash"}

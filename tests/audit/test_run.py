@@ -225,11 +225,11 @@ def test_standing_keeps_the_worst_and_ranks_by_margin_loss():
         progress=Silent(),
     )
     everyone = torch.arange(len(DATA))
-    standing.step("clean", "", lambda part, _: DATA.x[part], everyone)
+    standing.step("clean", None, lambda part, _: DATA.x[part], everyone)
     clean = standing.robust_accuracy
     standing.attack("pgd", "pgd", PGD(steps=10), standing.unbroken())
     broken = standing.robust_accuracy
-    standing.step("clean again", "", lambda part, _: DATA.x[part], everyone)
+    standing.step("clean again", None, lambda part, _: DATA.x[part], everyone)
     assert broken < clean
     assert standing.robust_accuracy == broken
     nearest = standing.unbroken(0.3)

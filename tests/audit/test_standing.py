@@ -166,6 +166,8 @@ def test_batches_go_to_their_own_places_and_streams(verdicts):
 class Climb(Attack):
     """Asks the network once forward and once backward, and moves every example by a number of its own."""
 
+    ascent = "autograd"
+
     def run(self, classifier, x, y, threat, *, generator):
         leaf = x.clone().requires_grad_()
         logits = classifier(leaf, generator=generator).logits
@@ -180,7 +182,7 @@ def tilted(x):
 
 def test_an_attack_is_given_the_network_and_the_random_numbers_of_its_examples():
     state = standing(deterministic=True, draws=1, examples=7, network=tilted)
-    state.step("clean", "", lambda part, _: state.x[part], torch.arange(7))
+    state.step("clean", None, lambda part, _: state.x[part], torch.arange(7))
     found = attack(state, 0.0, "nothing")
     assert found.tolist() == [0.0] * 7
     moved = 0.1 * state.streams("climb").uniform(device=state.x.device)
@@ -198,7 +200,7 @@ def test_what_a_step_cost_and_brought_is_written_down(tmp_path):
         state = standing(
             deterministic=True, draws=1, examples=7, network=tilted, journal=journal, progress=told
         )
-        state.step("clean", "", lambda part, _: state.x[part], torch.arange(7))
+        state.step("clean", None, lambda part, _: state.x[part], torch.arange(7))
         rates = state.attack("climb", "climb", Climb(), torch.arange(7))
         journal.close()
         return state, rates, told
@@ -210,6 +212,7 @@ def test_what_a_step_cost_and_brought_is_written_down(tmp_path):
     assert spent.robust_accuracy == pytest.approx(1 - broken / 7)
     assert vars(spent.meter) == {"forwards": 7, "backwards": 7, "judge_forwards": 7}
     assert spent.seconds > 0
+    assert spent.ascent == "autograd"
     assert [done for _, done, _ in told.seen] == [3, 6, 7, 3, 6, 7]
     assert {total for _, _, total in told.seen} == {7}
     assert [passes for *passes, _ in state.track] == [[0, 0], [0, 0], [0, 0], [3, 3], [6, 6], [7, 7]]
@@ -237,7 +240,7 @@ def test_a_step_on_nothing_changes_nothing(verdicts):
 
 def test_points_are_judged_again_without_being_chosen():
     state = standing(deterministic=True, draws=1, examples=7, network=tilted)
-    state.step("clean", "", lambda part, _: state.x[part], torch.arange(7))
+    state.step("clean", None, lambda part, _: state.x[part], torch.arange(7))
     points = state.x + 0.1 * (torch.arange(7) % 2)[:, None, None, None]
     before = state.rounds.total()
     seen = state.judged(points, "final", 3)

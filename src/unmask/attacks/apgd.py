@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +41,8 @@ class APGD(GradientAttack):
     steps: int = 100
     restarts: int = 1
     rho: float = 0.75
+
+    ascends: ClassVar[bool] = True
 
     def describe(self) -> str:
         return f"APGD-{self.steps}" + (f", {self.restarts} restarts" if self.restarts > 1 else "")

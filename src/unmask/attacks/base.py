@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from ..classifier import Classifier
 from ..errors import UnusableInput
 from ..gradients import Exact, GradientEstimator
+from ..gradients.base import Slopes
 from ..objectives import Objective, TargetedObjective, Undetected, cross_entropy
 from ..randomness import Streams
 from ..threat import ThreatModel, threat_model
 
 Images = Float[Tensor, "batch *dims"]
 Labels = Int[Tensor, " batch"]
+Ascent = Slopes | Literal["none"]
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,14 @@ class Attack(ABC):
         """What it is, in a few words with its numbers, for the report."""
         return type(self).__name__
 
+    @property
+    def ascent(self) -> Ascent:
+        """By which slopes of the network it goes up, step by step inside the ball, as PGD does; `none` if it does not.
+
+        A stand-alone script repeats such an ascent, and no other attack.
+        """
+        return "none"
+
     def cost(self, classes: int) -> Cost | None:
         """What it declares to cost on a network of so many classes; None where it does not say."""
         return None
@@ -153,13 +163,21 @@ class GradientAttack(Attack):
     - `gradient`: how its slope is estimated.
     - `early_stop`: an example leaves the batch at the step that fools one estimate. Turn off for random
       networks, where one lucky draw proves nothing.
+
+    **Class fields**
+    - `ascends`: whether it goes up step by step inside the ball, as PGD does.
     """
 
     needs_gradient: ClassVar[bool] = True
+    ascends: ClassVar[bool] = False
 
     objective: Objective = cross_entropy
     gradient: GradientEstimator = Exact()
     early_stop: bool = True
+
+    @property
+    def ascent(self) -> Ascent:
+        return self.gradient.slopes if self.ascends else "none"
 
     def fit(self, setting: Setting) -> Attack | None:
         """Along the setting's gradient, past its detector, and to the end where draws are random."""

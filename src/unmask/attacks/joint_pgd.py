@@ -17,7 +17,7 @@ from ..objectives import Objective, Targeted, margin_loss
 from ..randomness import Streams
 from ..threat import NormBall, ThreatModel, norm_ball
 from ..types import Outputs, per_example
-from .base import Attack, Cost, Images, Labels, Setting
+from .base import Ascent, Attack, Cost, Images, Labels, Setting
 from .batch import Batch, Incumbent, restarts
 
 
@@ -87,6 +87,10 @@ class JointPGD(Attack):
     early_stop: bool = True
 
     needs_gradient: ClassVar[bool] = True
+
+    @property
+    def ascent(self) -> Ascent:
+        return self.gradient.slopes
 
     def describe(self) -> str:
         return f"joint PGD-{self.steps}, {self.rule}" + (f", {self.targets} classes" if self.targets else "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -47,6 +48,8 @@ class MomentumPGD(GradientAttack):
     random_start: bool = True
     max_draws: int = 1
     flips: float = 0.1
+
+    ascends: ClassVar[bool] = True
 
     def describe(self) -> str:
         return f"momentum PGD-{self.steps}" + ("" if self.random_start else " from the image")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -39,6 +40,8 @@ class PGD(GradientAttack):
     restarts: int = 1
     random_start: bool = True
     last: bool = False
+
+    ascends: ClassVar[bool] = True
 
     def describe(self) -> str:
         return f"PGD-{self.steps}" + (f", {self.restarts} restarts" if self.restarts > 1 else "")

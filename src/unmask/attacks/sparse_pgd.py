@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +47,8 @@ class SparsePGD(GradientAttack):
     restarts: int = 1
     rel_step_size: float = 0.25
     rel_score_step: float = 0.25
+
+    ascends: ClassVar[bool] = True
 
     def describe(self) -> str:
         return f"sparse PGD-{self.steps}" + (f", {self.restarts} restarts" if self.restarts > 1 else "")

@@ -39,6 +39,7 @@ class TargetedAPGD(GradientAttack):
     objective: TargetedObjective = TargetedDLR()
 
     chooses_targets: ClassVar[bool] = True
+    ascends: ClassVar[bool] = True
 
     def describe(self) -> str:
         return f"targeted APGD-{self.steps}, {self.targets} class{'es' * (self.targets > 1)}"

@@ -78,6 +78,8 @@ class AttackRecord(ReportPart):
     - `newly_broken`: examples that no earlier attack had broken.
     - `forwards`, `backwards`: in examples.
     - `examples`: how many it was given.
+    - `ascent`: by which slopes it went up step by step inside the ball: those of autograd, repaired or not, or
+      differences of answers; `none` for other attacks; null in reports of before it was kept.
     """
 
     recipe: str
@@ -87,6 +89,7 @@ class AttackRecord(ReportPart):
     backwards: int
     seconds: float
     examples: int | None = None
+    ascent: Literal["autograd", "differences", "none"] | None = None
 
 
 class Control(ReportPart):

@@ -189,6 +189,7 @@ class Outcome:
                 backwards=s.meter.backwards,
                 seconds=round(s.seconds, 3),
                 examples=s.examples,
+                ascent=s.ascent,
             )
             for s in self.standing.spent
         ]

@@ -102,7 +102,7 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
         facts = replace(facts, warnings=(*facts.warnings, analysis.warning))
     standing = _standing(subject)
     progress.stage("clean")
-    clean_rates, _ = standing.step("clean", "", lambda part, _: subject.x[part], subject.everyone)
+    clean_rates, _ = standing.step("clean", None, lambda part, _: subject.x[part], subject.everyone)
     inside = _inside(subject, standing)
     campaign = Campaign(subject, inside, facts)
     progress.stage("standard attack")
@@ -137,7 +137,7 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
         counted = subject.processes.first(lambda: count_rejections(subject, standing))
         if not subject.outside:
             points, some = counted.x_adv.to(subject.device), subject.everyone[: counted.examples]
-            standing.step("detector ignored", "", lambda part, _: points[part], some)
+            standing.step("detector ignored", None, lambda part, _: points[part], some)
     progress.stage("controls")
     controlled = control(subject, standing, campaign, race.winners()[0])
 
@@ -190,7 +190,7 @@ def _inside(subject: Subject, standing: Standing) -> Standing:
         return standing
     # Both spend, and what is spent is counted once.
     inside = _standing(replace(subject, progress=Silent()), elsewhere=standing.rounds.elsewhere)
-    inside.step("clean inside", "", lambda part, _: subject.x[part], subject.everyone)
+    inside.step("clean inside", None, lambda part, _: subject.x[part], subject.everyone)
     return inside
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -32,8 +33,17 @@ class Estimate:
     outputs: Outputs
 
 
+Slopes = Literal["autograd", "differences"]
+
+
 class GradientEstimator(ABC):
     """Estimates value and gradient of an objective at `x`."""
+
+    @property
+    def slopes(self) -> Slopes:
+        """Where they come from: autograd, repaired or not, or differences of answers. Around another, that one's."""
+        inner = getattr(self, "inner", None)
+        return inner.slopes if isinstance(inner, GradientEstimator) else "autograd"
 
     @abstractmethod
     def estimate(

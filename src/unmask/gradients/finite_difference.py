@@ -14,7 +14,7 @@ from ..classifier import Classifier
 from ..errors import UnusableInput
 from ..objectives import Objective
 from ..randomness import Streams
-from .base import Estimate, GradientEstimator, Images
+from .base import Estimate, GradientEstimator, Images, Slopes
 from .outside import asked_at
 
 
@@ -47,6 +47,10 @@ class FiniteDifference(GradientEstimator):
     samples: int = 64
     delta: float = 0.01
     chunk: int = 1024
+
+    @property
+    def slopes(self) -> Slopes:
+        return "differences"
 
     def __post_init__(self) -> None:
         if self.method not in ("spsa", "nes", "coordinates"):

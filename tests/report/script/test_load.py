@@ -7,17 +7,28 @@ import torch
 from tests.report.sample import refuted
 from tests.report.script.test_write import record
 
+from unmask.audit.records import AttackRecord
 from unmask.report.script.write import write_script
 
 NET = "import torch\ndef build():\n    return torch.nn.Linear(2, 2)\n"
 
 
+def stage(recipe, ascent):
+    return AttackRecord(
+        recipe=recipe,
+        ascent=ascent,
+        newly_broken=1,
+        robust_accuracy=0.5,
+        forwards=1,
+        backwards=1,
+        seconds=0.0,
+    )
+
+
 def script_at(path, target, from_script=""):
     path.parent.mkdir(exist_ok=True)
     report = refuted(path.parent / "defence.py")
-    walk = report.attacks[0].model_copy(
-        update={"recipe": "walks: boundary walk of 40 steps", "newly_broken": 1}
-    )
+    walk = stage("walks: boundary walk of 40 steps", "none")
     made = write_script(
         report.model_copy(update={"attacks": [walk]}), record({"kind": "Exact"}), target=target, classes=2,
         script_file=path.name, data_file=f"{path.stem}.pt", imports_unmask=False, from_script=from_script,
@@ -49,3 +60,46 @@ def test_what_is_not_found_is_one_line(tmp_path, monkeypatch, target):
     monkeypatch.setattr("sys.path", list(sys.path))
     with pytest.raises(SystemExit, match="--target"):
         script["load"](target)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "not_run"),
+    [
+        ({"kind": "Exact"}, ("PGD that walks", "steps of slopes")),
+        ({"kind": "FiniteDifference", "delta": 0.01}, ("PGD that walks",)),
+    ],
+)
+def test_what_is_not_run_is_told_by_the_attack_and_not_by_its_words(tmp_path, gradient, not_run):
+    stages = [
+        stage("a climb", "autograd"),
+        stage("PGD that walks", "none"),
+        stage("steps of slopes", "differences"),
+        stage("of an older report", None),
+    ]
+    report = refuted(tmp_path / "defence.py").model_copy(update={"attacks": stages})
+    made = write_script(
+        report, record(gradient), target="net.py:build", classes=2, script_file="a.py", data_file="a.pt",
+        imports_unmask=False,
+    )  # fmt: skip
+    assert made.not_run == not_run
+    assert made.theirs == len(not_run) / report.examples
+
+
+def test_the_exact_gradient_is_told_by_its_kind(tmp_path):
+    exact = {"kind": "EOT", "inner": {"kind": "Exact"}, "draws": None, "max_draws": 8}
+    told = record(exact)
+    told["entrants"] = [
+        {
+            "name": "as the network is",
+            "left": 0.1,
+            "winner": None,
+            "objective": "margin_loss",
+            "gradient": exact,
+        },
+        *told["entrants"],
+    ]
+    made = write_script(
+        refuted(tmp_path / "defence.py"), told, target="net.py:build", classes=2, script_file="a.py",
+        data_file="a.pt", imports_unmask=False,
+    )  # fmt: skip
+    assert "as the network is" not in made.gradients

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...attacks import Attack
-from ...attacks.base import Images, Labels
+from ...attacks.base import Ascent, Images, Labels
 from ...classifier import Classifier, Meter
 from ...judge import Judgement, judge
 from ...randomness import Streams
@@ -24,6 +24,8 @@ from .rounds import Rounds
 # A random network's example counts as broken for good at this failure rate on the selection draws. Ours.
 SETTLED = 0.98
 
+Propose = Callable[[Tensor, Streams], Images]
+
 
 @dataclass(frozen=True)
 class Spent:
@@ -35,6 +37,7 @@ class Spent:
     meter: Meter
     seconds: float
     examples: int
+    ascent: Ascent
 
 
 class Standing:
@@ -153,12 +156,15 @@ class Standing:
         def propose(part: Tensor, streams: Streams) -> Images:
             return attack.run(self.classifier, self.x[part], self.y[part], self.threat, generator=streams)
 
-        return self.step(name, recipe, propose, chosen)[0]
+        return self.step(name, recipe, propose, chosen, ascent=attack.ascent)[0]
 
     def step(
-        self, name: str, recipe: str, propose: Callable[[Tensor, Streams], Images], chosen: Tensor
+        self, name: str, recipe: str | None, propose: Propose, chosen: Tensor, *, ascent: Ascent = "none"
     ) -> tuple[Tensor, Tensor]:
-        """As `attack`, for anything that makes proposals. Returns failure rates and margin losses of the proposals."""
+        """As `attack`, for anything that makes proposals; one without a recipe is no attack, and not listed.
+
+        Returns failure rates and margin losses of the proposals.
+        """
         rates = torch.zeros(len(chosen), device=self.x.device)
         losses = torch.zeros(len(chosen), device=self.x.device)
         before, total, seconds, done, number = self.robust_accuracy, Meter(), 0.0, 0, 0
@@ -177,15 +183,13 @@ class Standing:
             self.progress.update(self.robust_accuracy, done, len(chosen))
             spent_so_far = self.rounds.total()
             self.track.append((spent_so_far.forwards, spent_so_far.backwards, self.robust_accuracy))
-        if recipe:
+        if recipe is not None:
             alone = 1 - float(rates.mean()) if len(chosen) else before
             newly = self.broken - broken_before
-            self.spent.append(Spent(recipe, alone, newly, total, seconds, len(chosen)))
+            self.spent.append(Spent(recipe, alone, newly, total, seconds, len(chosen), ascent))
         return rates, losses
 
-    def _propose(
-        self, name: str, part: Tensor, propose: Callable[[Tensor, Streams], Images]
-    ) -> dict[str, Tensor]:
+    def _propose(self, name: str, part: Tensor, propose: Propose) -> dict[str, Tensor]:
         """A proposal, what the judge saw of it, and of a random network what two points show on further draws."""
         x, y = self.x[part], self.y[part]
         x_adv = self.threat.settle(propose(part, self.streams(name)[part]), x)
@@ -213,15 +217,9 @@ class Standing:
             some = part[rows]
             for n, points in enumerate((x_adv[rows], self.x_adv[some])):
                 generator = self.streams(f"{name} judged again")[some]
-                again[n, rows] = judge(
-                    self.classifier,
-                    points,
-                    self.x[some],
-                    self.y[some],
-                    self.threat,
-                    draws=self.draws,
-                    generator=generator,
-                ).failure_rate
+                of = (points, self.x[some], self.y[some], self.threat)
+                seen = judge(self.classifier, *of, draws=self.draws, generator=generator)
+                again[n, rows] = seen.failure_rate
         return again
 
     def _keep(

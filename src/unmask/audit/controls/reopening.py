@@ -137,7 +137,7 @@ def _at_first(subject: Subject, standing: Standing, early: Early) -> Tensor:
         return subject.everyone[:0]
     points, rows = subject.x.clone(), early.rows.to(subject.device)
     points[rows] = early.x_adv.to(subject.device)
-    standing.step("first attack", "", lambda part, _: points[part], rows)
+    standing.step("first attack", None, lambda part, _: points[part], rows)
     return rows
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import jinja2
 
-from ...audit.records import Report
+from ...audit.records import AttackRecord, Report
 from .. import words
 from ..html import place
 from .source import CannotWrite, Source, gradient_source, python
@@ -111,27 +111,32 @@ def write_script(
         imports_unmask,
         classes,
     )
-    others = [a for a in report.attacks if a.newly_broken and not _ascends(a.recipe)]
+    others = _not_run(report, source)
     theirs = sum(a.newly_broken for a in others) / max(1, report.examples)
-    return Script(text, tuple(name for name, _ in chosen), tuple(left_out), _not_run(report), theirs)
+    return Script(text, tuple(name for name, _ in chosen), tuple(left_out), _recipes(others), theirs)
 
 
-def _ascends(recipe: str) -> bool:
-    """Whether a stage is an ascent along a gradient, which is what a script does."""
-    return "PGD" in recipe and "finite differences" not in recipe and "transfer" not in recipe
+def _not_run(report: Report, source: Source) -> list[AttackRecord]:
+    """The stages that broke examples otherwise than by an ascent such as the script's."""
+    repeated = (None, "autograd", *(("differences",) if "differences" in source.uses else ()))
+    return [a for a in report.attacks if a.newly_broken and a.ascent not in repeated]
 
 
-def _not_run(report: Report) -> tuple[str, ...]:
-    recipes = [_plain(a.recipe) for a in report.attacks if a.newly_broken and not _ascends(a.recipe)]
-    return tuple(dict.fromkeys(recipes))
+def _recipes(stages: Sequence[AttackRecord]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_plain(a.recipe) for a in stages))
 
 
 def _order(entrants: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Winners first, then by what the race left, then what it did not come to; the exact gradient where it is due."""
-    others = [e for e in entrants if e["winner"] is None and e["name"] not in ("exact", "EOT, exact")]
+    others = [e for e in entrants if e["winner"] is None and not _exact(e["gradient"])]
     raced = sorted((e for e in others if e["left"] is not None), key=lambda e: e["left"])
     won = sorted((e for e in entrants if e["winner"] is not None), key=lambda e: e["winner"])
     return [*won, *raced, *(e for e in others if e["left"] is None)]
+
+
+def _exact(told: Mapping[str, Any]) -> bool:
+    """Whether it is the network's own gradient, averaged over its draws or not."""
+    return _exact(told["inner"]) if told["kind"] == "EOT" else told["kind"] == "Exact"
 
 
 # --- the text -------------------------------------------------------------------------------------------------------
@@ -170,7 +175,7 @@ def _rendered(
         words=_story(report, chosen, left_out),
         target=target,
         from_script=from_script,
-        not_run=_not_run(report),
+        not_run=_recipes(_not_run(report, source)),
         script_file=script_file,
         data_file=data_file,
         uses=uses,
