@@ -205,11 +205,11 @@ def test_more_than_the_memory_holds_is_one_line(tmp_path, monkeypatch):
     rows = [f"set/test/{'ab'[n % 2]}/{n}.png,{n % 2}" for n in range(4)]
     (tmp_path / "table.csv").write_text("\n".join(["path,label", *rows]))
     one = 6 * 3 * 8 * 6
-    monkeypatch.setattr("unmask.data.pictures._memory", lambda: 3 * one)
+    monkeypatch.setattr("unmask.data.room.memory", lambda: 3 * one)
     for spec in (tmp_path / "set", tmp_path / "table.csv"):
         said = message(spec)
         assert "4 pictures" in said
         assert "--examples N" in said
         assert len(load(spec, examples=3)) == 3
-    monkeypatch.setattr("unmask.data.pictures._memory", lambda: None)
+    monkeypatch.setattr("unmask.data.room.memory", lambda: None)
     assert len(load(tmp_path / "set")) == 4

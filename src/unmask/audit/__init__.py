@@ -63,8 +63,7 @@ def audit(
     import torch
 
     from ..claim.claim import parse_claim
-    from ..data import Data
-    from ..data.loading import check
+    from ..data import Data, check
     from .run import audit as run
 
     claim = parse_claim({"norm": norm, "epsilon": _plain(epsilon), **options}, "the call")

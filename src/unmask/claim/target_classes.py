@@ -6,7 +6,6 @@ Imports nothing of the attacks: `verify` asks here too.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -14,7 +13,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..data import Data, load
-from ..data.sample import places
 from ..errors import UnusableInput
 
 Rule = Literal["random", "least-likely"]
@@ -32,17 +30,8 @@ def load_for(
     allow_pickle: bool,
 ) -> Data:
     """As `unmask.data.load`, without the images that are of the target class already, where there is one."""
-    if not isinstance(targets, int):
-        return load(spec, split=split, examples=examples, seed=seed, allow_pickle=allow_pickle)
-    whole = load(spec, split=split, allow_pickle=allow_pickle)
-    others = (whole.y != targets).nonzero()[:, 0]
-    if not len(others) or (examples is not None and examples > len(others)):
-        raise UnusableInput(
-            f"{spec} holds {len(others)} images that are not of the target class {targets}; give --examples at "
-            "most that number, or another class"
-        )
-    chosen = others[torch.from_numpy(places(whole.y[others].numpy(), examples, seed, spec))]
-    return replace(whole[chosen], sample_seed=None if examples is None else seed)
+    without = targets if isinstance(targets, int) else None
+    return load(spec, split=split, examples=examples, seed=seed, allow_pickle=allow_pickle, without=without)
 
 
 def choose(

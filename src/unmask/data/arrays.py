@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import UnusableInput, first_line
-from .box import Box, box_of, own_range
+from .box import OWN, Box, box_of, own_range, parts
+from .room import refuse_what_exceeds_memory
 
 _CHANNELS = (1, 3, 4)  # of grey, colour and colour with transparency
 # `[n, a, b]` with sides no more than so much apart is a grey image, and a signal of `a` channels beyond. Ours.
@@ -37,9 +40,18 @@ def check(
 
     **Raises** `UnusableInput` with the first defect found.
     """
-    x, y, notes = _tensor(x, f"x of {name}"), _tensor(y, f"y of {name}"), []
-    x, said = _laid_out(x, name, kind)
-    notes += said
+    x = x.copy() if isinstance(x, np.ndarray) else x  # the caller may change its own at any time
+    x, labels, notes = laid_out(x, y, name=name, classes=classes, kind=kind)
+    x, said, found = in_unit(x, None, name=name, box=box)
+    return x, labels, (*notes, *said), found
+
+
+def laid_out(
+    x: Any, y: Any, *, name: str, classes: int | None = None, kind: str | None = None
+) -> tuple[Tensor, Int[Tensor, " n"], list[str]]:
+    """The first half of `check`: examples in their layout, and labels, which alone are read."""
+    x, y = _tensor(x, f"x of {name}"), _tensor(y, f"y of {name}")
+    x, notes = _laid_out(x, name, kind)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y.reshape(-1)
         notes.append(f"labels of {name} are [n, 1]: taken as [n]")
@@ -48,34 +60,61 @@ def check(
         raise UnusableInput(f"y of {name} has shape {list(y.shape)}; it must be [examples]{hint}")
     if len(x) != len(y):
         raise UnusableInput(f"{name} has {len(x)} images but {len(y)} labels; give one label for each image")
-    x, said = _scaled(x, name, stated=box is not None)
-    notes += said
-    bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
+    return x, _labels(y, name, classes), notes
+
+
+def in_unit(
+    whole: Tensor, index: Int[Tensor, " n"] | None, *, name: str, box: Any = None
+) -> tuple[Float[Tensor, "n *dims"], list[str], Box | None]:
+    """The second half of `check`: those of `whole` at `index`, or all. Others are read where their range is the box.
+
+    **Raises** `UnusableInput` also where they are more than this machine's memory holds.
+    """
+    own = box == OWN if isinstance(box, str) else box is None and whole.ndim != 4
+    x = whole if index is None else _chosen(whole, index, name)
+    x, notes = _scaled(x, name, stated=box is not None)
+    bad, least, most = _survey(whole if own else x, name, stated=box is not None)
     if bad:
         values, examples = ("pixels", "images") if x.ndim == 4 else ("values", "examples")
         raise UnusableInput(
-            f"x of {name} has NaN or infinite {values} in {bad} of {len(x)} {examples}; remove them"
+            f"x of {name} has NaN or infinite {values} in {bad} of {len(whole if own else x)} {examples}; remove them"
         )
-    x, found, said = _in_box(x, name, box)
-    return x.contiguous(), _labels(y, name, classes), (*notes, *said), found
-
-
-def _in_box(x: Tensor, name: str, stated: Any) -> tuple[Tensor, Box | None, list[str]]:
-    """In units of the box that was stated, or that what is no image needs."""
-    if stated is not None:
-        box = box_of(stated, x, name)
-        return box.unit(x), box, [f"{name} in units of the box that was given: epsilon is a share of it"]
-    least, most = x.min().item(), x.max().item()
+    if box is not None:
+        found = own_range(whole) if own else box_of(box, x, name)
+        notes.append(f"{name} in units of the box that was given: epsilon is a share of it")
+        return found.unit(x), notes, found
     if x.ndim == 4 or (least >= 0 and most <= 1):
-        _check_range(x, name)
-        return x, None, []
-    box, each = own_range(x), "feature" if x.ndim == 2 else "channel"
-    said = (
+        _check_range(least, most, name)
+        return x.contiguous(), notes, None
+    found, each = own_range(whole), "feature" if x.ndim == 2 else "channel"
+    notes.append(
         f"{_KINDS[x.ndim]} of {name} run from {least:.4g} to {most:.4g}: each {each} in units of its own range in the "
-        f"{len(x)} examples, so that epsilon is a share of it (--box for another)"
+        f"{len(whole)} examples, so that epsilon is a share of it (--box for another)"
     )
-    flat = int((box.low == box.high).sum())
-    return box.unit(x), box, [said] + [f"{flat} of them have one value only and cannot be moved"] * (flat > 0)
+    if flat := int((found.low == found.high).sum()):
+        notes.append(f"{flat} of them have one value only and cannot be moved")
+    return found.unit(x), notes, found
+
+
+def _chosen(whole: Tensor, index: Tensor, name: str) -> Tensor:
+    """A copy of these rows. A file that lies mapped is read no further."""
+    kept = 0 if whole.dtype == torch.float32 else whole.element_size()
+    refuse_what_exceeds_memory(
+        (4 + kept) * len(index) * whole[0].numel(),
+        f"the {len(index)} examples of {name}, as float32, take",
+        "give fewer, as audit's --examples N does",
+    )
+    return whole[index]
+
+
+def _survey(x: Tensor, name: str, *, stated: bool) -> tuple[int, float, float]:
+    """How many rows are not finite, and the smallest and largest value, part by part."""
+    bad, least, most = 0, inf, -inf
+    for part in parts(x):
+        part, _ = _scaled(part, name, stated=stated)
+        bad += int((~torch.isfinite(part)).flatten(1).any(1).sum())
+        least, most = min(least, part.min().item()), max(most, part.max().item())
+    return bad, least, most
 
 
 def _laid_out(x: Tensor, name: str, kind: str | None) -> tuple[Tensor, list[str]]:
@@ -126,7 +165,7 @@ def _scaled(x: Tensor, name: str, *, stated: bool) -> tuple[Tensor, list[str]]:
     if stated or (x.ndim != 4 and x.dtype != torch.uint8 and not x.is_complex()):
         return x.to(torch.float32), [f"{words} of {name} are {kind}: converted to float32"]
     if x.dtype == torch.uint8:
-        return x.to(torch.float32) / 255, [f"{words} of {name} are bytes: divided by 255"]
+        return x.to(torch.float32).div_(255), [f"{words} of {name} are bytes: divided by 255"]
     if x.is_floating_point():
         return x.to(torch.float32), [f"{words} of {name} are {kind}: converted to float32"]
     least, most = x.min().item(), x.max().item()
@@ -152,8 +191,7 @@ def _labels(y: Tensor, name: str, classes: int | None) -> Tensor:
     return y.contiguous()
 
 
-def _check_range(x: Tensor, name: str) -> None:
-    least, most = x.min().item(), x.max().item()
+def _check_range(least: float, most: float, name: str) -> None:
     if least >= 0 and most <= 1:
         return
     if least < 0:
@@ -172,7 +210,15 @@ def _tensor(values: Any, name: str) -> Tensor:
         return values.detach().cpu()
     try:
         array = np.asarray(values)
-        return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))))
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
+        mapped = isinstance(values, np.memmap)  # whose chosen rows are copied, and which nobody writes
+        if min(array.strides, default=0) < 0 or not (mapped or array.flags.writeable):
+            array = array.copy()
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="The given NumPy array is not writable", category=UserWarning
+            )
+            return torch.from_numpy(array)
     except (TypeError, ValueError) as error:
         raise UnusableInput(
             f"{name} is not an array of numbers ({first_line(error)}); give float32 x and int64 y"

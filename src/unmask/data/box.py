@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import UnusableInput, first_line
 
 OWN = "data"  # the range of the data themselves
+_PART = 2**22  # numbers that are looked at together
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,11 @@ class Box:
         [[0.5, 1.0]]
         """
         low, width = self.low.double(), self.high.double() - self.low.double()
-        share = (x.double() - low) / torch.where(width > 0, width, 1.0)
-        return torch.where(width > 0, share, 0.0).to(torch.float32).clamp_(0, 1)
+        found = torch.empty(x.shape, dtype=torch.float32)
+        for part, to in zip(parts(x), parts(found), strict=True):
+            share = (part.double() - low) / torch.where(width > 0, width, 1.0)
+            to.copy_(torch.where(width > 0, share, 0.0).clamp_(0, 1))
+        return found
 
     def before(self, network: Any) -> InUnits:
         """The network, taking inputs in units of the box."""
@@ -106,8 +110,14 @@ def own_range(x: Tensor) -> Box:
     [2.0, 5.0]
     """
     dims = [0, *range(2, x.ndim)]
-    low, high = x.double().amin(dims), x.double().amax(dims)
+    low = torch.stack([part.to(torch.float32).amin(dims) for part in parts(x)]).amin(0).double()
+    high = torch.stack([part.to(torch.float32).amax(dims) for part in parts(x)]).amax(0).double()
     return Box(*(side.reshape(-1, *[1] * (x.ndim - 2)) for side in (low, high)))
+
+
+def parts(x: Float[Tensor, "n *dims"]) -> tuple[Tensor, ...]:
+    """Views of some rows each, so that what is computed of many takes little memory."""
+    return x.split(max(1, _PART // max(1, x[:1].numel())))
 
 
 def _shaped(side: Tensor, x: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import NoSuchSplit, UnusableInput, first_line
+from ..errors import NoSuchSplit, UnmaskError, UnusableInput, first_line
+from .mapped import Archive, array_in
+from .room import STREAMED, refuse_what_exceeds_memory
 
 PICKLES = {".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 EXTENSIONS = {".npz", ".npy", ".safetensors"} | PICKLES
@@ -36,7 +38,10 @@ BESIDE = (
 
 
 def read_file(path: Path, allow_pickle: bool, split: str | None = None) -> tuple[Any, Any, str]:
-    """What the file calls x and y, unchecked, and its split. **Raises** `UnusableInput` where it cannot be read."""
+    """What the file calls x and y, unchecked, and its split. Arrays stay in the file until rows are asked for.
+
+    **Raises** `UnusableInput` where it cannot be read, or is more than this machine's memory and has to be read whole.
+    """
     if not path.is_file():
         raise UnusableInput(
             f"there is no file {path}; give the path of a .npz or .safetensors file with x and y"
@@ -51,7 +56,9 @@ def read_file(path: Path, allow_pickle: bool, split: str | None = None) -> tuple
         raise UnusableInput(f"{path} is of an unknown kind; give a .npz or .safetensors file with x and y")
     try:
         content = _read(path, kind, allow_pickle)
-    except MemoryError:
+        if isinstance(content, Mapping):
+            return _from_keys(content, path, split)
+    except (MemoryError, UnmaskError):
         raise
     except Exception as error:  # a damaged file raises whatever its reader's parser happens to trip over
         if kind in (".npz", ".npy") and ("allow_pickle" in str(error) or "pickled data" in str(error)):
@@ -67,8 +74,6 @@ def read_file(path: Path, allow_pickle: bool, split: str | None = None) -> tuple
         return content, _labels_beside(path), _no_split(split, path)
     if isinstance(content, tuple | list) and len(content) == 2:
         return content[0], content[1], _no_split(split, path)
-    if isinstance(content, Mapping):
-        return _from_keys(content, path, split)
     raise UnusableInput(f"{path} holds a {type(content).__name__}; it must hold x (images) and y (labels)")
 
 
@@ -104,19 +109,17 @@ def _labels_beside(path: Path) -> Any:
 
 
 def _read(path: Path, kind: str, allow_pickle: bool) -> Any:
+    if kind == ".npz":
+        return Archive(path, allow_pickle=allow_pickle)
+    if kind == ".npy":
+        return array_in(path, allow_pickle=allow_pickle)
+    # These map what fits into memory, or read it as a whole.
+    refuse_what_exceeds_memory(path.stat().st_size, f"{path} takes", STREAMED.format("x and y"))
     if kind == ".safetensors":
         from safetensors.torch import load_file
 
         return load_file(path)
-    if kind == ".npz":
-        if not zipfile.is_zipfile(path):
-            raise ValueError("not a zip archive")
-        with np.load(path, allow_pickle=allow_pickle) as archive:
-            return {key: archive[key] for key in archive.files}
-    if kind == ".npy":
-        content = np.load(path, allow_pickle=allow_pickle)
-        return content.item() if content.dtype == object and content.ndim == 0 else content
     if kind in (".pkl", ".pickle"):
         with path.open("rb") as file:
             return pickle.load(file)
-    return torch.load(path, map_location="cpu", weights_only=False)
+    return torch.load(path, map_location="cpu", weights_only=False, mmap=zipfile.is_zipfile(path))

@@ -12,7 +12,7 @@ import torch
 
 from ..errors import NoSuchSplit, UnusableInput, first_line
 from .pictures import Size, stack
-from .sample import places
+from .sample import Choice
 
 HUB_IDS = {"mnist": "ylecun/mnist", "cifar10": "uoft-cs/cifar10"}
 # Other usual names; a configuration stands behind the colon.
@@ -25,7 +25,7 @@ ALIASES = {
 
 
 def read_hugging_face(
-    name: str, split: str | None, examples: int | None, seed: int | None, size: Size
+    name: str, split: str | None, choose: Choice, size: Size
 ) -> tuple[Any, Any, Any, str, tuple[str, ...]]:
     """Images, labels, their places, split and class names. Only the chosen pictures are decoded.
 
@@ -36,7 +36,7 @@ def read_hugging_face(
     set_, split = _open(name, _place(name), split)
     image, label, names = _columns(set_, name, datasets)
     labels = np.asarray(set_[label])
-    chosen = places(labels, examples, seed, name)
+    chosen = choose(labels)
     set_ = set_.select(chosen).select_columns([image]).cast_column(image, datasets.Image())
 
     def pictures() -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,7 @@ import importlib.util
 import os
 import re
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import NoSuchSplit, UnusableInput, first_line
-from .arrays import check
+from .arrays import in_unit, laid_out
 from .box import Box
 from .files import EXTENSIONS, read_file
 from .hub import HUB_IDS, read_hugging_face
@@ -68,6 +68,7 @@ def load(
     examples: int | None = None,
     seed: int | None = None,
     allow_pickle: bool = False,
+    without: int | None = None,
 ) -> Data:
     """Some images of a data set, ascending by their place in it.
 
@@ -84,6 +85,7 @@ def load(
     - `split`: `test` by default, else `validation`, else the only one.
     - `examples`: how many, all by default.
     - `seed`: of a random sample stratified by class; without it the first `examples` are taken.
+    - `without`: a class of which none is taken.
     - `allow_pickle`: also read `.pt`, `.pth` and `.pkl`. Reading a pickle runs the code inside it.
 
     **Raises** `UnusableInput` with one line that says what was found and what to do.
@@ -104,27 +106,29 @@ def load(
     kind = path.suffix.lower()
     names: tuple[str, ...] = ()
     index = None
+    choose = partial(places, examples=examples, seed=seed, name=place, without=without)
     if place == "digits":
         x, y, split = _digits(split)
     elif kind == ".csv":
-        x, y, index, names = read_table(path, examples, seed, size)
+        x, y, index, names = read_table(path, choose, size)
         split = ""
     elif place not in HUB_IDS and (kind in EXTENSIONS or (path.is_file() and kind != ".parquet")):
         x, y, split = read_file(path, allow_pickle, split)
     else:
-        x, y, index, split, names = read_hugging_face(place, split, examples, seed, size)
+        x, y, index, split, names = read_hugging_face(place, split, choose, size)
     if size != Size() and index is None:  # only pictures have been brought to a size
         raise UnusableInput(
             f"{place} holds arrays, and resize, crop and channels in its brackets are for pictures; --resize and "
             "--crop stand before the network instead"
         )
-    x, y, notes, box = check(x, y, name=place, classes=len(names) or None, **reading)
-    if index is None:
-        index = places(y.numpy(), examples, seed, place)
-        if examples is not None:
-            x, y = x[index].clone(), y[index].clone()
+    x, y, notes = laid_out(x, y, name=place, classes=len(names) or None, kind=reading.get("kind"))
+    chosen = None if index is not None else torch.from_numpy(choose(y.numpy()))
+    x, said, box = in_unit(x, chosen, name=place, box=reading.get("box"))
+    if chosen is not None:
+        y = y[chosen]
     sampled = seed if examples is not None else None
-    return Data(x, y, name, split, torch.as_tensor(index, dtype=torch.int64), names, notes, sampled, box)
+    index = torch.as_tensor(index if chosen is None else chosen, dtype=torch.int64)
+    return Data(x, y, name, split, index, names, (*notes, *said), sampled, box)
 
 
 def load_training(spec: str | os.PathLike[str]) -> Data:

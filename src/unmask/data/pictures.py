@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ..errors import UnusableInput, first_line
+from .room import refuse_what_exceeds_memory
 
 # What each of PIL's 8-bit modes is converted to.
 MODES = {
@@ -100,7 +100,12 @@ def stack(
                 f"{called} of {name} cannot be read ({first_line(error)}); remove it"
             ) from error
         if not found:
-            _check_memory(array.size, count, name)
+            refuse_what_exceeds_memory(
+                HELD * count * array.size,
+                f"the {count} pictures of {name}, as float32 and once more while they are read, take",
+                "give fewer, as audit's --examples N does, or smaller ones, of labelled data by "
+                f'"{name}(resize=N)"',
+            )
         found.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
     if not found:
         return np.zeros((0, 1, 1, 1), np.uint8)
@@ -113,22 +118,3 @@ def stack(
             f'one size, for instance --data "{name}(resize=64, crop=64)"'
         )
     return np.stack(found)
-
-
-def _check_memory(size: int, count: int, name: str) -> None:
-    """Refuses what would be killed by the system an hour later. `size`: numbers in one picture."""
-    needed, held = HELD * count * size, _memory()
-    if held is not None and needed > held:
-        raise UnusableInput(
-            f"the {count} pictures of {name} take {needed / 1e9:.3g} GB, as float32 and once more while they are read, "
-            f"and this machine has {held / 1e9:.3g} GB; give fewer, as audit's --examples N does, or smaller "
-            f'ones, of labelled data by "{name}(resize=N)"'
-        )
-
-
-def _memory() -> int | None:
-    """Bytes of memory that this machine has; None where it does not say."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,6 +11,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ..errors import UnusableInput
+
+# Which of a set's labels `[n]` are taken: their places, ascending.
+Choice = Callable[[np.ndarray], np.ndarray]
 
 
 def stratified(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -57,11 +61,23 @@ def mixed(labels: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
     return torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).to(labels.device)
 
 
-def places(labels: np.ndarray, examples: int | None, seed: int | None, name: str) -> np.ndarray:
+def places(
+    labels: np.ndarray, examples: int | None, seed: int | None, name: str, without: int | None = None
+) -> np.ndarray:
     """Places of all examples, of the first `examples` where there is no seed, else of a stratified sample.
+
+    Those of the class `without` are left out beforehand.
 
     **Raises** `UnusableInput` where the set holds fewer.
     """
+    if without is not None:
+        others = np.flatnonzero(labels != without)
+        if not len(others) or (examples is not None and examples > len(others)):
+            raise UnusableInput(
+                f"{name} holds {len(others)} images that are not of the target class {without}; give --examples at "
+                "most that number, or another class"
+            )
+        return others[places(labels[others], examples, seed, name)]
     if examples is None:
         return np.arange(len(labels))
     if examples > len(labels):

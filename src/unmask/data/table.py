@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 
 from ..errors import UnusableInput, first_line
 from .pictures import Size, opened, stack
-from .sample import places
+from .room import STREAMED, refuse_what_exceeds_memory
+from .sample import Choice
 
 PATHS = ("path", "file", "filename", "file_name", "image", "img")
 LABELS = (
@@ -27,9 +29,12 @@ LABELS = (
     "quality",
 )
 
+# Bytes that a number takes at most: while its array grows, and as float32; and after how many rows that is looked at.
+_HELD, _OFTEN = 2 * 8 + 4, 1000
+
 
 def read_table(
-    path: Path, examples: int | None, seed: int | None, size: Size
+    path: Path, choose: Choice, size: Size
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple[str, ...]]:
     """Pictures, labels, their places and class names of a table with a header. Files are looked for beside the table.
 
@@ -39,48 +44,72 @@ def read_table(
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            header, texts, cells = _rows(csv.reader(file), path)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UnusableInput(
             f"{path} cannot be read as a table ({first_line(error)}); save it as UTF-8"
         ) from error
-    header = list(rows[0]) if rows else []
-    file_column = next((c for c in header if str(c).lower() in PATHS), None)
-    label_column = next((c for c in header if str(c).lower() in LABELS), None)
-    if label_column is None:
-        raise UnusableInput(
-            f"{path} has the columns {', '.join(map(str, header)) or '(none)'}; it needs a header with path and "
-            "label, or numbers and label"
-        )
-    texts = [(row[label_column] or "").strip() for row in rows]
     names: tuple[str, ...] = ()
     if all(text.lstrip("-").isdecimal() for text in texts):
         labels = np.array([int(text) for text in texts])
     else:
         names = tuple(sorted(set(texts)))
-        labels = np.array([names.index(text) for text in texts])
-    if file_column is None:
-        return _numbers(rows, [c for c in header if c != label_column], path), labels, None, names
-    chosen = places(labels, examples, seed, str(path))
+        number = {name: n for n, name in enumerate(names)}
+        labels = np.array([number[text] for text in texts])
+    if isinstance(cells, array):
+        return np.frombuffer(cells).reshape(len(texts), len(header) - 1), labels, None, names
+    files, chosen = cells, choose(labels)
 
     def pictures() -> Iterator[tuple[str, Any]]:
         for n in chosen:
-            where = path.parent / rows[n][file_column]
+            where = path.parent / files[n]
             yield f"row {n + 1}", opened(where, f"row {n + 1} of {path}: {where}")
 
     return stack(pictures(), size, str(path), len(chosen)), labels[chosen], chosen, names
 
 
-def _numbers(rows: list[dict[str, str]], columns: list[str], path: Path) -> np.ndarray:
-    """`[rows, columns]`, float64. **Raises** `UnusableInput` at the first cell that is no number."""
-    found = np.empty((len(rows), len(columns)))
-    for n, row in enumerate(rows):
-        for k, column in enumerate(columns):
-            try:
-                found[n, k] = float(row[column])
-            except (TypeError, ValueError) as error:
-                raise UnusableInput(
-                    f"row {n + 1} of {path} has {row[column]!r} in the column {column}; give numbers beside the label, "
-                    "or a column path with picture files"
-                ) from error
-    return found
+def _rows(reader: Iterator[list[str]], path: Path) -> tuple[list[str], list[str], list[str] | array[float]]:
+    """Header, labels, and files or, row by row, all numbers. **Raises** `UnusableInput` at the first cell that is none.
+
+    Also where they are about to take more than this machine's memory.
+    """
+    header = next(reader, [])
+    label = next((n for n, c in enumerate(header) if c.lower() in LABELS), None)
+    if label is None:
+        raise UnusableInput(
+            f"{path} has the columns {', '.join(header) or '(none)'}; it needs a header with path and label, or "
+            "numbers and label"
+        )
+    place = next((n for n, c in enumerate(header) if c.lower() in PATHS), None)
+    texts: list[str] = []
+    files: list[str] = []
+    numbers = array("d")
+    for row in reader:
+        if not row:
+            continue
+        row += [""] * (len(header) - len(row))
+        texts.append(row[label].strip())
+        if place is not None:
+            files.append(row[place])
+            continue
+        _add_numbers(numbers, row, header, label, f"row {len(texts)} of {path}")
+        if len(texts) % _OFTEN == 0:
+            refuse_what_exceeds_memory(
+                _HELD * len(numbers),
+                f"the first {len(texts)} rows of {path} alone take",
+                STREAMED.format("x and y"),
+            )
+    return header, texts, numbers if place is None else files
+
+
+def _add_numbers(numbers: array[float], row: list[str], header: list[str], label: int, called: str) -> None:
+    for n, column in enumerate(header):
+        if n == label:
+            continue
+        try:
+            numbers.append(float(row[n]))
+        except ValueError as error:
+            raise UnusableInput(
+                f"{called} has {row[n]!r} in the column {column}; give numbers beside the label, or a column path with "
+                "picture files"
+            ) from error

@@ -12,6 +12,7 @@ from ..errors import UnusableInput, first_line
 from .arrays import check
 from .loading import load_training
 from .pictures import Size, opened, stack
+from .room import refuse_what_exceeds_memory
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
@@ -46,6 +47,7 @@ def load_unlabelled(spec: str) -> Float[Tensor, "n channels height width"]:
 def _array(path: Path) -> np.ndarray:
     if not path.is_file():
         raise UnusableInput(f"there is no file {path}; give a .npy of images, or a folder of pictures")
+    refuse_what_exceeds_memory(path.stat().st_size, f"{path} takes", "give fewer images")
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
