@@ -124,6 +124,7 @@ def rewrite(*rules, **more):
 def rule(kind, operation, **more):
     at = {
         "operation": operation,
+        "kind": "torch",
         "file": "net.py",
         "line": 7,
         "code": "x = f(x)",
@@ -146,10 +147,17 @@ def test_the_operation_is_spelt_out_at_its_line(tmp_path):
     [
         {"kind": "BPDA"},
         rewrite(rule("Measure", "quantized_linear")),
+        rewrite(rule("PassThrough", "vmap of snap", at={"kind": "opaque"})),
         rewrite(rule("Smooth", "sort", width=0.1)),
         rewrite(rule("Smooth", "round", width=0.1, at={"inside": ["library/a.py", 3]})),
     ],
-    ids=["a surrogate of its own", "a measured slope", "no surrogate as code", "inside a library"],
+    ids=[
+        "a surrogate of its own",
+        "a measured slope",
+        "a closed function",
+        "no surrogate as code",
+        "inside a library",
+    ],
 )
 def test_what_is_no_plain_code_is_replayed_and_said(tmp_path, gradient):
     made = written(tmp_path, record(gradient))
@@ -200,6 +208,20 @@ def test_a_bridge_shapes_what_went_in_as_the_audit_does(tmp_path, name):
     x = torch.rand(given, generator=torch.Generator().manual_seed(0))
     made = script["fitted"](x, there["fit"], torch.Size(shape)).reshape(shape)
     torch.testing.assert_close(made, fitted(x, fit, shape))
+
+
+@pytest.mark.parametrize(
+    ("kind", "operation", "place", "call"),
+    [
+        ("PassThrough", "scripted Snap", "opaque module", "straight_through_opaque(network)"),
+        ("Keep", "Linear with backward hooks", "hook", "without_hooks(network)"),
+    ],
+)
+def test_what_a_place_is_decides_and_not_what_it_is_called(tmp_path, kind, operation, place, call):
+    made = written(tmp_path, record(rewrite(rule(kind, operation, at={"kind": place}))))
+    assert call in made.text
+    other = written(tmp_path, record(rewrite(rule(kind, operation, at={"kind": "function"}))))
+    assert call not in other.text
 
 
 def test_it_imports_torch_and_the_standard_library_alone(tmp_path):

@@ -15,15 +15,16 @@ from ...objectives import Objective
 from ...remedies import Candidate
 from ...target.target import Target
 from ...tracing.intercept.operations import EXITS
-from ...tracing.intercept.sites import Site
 from ...tracing.record.values import Record
 from ...tracing.repair.rules import Bridge, Group, Measure, Rewrite, Rule
-from ...tracing.suspect import Analysis
+from ...tracing.suspect import Analysis, Suspect
 from ..context import Subject
 from ..runtime.journal import write_atomically
 from .race import Race
 
 FILE = "gradients.json"
+
+Seen = Mapping[Group, Record | Suspect]
 
 
 def write_entrants(
@@ -42,8 +43,8 @@ def write_entrants(
     """
     if subject.out is None:
         return
-    sites = {record.group: record.site for record in reversed(analysis.base.records)}
-    sites |= {suspect.group: suspect.site for suspect in analysis.suspects}
+    seen: dict[Group, Record | Suspect] = {r.group: r for r in reversed(analysis.base.records)}
+    seen |= {suspect.group: suspect for suspect in analysis.suspects}
     winners = [entrant.name for entrant in race.winners()]
     raced = len(race.entrants) > 1
     left = {e.name: 1 - float(r.mean()) for e, r in zip(race.entrants, race.rates, strict=False) if raced}
@@ -53,7 +54,7 @@ def write_entrants(
             "left": left.get(entrant.name),
             "winner": winners.index(entrant.name) if entrant.name in winners else None,
             "objective": _objective(entrant.objective),
-            "gradient": _estimator(entrant.gradient, sites, folder),
+            "gradient": _estimator(entrant.gradient, seen, folder),
         }
         for entrant in entrants
     ]
@@ -66,7 +67,7 @@ def write_entrants(
             "detector": facts.has_detector,
             "classes": facts.num_classes,
         },
-        "leaves_torch": [_place(group, sites, folder) for group in dict.fromkeys(leaving)],
+        "leaves_torch": [_place(group, seen, folder) for group in dict.fromkeys(leaving)],
         "entrants": told,
     }
     write_atomically(subject.out / FILE, (json.dumps(record, indent=1) + "\n").encode())
@@ -88,37 +89,37 @@ def _objective(objective: Objective) -> str:
     return name if inner is None else f"{name} {_objective(inner)}"
 
 
-def _estimator(estimator: GradientEstimator, sites: Mapping[Group, Site], folder: Path | None) -> Any:
+def _estimator(estimator: GradientEstimator, seen: Seen, folder: Path | None) -> Any:
     told: dict[str, Any] = {"kind": type(estimator).__name__}
     for field in fields(estimator):  # pyright: ignore
         value = getattr(estimator, field.name)
         if isinstance(value, GradientEstimator):
-            told[field.name] = _estimator(value, sites, folder)
+            told[field.name] = _estimator(value, seen, folder)
         elif isinstance(value, Rewrite):
-            told[field.name] = _rewrite(value, sites, folder)
+            told[field.name] = _rewrite(value, seen, folder)
         elif value is None or isinstance(value, bool | int | float | str):
             told[field.name] = value
     return told
 
 
-def _rewrite(rewrite: Rewrite, sites: Mapping[Group, Site], folder: Path | None) -> dict[str, Any]:
+def _rewrite(rewrite: Rewrite, seen: Seen, folder: Path | None) -> dict[str, Any]:
     return {
-        "rules": [_rule(group, rule, sites, folder) for group, rule in rewrite.rules.items()],
-        "bridges": [_bridge(bridge, sites, folder) for bridge in rewrite.bridges],
+        "rules": [_rule(group, rule, seen, folder) for group, rule in rewrite.rules.items()],
+        "bridges": [_bridge(bridge, seen, folder) for bridge in rewrite.bridges],
         "heal_cuts": rewrite.heal_cuts,
         "soften": rewrite.soften,
     }
 
 
-def _rule(group: Group, rule: Rule, sites: Mapping[Group, Site], folder: Path | None) -> dict[str, Any]:
+def _rule(group: Group, rule: Rule, seen: Seen, folder: Path | None) -> dict[str, Any]:
     own = {} if isinstance(rule, Measure) else {f.name: getattr(rule, f.name) for f in fields(rule)}
-    return {"kind": type(rule).__name__, **own, "at": _place(group, sites, folder)}
+    return {"kind": type(rule).__name__, **own, "at": _place(group, seen, folder)}
 
 
-def _bridge(bridge: Bridge, sites: Mapping[Group, Site], folder: Path | None) -> dict[str, Any]:
+def _bridge(bridge: Bridge, seen: Seen, folder: Path | None) -> dict[str, Any]:
     return {
-        "source": _place(bridge.source, sites, folder),
-        "target": _place(bridge.target, sites, folder),
+        "source": _place(bridge.source, seen, folder),
+        "target": _place(bridge.target, seen, folder),
         "slope": bridge.slope,
         "output": bridge.output,
         "pairing": bridge.pairing,
@@ -129,15 +130,17 @@ def _bridge(bridge: Bridge, sites: Mapping[Group, Site], folder: Path | None) ->
     }
 
 
-def _place(group: Group, sites: Mapping[Group, Site], folder: Path | None) -> dict[str, Any]:
+def _place(group: Group, seen: Seen, folder: Path | None) -> dict[str, Any]:
     """Operation, file and line; and the module, where no line of the user's is executed at the operation itself."""
     name, file, line = group
-    site = sites.get(group)
+    found = seen.get(group)
+    site = None if found is None else found.site
     if site is not None:
         file, line = site.file, site.line
     built = site is not None and (site.executing is not None or not site.file)
     return {
         "operation": name,
+        "kind": None if found is None else found.kind,
         "file": _from(folder, file),
         "line": line,
         "code": "" if site is None else site.code,

@@ -92,11 +92,13 @@ def _rule(rule: Mapping[str, Any], variant: str, source: Source) -> None:
         source.own_forward.add(place["operation"])
         source.setup = [f"differentiate_what_it_computes({python(tuple(sorted(source.own_forward)))})"]
         return
-    if rule["kind"] == "PassThrough" and place["operation"].startswith(("scripted ", "compiled ")):
+    if place["kind"] == "opaque":
+        raise CannotWrite  # the script meets no such call: it sees what the function does inside
+    if rule["kind"] == "PassThrough" and place["kind"] == "opaque module":
         source.uses.add("opaque")
         source.setup.append("straight_through_opaque(network)")
         return
-    if rule["kind"] == "Keep" and "hooks" in place["operation"]:
+    if rule["kind"] == "Keep" and place["kind"] == "hook":
         source.uses.add("hooks")
         source.setup.append("without_hooks(network)")
         return

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 
 from ...classifier import Classifier
-from ..intercept.operations import COPIES, CUTS, EXITS, GRADIENTS, SATURATING, UNSET
+from ..intercept.operations import CLOSED, COPIES, CUTS, EXITS, GRADIENTS, SATURATING, UNSET
 from ..record.compare import EXCHANGED, SCALES, Twins, changed, decided_otherwise, twins_of, unaccounted
 from ..record.freeze import share_through
 from ..record.keeping import Recording
@@ -178,7 +178,7 @@ def _loses(r: Record) -> Symptom | None:
     leaving = [v for v in r.outputs if v.carries]
     if not leaving:
         if any(v.floating for v in r.outputs):
-            if r.kind == "opaque":
+            if r.kind in CLOSED:
                 return OPAQUE
             return CUT if r.name in COPIES or r.kind == "hook" else ZERO
         return DISCRETE if r.outputs else None

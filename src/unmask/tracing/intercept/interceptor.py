@@ -241,4 +241,4 @@ class Interceptor(TorchFunctionMode):
             return self._module_call(module, *args, **kwargs)
 
         name = f"{'compiled' if compiled else 'scripted'} {getattr(module, 'original_name', type(module).__name__)}"
-        return self._unseen("opaque", name, call, args, kwargs)
+        return self._unseen("opaque module", name, call, args, kwargs)

@@ -12,6 +12,8 @@ from torch import Tensor
 EXITS = frozenset(
     "numpy __array__ tolist item __float__ __int__ __bool__ __index__ __complex__ __dlpack__ __contains__".split()
 )
+# Kinds of what is seen from outside alone: a scripted or compiled module, and a scripted or transformed function.
+CLOSED = frozenset(("opaque module", "opaque"))
 # `d.data = value`, as `Interceptor` names it.
 SET_DATA = "data="
 # Put another tensor's memory in the place of the first one's.

@@ -122,6 +122,7 @@ def weight_of(tensor: Tensor, edge: GradientEdge | None) -> Value:
 class Record:
     """One operation of a run.
 
+    `kind`: `torch`, `function` (an `autograd.Function`), one of `CLOSED`, `hook` (of a module or tensor), `source`.
     `saved_by_hooks`: what it keeps for the way back goes through `saved_tensors_hooks` of the user's.
     `began`: index of the first operation seen inside it, such as a custom function in an operator; its own for none.
     """

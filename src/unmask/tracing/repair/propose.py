@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ..intercept.operations import SATURATING
+from ..intercept.operations import CLOSED, SATURATING
 from ..pointwise import GATED
 from ..record.values import Record
 from ..squashing import logs_taken
@@ -201,7 +201,7 @@ def _rule(s: Suspect) -> tuple[Rule | None, str]:
         return Redifferentiate(), OWN
     if s.kind == "hook":
         return Keep(), "its backward hooks are left out"
-    if s.kind == "opaque" and not _changes_shape(s):
+    if s.kind in CLOSED and not _changes_shape(s):
         return PassThrough(), "straight through the whole opaque part"
     if s.symptom.asks is Asks.FINITE:
         return Keep(), "non-finite gradients are kept finite"

@@ -16,6 +16,7 @@ from torch import Tensor
 from ....classifier import Classifier, seeded
 from ....randomness import Streams
 from ....threat import ThreatModel
+from ...intercept.operations import CLOSED
 from ...record.passes import record
 from ...record.values import Trace
 from ...suspect import Analysis, Asks
@@ -101,7 +102,7 @@ def _called_for(analysis: Analysis) -> Crossing | None:
     """The hidden part, if its result has another shape than what it was given, or is little like it."""
     crossings = [exit_crossing(analysis)] if analysis.asking(Asks.REOPEN) else []
     hidden = [
-        s for s in analysis.asking(Asks.REPLACE) if s.symptom.hidden and s.kind in ("opaque", "function")
+        s for s in analysis.asking(Asks.REPLACE) if s.symptom.hidden and s.kind in (*CLOSED, "function")
     ]
     crossings += [Crossing(("", "", 0), s.records[0], "each", alone=True) for s in hidden]
     for crossing in crossings:
