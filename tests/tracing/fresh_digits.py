@@ -64,6 +64,12 @@ def cold_attention(x, temperature=1e-4):
     return (torch.softmax(scores / temperature, 2) @ VALUES).flatten(1)
 
 
+def fused_attention(x, scale=1e4):
+    patches = x.reshape(-1, 16, 4)
+    keys, values = KEYS.expand(len(x), -1, -1), VALUES.expand(len(x), -1, -1)
+    return F.scaled_dot_product_attention(patches, keys, values, scale=scale).flatten(1)
+
+
 # --- steps ----------------------------------------------------------------------------------------------------------
 
 
@@ -261,6 +267,11 @@ FRESH_DIGITS: dict[str, tuple[Callable[..., Any], Callable[..., Any], str]] = {
         cold_attention,
         lambda x: cold_attention(x, 0.3),
         "torch.softmax(scores / temp",
+    ),
+    "scaled_dot_product_attention at a scale of 1e4": (
+        fused_attention,
+        lambda x: fused_attention(x, 3.0),
+        "F.scaled_dot_product_attention(",
     ),
     "phases of a spectrum": (phases, lambda x: phases(x, lambda a: a), "torch.round(a * 4 / math.pi)"),
     "grid_sample, nearest": (centred_by_grid, lambda x: centred_by_grid(x, "bilinear"), "F.grid_sample("),

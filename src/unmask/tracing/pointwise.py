@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from .intercept.operations import SATURATING
@@ -84,6 +85,22 @@ def denied(moved: Tensor, change: Tensor, slope: Tensor, heard: Tensor) -> tuple
         if part.any()
     ]
     return float(no[notable].float().mean()), min(both)
+
+
+def denied_in_attention(r: Record, after: Record) -> tuple[float, float]:
+    """The same of the soft-maxes inside attention, by how much each share depends on its own score."""
+    pairs = list(zip(r.shares, after.shares, strict=False))
+    if any(a.shape != b.shape for (a, _), (b, _) in pairs):
+        return 0.0, 0.0
+    moved = torch.cat([_centred(b - a).flatten() for (a, _), (b, _) in pairs]).double()
+    change = torch.cat([(b - a).flatten() for (_, a), (_, b) in pairs]).double()
+    slope = torch.cat([(share * (1 - share)).flatten() for _, share in r.shares]).double()
+    return denied(moved, change, slope, torch.ones_like(moved, dtype=torch.bool))
+
+
+def _centred(moved: Tensor) -> Tensor:
+    """Without what all scores moved by, which moves no share."""
+    return moved - moved.mean(-1, keepdim=True)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
+from ..attention import ATTENTION
 from ..intercept.operations import SATURATING
 from ..pointwise import GATED
 from ..record.compare import SCALES
@@ -54,7 +55,7 @@ def misleading(runs: Runs, found: list[Suspect]) -> list[Suspect]:
             continue  # already named as lost
         best = max(cosine for _, cosine in calls_there)
         statistics, together = {"cosine": best}, _together(first, far, near)
-        if together > BLOCKED and base_name(first) not in GATED:
+        if together > BLOCKED and base_name(first) not in GATED | ATTENTION:
             statistics["together"] = together
         flat = base_name(first) in SATURATING or together > BLOCKED
         symptom = SATURATED if first.kind == "torch" and flat else WRONG

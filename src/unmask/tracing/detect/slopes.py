@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..attention import ATTENTION
 from ..intercept.operations import GRADIENTS, SATURATING
-from ..pointwise import GATED, denied, joins, spanned
+from ..pointwise import GATED, denied, denied_in_attention, joins, spanned
 from ..record.compare import equal
 from ..record.values import Record, Trace, Value, held
 from ..suspect import base_name
@@ -14,6 +15,8 @@ from ..suspect import base_name
 # Sawtooth functions, and all that come back to where they were.
 WRAPPING = frozenset(("remainder", "fmod", "frac", "__mod__", "__rmod__"))
 PERIODIC = WRAPPING | {"sin", "cos", "tan"}
+# Flat on one side alone, however far down.
+EXPONENTIALS = frozenset(("exp", "exp2", "expm1"))
 # They look where one input says at what another one holds.
 POINTING = frozenset(("grid_sample", "grid_sampler"))
 # Least share of the elements that must jump before a remainder counts as a staircase. Ours.
@@ -85,7 +88,7 @@ def _live(r: Record) -> list[Value]:
 
 def examined(r: Record) -> bool:
     """Whether a slope or a step of it is looked at, beside the change seen in other runs: then its tensors are kept."""
-    return r.kind != "torch" or base_name(r) in WRAPPING | GATED or elementwise(r) or joins(r)
+    return r.kind != "torch" or base_name(r) in WRAPPING | GATED | ATTENTION or elementwise(r) or joins(r)
 
 
 def _zeros(v: Value) -> Tensor:
@@ -168,6 +171,8 @@ def blocked(r: Record, after: Record, *, by_size: bool = False) -> float:
     change = _wide(after.outputs[0].data - made.data)
     notable = (change.abs() > 1e-3 * made.data.abs().double().square().mean().sqrt()) & moved.ne(0)
     notable &= _heard(made) & _heard(after.outputs[0])
+    if base_name(r) in EXPONENTIALS:  # on its way down it has a slope, whatever it is worth below
+        notable &= change > 0
     grads = local_vjp(made, [value], _noise(made))
     if grads is None or not notable.any() or grads[0].shape != notable.shape:
         return 0.0
@@ -178,7 +183,9 @@ def blocked(r: Record, after: Record, *, by_size: bool = False) -> float:
 
 
 def blocked_together(r: Record, after: Record, base: Trace, moved: Trace) -> tuple[float, float]:
-    """As `pointwise.denied`, of a function that several operations are, of which `r` is the last, or of a gate."""
+    """As `pointwise.denied`, of a function that several operations are, of which `r` is the last, or of one in it."""
+    if r.shares:
+        return denied_in_attention(r, after)
     made, then = r.outputs[0], after.outputs[0]
     found = spanned(r, after, base, moved) if made.edge is not None and made.shape == then.shape else None
     grads = None if found is None else local_vjp(made, [found.start], torch.ones_like(made.data))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..attention import ATTENTION, shares
 from ..intercept.interceptor import Interceptor
 from ..intercept.operations import (
     APPLIED,
@@ -154,6 +155,8 @@ class Recorder(Interceptor):
         if self._keep(found):
             for value, tensor in zip((*inputs, *outputs), (*before, *made), strict=True):
                 value.keep(tensor)
+            if name in ATTENTION:
+                found.shares = shares(func, args, kwargs)
         return result
 
     def _output(self, tensor: Tensor, index: int, reached: bool, lost: bool, kind: str) -> Value:

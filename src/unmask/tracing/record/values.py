@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -125,6 +125,7 @@ class Record:
     `kind`: `torch`, `function` (an `autograd.Function`), one of `CLOSED`, `hook` (of a module or tensor), `source`.
     `saved_by_hooks`: what it keeps for the way back goes through `saved_tensors_hooks` of the user's.
     `began`: index of the first operation seen inside it, such as a custom function in an operator; its own for none.
+    `shares`: scores and shares of the soft-maxes inside attention, where its tensors are kept.
     """
 
     index: int
@@ -141,6 +142,7 @@ class Record:
     key: Key = ("", "", 0, 0)
     saved_by_hooks: bool = False
     began: int = 0
+    shares: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     @property
     def group(self) -> tuple[str, str, int]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...classifier import LEAST
+from ..attention import ATTENTION, cooled
 from ..intercept.interceptor import Interceptor
 from ..intercept.operations import EXITS, WRITES, tensors_in
 from ..pointwise import GATED
@@ -76,6 +77,8 @@ def surrogate_of(
             return lambda given: SHARES[base](given[0] * rule.gain, dimension(given, kwargs))
         case Gain() if base in GATED:
             return lambda given: _gated(rule.gain, given, kwargs)
+        case Gain() if base in ATTENTION:
+            return lambda given: cooled(func, rule.gain, given, kwargs)
         case Gain() if base in CURVES:
             return lambda given: None if (a := first_float(given)) is None else CURVES[base](a * rule.gain)
         case Gain():

@@ -40,9 +40,10 @@ class Joints:
             return made
         if not isinstance(made, tuple | list):
             return made if isinstance(surrogate, list) else self._joined_one(made, surrogate)
-        # Values and indices: the values keep their gradient.
-        alone = [None if m.is_floating_point() and m.requires_grad else surrogate for m in made]
-        each = surrogate if isinstance(surrogate, list) else alone
+        if isinstance(surrogate, list):
+            each = surrogate
+        else:  # values and indices: the values keep their gradient
+            each = [None if m.is_floating_point() and m.requires_grad else surrogate for m in made]
         items = [self.joined(m, s) for m, s in zip(made, each, strict=True)]
         return made if all(a is b for a, b in zip(items, made, strict=True)) else type(made)(items)
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import torch
+
+from ..attention import ATTENTION
 from ..intercept.operations import CLOSED, SATURATING
 from ..pointwise import GATED
 from ..record.values import Record
@@ -206,7 +209,7 @@ def _rule(s: Suspect) -> tuple[Rule | None, str]:
     if s.symptom.asks is Asks.FINITE:
         return Keep(), "non-finite gradients are kept finite"
     if s.symptom.asks is Asks.LESS_GAIN:
-        if name in SATURATING | GATED:
+        if name in SATURATING | GATED | ATTENTION:
             gain = _gain(s)
             return Gain(gain), f"gain reduced to {gain:.2g} in the backward pass"
         return None, ""
@@ -226,7 +229,7 @@ def _changes_shape(s: Suspect) -> bool:
 
 
 def _gain(s: Suspect) -> float:
-    sizes = [
-        float(v.data.double().square().mean().sqrt()) for r in s.records if (v := main_input(r)) is not None
-    ]
+    values = [v.data for r in s.records if (v := main_input(r)) is not None]
+    scores = [t[t > torch.finfo(t.dtype).min] for r in s.records for t, _ in r.shares]
+    sizes = [float(t.double().square().mean().sqrt()) for t in scores or values]
     return min(1.0, LIVELY / max(*sizes, 1e-12)) if sizes else 1.0
