@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.tracing import fresh, fresh_again, fresh_eyes
+from tests.tracing import fresh, fresh_again, fresh_eyes, subclasses
 from tests.tracing.idioms import Network, spare
 from tests.tracing.test_analyse import suspects
 
@@ -22,7 +22,9 @@ TABLES = {
     **dict.fromkeys(fresh.FRESH, fresh),
     **dict.fromkeys(fresh_again.FRESH_AGAIN, fresh_again),
     **dict.fromkeys(fresh_eyes.FRESH_EYES, fresh_eyes),
+    **dict.fromkeys(subclasses.SUBCLASSES, subclasses),
 }
+IDIOMS = {**fresh.FRESH, **fresh_again.FRESH_AGAIN, **fresh_eyes.FRESH_EYES, **subclasses.SUBCLASSES}
 
 
 def lines_with(text, file=fresh):
@@ -32,7 +34,7 @@ def lines_with(text, file=fresh):
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_loss_is_named_at_its_line(name):
-    step, symptoms, text = {**fresh.FRESH, **fresh_again.FRESH_AGAIN, **fresh_eyes.FRESH_EYES}[name]
+    step, symptoms, text = IDIOMS[name]
     analysis = suspects(Network(step).eval())
     assert analysis.warning == ""
     found = [(s.symptom.name, s.site.line) for s in analysis.suspects]

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from .operations import APPLIED, EXITS, GRADIENTS, tensors_in, written
+from .sites import is_library, is_user_file
 
 
 def as_written(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -34,3 +36,33 @@ def as_written(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwarg
             raise
         with torch.no_grad():
             return func(*args, **kwargs)
+
+
+def handled_by_the_user(types: tuple[type, ...]) -> bool:
+    """Whether a type of the user's says itself, in `__torch_function__`, what an operation does to it.
+
+    Not while it asks torch for what torch would do.
+    """
+    if not torch._C._is_torch_function_enabled():
+        return False
+    codes = (getattr(getattr(t, "__torch_function__", None), "__code__", None) for t in types)
+    return any(c and is_user_file(c.co_filename) and not is_library(c.co_filename) for c in codes)
+
+
+def as_handled(
+    mode: TorchFunctionMode,
+    func: Callable[..., Any],
+    types: tuple[type, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Any:
+    """What the types' own `__torch_function__` make of an operation, the first that has an answer, seen by a mode."""
+    TorchFunctionMode.__enter__(mode)  # it is switched off while it is asked
+    try:
+        for t in types:
+            made = t.__torch_function__(func, types, args, kwargs)  # type: ignore[attr-defined]
+            if made is not NotImplemented:
+                return made
+    finally:
+        TorchFunctionMode.__exit__(mode, None, None, None)
+    raise TypeError(f"no implementation of {func} for {', '.join(t.__name__ for t in types)}")

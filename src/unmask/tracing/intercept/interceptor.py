@@ -18,6 +18,7 @@ from torch._functorch import apis, eager_transforms
 from torch.overrides import TorchFunctionMode
 
 from .apply import ORIGINAL_APPLY, diverted
+from .as_written import as_handled, handled_by_the_user
 from .control_flow import as_python
 from .graph_hooks import WatchedNode, backward_hooks_of
 from .operations import QUESTIONS, TELLING, op_name
@@ -75,6 +76,8 @@ class Interceptor(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         if name == "register_hook":
             return self.on_hook(*args, **(kwargs or {}))
+        if handled_by_the_user(types):
+            return as_handled(self, func, types, args, kwargs or {})
         return self.on_call("torch", name, func, args, kwargs or {})
 
     def __enter__(self) -> Interceptor:
