@@ -43,8 +43,8 @@ HEAD = """# Idioms: ways to write a forward pass
 Made by `python -m tests.tracing.idiom_table` on torch {version}; do not edit. Each row is a network of 16 pixels and 4
 classes that differs in how one step is written, in `tests/tracing/`: `idioms.py`, `networks.py`, `trips.py` (out of
 torch and back), `inner.py` (gradients of its own), `tampered.py` (autograd's graph), `fresh.py`, whose rows
-were written before the tracer was read, `fresh_again.py`, whose rows were written when it was done, and
-`fresh_eyes.py`, by another pair of eyes after that, and `subclasses.py` (types and modes of the user's). Every row is a test, too.
+were written before the tracer was read, `fresh_again.py`, whose rows were written when it was done, `fresh_eyes.py`,
+by another pair of eyes after that, and `subclasses.py` (types and modes of the user's). Every row is a test, too.
 
 - *Survived*: the recorded pass has the plain pass's logits, draws, weights and buffers, and no warning was given.
 - *Seen*: the symptoms named; "nothing" is right for code that loses no gradient.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 TIMES = (torch.mul, torch.Tensor.mul, torch.Tensor.__mul__)
 
@@ -71,6 +72,40 @@ class Levels(torch.Tensor):
         return torch.trunc(tensor * 7).div(7).as_subclass(cls)
 
 
+class Wrapping(torch.Tensor):
+    """Keeps a tensor and rounds what becomes of it, below autograd."""
+
+    @staticmethod
+    def __new__(cls, held):
+        return torch.Tensor._make_wrapper_subclass(cls, held.size(), dtype=held.dtype)
+
+    def __init__(self, held):
+        self.held = held
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        args, kwargs = tree_map_only(cls, lambda t: t.held, (args, kwargs or {}))
+        return cls(torch.round(func(*args, **kwargs) * 6) / 6)
+
+
+class Unasked(torch.Tensor):
+    """The same, of one that torch asks only below autograd."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, held):
+        return torch.Tensor._make_wrapper_subclass(cls, held.size(), dtype=held.dtype)
+
+    def __init__(self, held):
+        self.held = held
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        args, kwargs = tree_map_only(cls, lambda t: t.held, (args, kwargs or {}))
+        return cls(func(*args, **kwargs).mul(5).floor().div(5))
+
+
 class Eighths(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))
@@ -109,6 +144,14 @@ def levels(net, x):
     return plain(Levels(x))
 
 
+def below_autograd(net, x):
+    return (Wrapping(x) * 1.0).held
+
+
+def below_autograd_unasked(net, x):
+    return (Unasked(net.inner(x)) + 0.1).held
+
+
 def under_a_mode(net, x):
     with Eighths():
         return x * 1.0
@@ -124,5 +167,7 @@ SUBCLASSES: dict[str, tuple[Callable[..., Any], set[str], str]] = {
     "the second of two types": (held_beside_another, LOST, "torch.ceil(func("),
     "a subclass with a product of its own": (signed, LOST, "torch.sign(self.as_subclass"),
     "a subclass that rounds when it is made": (levels, LOST, "torch.trunc(tensor * 7)"),
+    "a subclass that rounds below autograd": (below_autograd, LOST, "torch.round(func("),
+    "a subclass that is asked only there": (below_autograd_unasked, LOST, ".mul(5).floor()"),
     "a mode of the user's": (under_a_mode, LOST, "torch.round(made * 8)"),
 }

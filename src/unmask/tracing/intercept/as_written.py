@@ -1,4 +1,4 @@
-"""Operations run as the user's code has them, with nothing refused that a deployed network would do."""
+"""Operations run as the user's code has them, with nothing refused that a deployed network would do; or uncut."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from .operations import APPLIED, EXITS, GRADIENTS, tensors_in, written
-from .sites import is_library, is_user_file
+from .operations import APPLIED, CUTS, EXITS, GRADIENTS, REPLACING, tensors_in, written
 
 
 def as_written(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -38,31 +36,28 @@ def as_written(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwarg
             return func(*args, **kwargs)
 
 
-def handled_by_the_user(types: tuple[type, ...]) -> bool:
-    """Whether a type of the user's says itself, in `__torch_function__`, what an operation does to it.
+def uncut(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Runs an operation so that autograd's graph goes on where the user's code would have cut it.
 
-    Not while it asks torch for what torch would do.
+    For a backward pass that is to be followed, not recorded.
     """
-    if not torch._C._is_torch_function_enabled():
-        return False
-    codes = (getattr(getattr(t, "__torch_function__", None), "__code__", None) for t in types)
-    return any(c and is_user_file(c.co_filename) and not is_library(c.co_filename) for c in codes)
-
-
-def as_handled(
-    mode: TorchFunctionMode,
-    func: Callable[..., Any],
-    types: tuple[type, ...],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> Any:
-    """What the types' own `__torch_function__` make of an operation, the first that has an answer, seen by a mode."""
-    TorchFunctionMode.__enter__(mode)  # it is switched off while it is asked
+    if name in (*REPLACING, "Parameter"):
+        return func(*args, **kwargs)
+    if name in CUTS and args and isinstance(args[0], Tensor) and args[0].requires_grad:
+        if name == "__deepcopy__":
+            return args[0].clone()
+        return args[0].view_as(args[0]) if name in ("detach", "data") else args[0]
+    if name in EXITS:
+        return func(*(a.detach() if isinstance(a, Tensor) else a for a in args), **kwargs)
+    if name in APPLIED:  # number by number, in Python
+        made = func(
+            args[0].detach(), *(a.detach() if isinstance(a, Tensor) else a for a in args[1:]), **kwargs
+        )
+        args[0].detach_()
+        return args[0] if made.shape == args[0].shape else made
     try:
-        for t in types:
-            made = t.__torch_function__(func, types, args, kwargs)  # type: ignore[attr-defined]
-            if made is not NotImplemented:
-                return made
-    finally:
-        TorchFunctionMode.__exit__(mode, None, None, None)
-    raise TypeError(f"no implementation of {func} for {', '.join(t.__name__ for t in types)}")
+        return func(*args, **kwargs)
+    except RuntimeError:
+        # Not differentiable as called (`out=`, a write into a leaf): then as the user's code would run it.
+        with torch.no_grad():
+            return func(*args, **kwargs)

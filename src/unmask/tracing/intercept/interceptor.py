@@ -18,11 +18,11 @@ from torch._functorch import apis, eager_transforms
 from torch.overrides import TorchFunctionMode
 
 from .apply import ORIGINAL_APPLY, diverted
-from .as_written import as_handled, handled_by_the_user
 from .control_flow import as_python
 from .graph_hooks import WatchedNode, backward_hooks_of
 from .operations import QUESTIONS, TELLING, op_name
 from .sites import is_user_file
+from .user_types import Dispatches, as_handled, handled_by_the_user
 
 
 class Interceptor(TorchFunctionMode):
@@ -78,13 +78,14 @@ class Interceptor(TorchFunctionMode):
             return self.on_hook(*args, **(kwargs or {}))
         if handled_by_the_user(types):
             return as_handled(self, func, types, args, kwargs or {})
-        return self.on_call("torch", name, func, args, kwargs or {})
+        return self.on_call("torch", name, self._dispatches.seeing(func, args), args, kwargs or {})
 
     def __enter__(self) -> Interceptor:
         self._inside = 0
         self._busy = 0
         self.over = False
         self._end_of_apply = diverted(self._on_apply)
+        self._dispatches = Dispatches(self)
         self._control_flow = as_python()
         self._control_flow.__enter__()
         self._from_numpy = torch.from_numpy
@@ -142,6 +143,7 @@ class Interceptor(TorchFunctionMode):
             torch.Tensor.set_ = self._outer_set  # type: ignore[method-assign]
         torch.from_numpy = self._from_numpy
         self._control_flow.__exit__(None, None, None)
+        self._dispatches.end()
         self._end_of_apply()
 
     def _unseen(self, *call: Any) -> Any:

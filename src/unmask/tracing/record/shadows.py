@@ -26,6 +26,7 @@ from ..intercept.operations import (
     tensors_in,
     written,
 )
+from ..intercept.user_types import above_autograd, makes_graph
 from .backward import Root, Valves
 from .compare import alike, of_one_kind
 
@@ -131,7 +132,7 @@ class Shadows:
         after = random_state_for(kind, args, kwargs)
         set_random_state(seeds)
         try:
-            with torch.enable_grad():
+            with above_autograd():
                 how = func if before is None else lambda *_, **__: before
                 given = self._all(args), self._all(kwargs)
                 shadow = how(*given[0], **given[1]) if beside is None else beside(how, *given)
@@ -177,7 +178,7 @@ class Shadows:
             return False
         if self._any((args, kwargs)):
             return True
-        if name not in CUTS and torch.is_grad_enabled():
+        if name not in CUTS and makes_graph():
             return False
         return any(t.grad_fn is not None or t is self._start for t in lenders(name, args, kwargs))
 
@@ -232,8 +233,7 @@ class Shadows:
     def _pair(self, made: Any, beside: Any, name: str) -> None:
         """Remembers what an operation's results have for shadows."""
         for tensor, shadow in zip(tensors_in(made), tensors_in(beside), strict=True):
-            known = self._of.get(id(tensor))
-            if known is not None and known[1] is shadow:
+            if self._of.get(id(tensor), (tensor, None))[1] is shadow:
                 continue
             if (
                 shadow is not tensor

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ...types import Outputs
+from ..intercept.as_written import uncut
 from ..intercept.graph_hooks import watching_saves, without_backward_hooks
 from ..intercept.interceptor import Interceptor
 from ..intercept.operations import COPIES, EXITS, WRITES, tensors_in
 from ..intercept.sites import group_of, module_names, site, stack
-from ..intercept.uncut import uncut
 from ..record.shadows import Shadows
 from .arrays import arrived, bare, follow, following
 from .by_rule import (
