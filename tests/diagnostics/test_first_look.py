@@ -144,6 +144,26 @@ def test_the_gradient_is_checked_on_all_where_a_few_do_not_agree(wrapped, base, 
     assert len(reading.tried[0].x_adv) == (N if reading.passed is False else first_look())
 
 
+@pytest.mark.parametrize(
+    ("found", "guessed", "ends"),
+    [
+        ([1, 1], [0, 0], False),
+        ([1, 1, 1], [0, 0, 0], True),
+        ([1, 0, 1], [0, 0, 0], False),
+        ([1, 1, 1, 0, 1, 1, 1], [0, 0, 0, 0, 0, 0, 0], False),
+        ([1, 1, 1, 1], [1, 0, 0, 0], True),  # what guessing finds tells nothing, and three others were found
+        ([0, 1, 1, 1], [1, 0, 0, 0], False),
+        ([1, 1, 1], [1, 0, 0], False),
+        ([1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0], True),
+        ([1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0, 0], False),  # guessing finds more than half: no value
+        ([0.5, 1, 1], [0, 0, 0], False),  # half of the draws are no success
+        ([1, 1, 1], [0.5, 0, 0], True),
+    ],
+)
+def test_planting_ends_where_all_were_found_and_guessing_misses_three_of_them(found, guessed, ends):
+    assert Planted()._clear([float(f) for f in found], [float(g) for g in guessed]) is ends
+
+
 def test_planting_ends_early_only_where_all_were_found(base, examine):
     assert examine(Planted(), base).statistics["planted"] == 3
     assert examine(Planted(), Quantised(base)).statistics["planted"] > 8

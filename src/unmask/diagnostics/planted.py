@@ -17,7 +17,8 @@ from ..threat import ThreatModel
 from .base import Diagnostic, Images, Labels, Reading
 from .readout import Inside, ReadOut, Replanted, last_linear, separate
 
-# Chance that an attack with no more than the least success finds all of the first ones: three of 0.2. Ours.
+# Chance that an attack with no more than the least success finds all of the first ones that guessing misses: three of
+# 0.2. Ours.
 CLEAR = 0.01
 
 
@@ -33,7 +34,7 @@ class Planted(Diagnostic):
     other to it. Random points of the sphere tell how easy the task is without any attack; `value` is the
     attack's success with that of the random points taken out, `(attack - random) / (1 - random)`: 0 for
     guessing, 1 for always. Says nothing (None) where no example could be planted or random points already
-    find most. It ends early where the first few are all found and random points find none.
+    find most. It ends early where the first few are all found, three of which random points miss.
 
     **Fields**
     - `attack`: what is tested, with its gradient estimator.
@@ -91,8 +92,12 @@ class Planted(Diagnostic):
         return self._reading(found, guessed)
 
     def _clear(self, found: list[float], guessed: list[float]) -> bool:
-        """Whether all were found and none by guessing, so many that an attack which just fails would hardly do it."""
-        return min(found) > 0.5 >= max(guessed) and self.least ** len(found) <= CLEAR
+        """Whether all were found, so many of which guessing misses that an attack which just fails would hardly do it.
+
+        What guessing finds says nothing of the attack, as in `value`; of more than half it would end in no value.
+        """
+        missed = sum(guess <= 0.5 for guess in guessed)
+        return min(found) > 0.5 and self.least**missed <= CLEAR and 2 * missed >= len(found)
 
     def _attacked(
         self,

@@ -38,8 +38,8 @@ from .check import (
     Check,
 )
 
-# Steps of an attack that may change nothing: what it finds is where it began. Ours.
-NULL_STEPS = 3
+# Steps of an attack that may change nothing: what it finds is where it began, and so after each. Ours.
+NULL_STEPS = 1
 
 
 def few_draws(gradient: GradientEstimator) -> GradientEstimator:
