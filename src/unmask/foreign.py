@@ -24,11 +24,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Seconds within which a second signal is the same wish: who stops a job often tells process and group. Ours.
 _AGAIN = 1.0
 
-_told, _when = False, 0.0
+_told, _when, _process = False, 0.0, 0
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     global _told, _when
+    if os.getpid() != _process:  # somebody's code has split this one off: it ends as any process does
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+        return
     if _told and time.monotonic() - _when < _AGAIN:
         return
     _told, _when = True, time.monotonic()
@@ -41,8 +45,8 @@ def signals_heard() -> Iterator[None]:
 
     A signal that is ignored (`nohup`, a shell's background) stays ignored. Outside the main thread nothing happens.
     """
-    global _told
-    _told, before = False, {}
+    global _told, _process
+    _told, _process, before = False, os.getpid(), {}
     try:
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:

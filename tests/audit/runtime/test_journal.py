@@ -122,3 +122,22 @@ def test_an_entry_is_cheap(tmp_path):
         journal.put(str(n), {"n": n}, tensors)
         spent.append(time.perf_counter() - start)
     assert sorted(spent)[10] < 0.05  # a wide bound, for disks differ in how fast they flush
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_copy_of_the_process_neither_keeps_the_lock_nor_gives_it_away(tmp_path):
+    journal = Journal(tmp_path, SETTINGS)
+    if (ends := os.fork()) == 0:
+        os._exit(0)
+    os.waitpid(ends, 0)
+    with pytest.raises(UnusableInput, match="another audit is writing"):
+        Journal(tmp_path, SETTINGS, resume=True)
+    if (stays := os.fork()) == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        journal.close()
+        Journal(tmp_path, SETTINGS, resume=True).close()
+    finally:
+        os.kill(stays, signal.SIGKILL)
+        os.waitpid(stays, 0)

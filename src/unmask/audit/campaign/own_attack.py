@@ -22,6 +22,7 @@ from ...randomness import Streams
 from ...target.source_files import description
 from ...threat import ThreatModel
 from ...types import per_example
+from ..runtime.children import Children
 from ..runtime.snapshot import Snapshot
 from ..runtime.threads import Threads
 
@@ -46,7 +47,7 @@ class OwnAttack(Attack):
     - `told`: is given what each call had changed, in words; nothing where it kept the contract.
 
     **Raises** `AttackFailed` with the user's file and line where it raises, returns no batch of images, or leaves a
-    thread of its own running, which could change anything later.
+    thread or a process of its own running, which could change anything later.
     """
 
     inner: Attack
@@ -64,14 +65,15 @@ class OwnAttack(Attack):
         streams = Streams.of(generator, len(x))
         own = classifier.replace(meter=Meter())
         given = x.clone(), y.clone()
-        state, changed, threads = Snapshot(classifier, x.device), [], Threads()
+        state, changed, threads, children = Snapshot(classifier, x.device), [], Threads(), Children()
         try:
             # Global random numbers are seeded, so that an attack that draws from them is repeatable.
-            with seeded(streams.fork("global").batch_seed(), x.device), torch.enable_grad():
+            global_seed = streams.fork("global").batch_seed()
+            with seeded(global_seed, x.device), torch.enable_grad(), children.kept():
                 inside = Snapshot(None, x.device)
                 try:
                     found = self.inner.run(own, *given, threat, generator=streams)
-                    left = threads.left()
+                    left = _left(threads, children)
                 finally:
                     changed += inside.put_back()
         except (UnmaskError, torch.OutOfMemoryError):
@@ -85,11 +87,8 @@ class OwnAttack(Attack):
             classifier.meter.forwards += max(0, own.meter.forwards)
             classifier.meter.backwards += max(0, own.meter.backwards)
             classifier.meter.judge_forwards += max(0, own.meter.judge_forwards)
-        if left is not None:
-            raise AttackFailed(
-                f"{self._who} left the thread {left} running, which could change anything later; join it before "
-                "you return"
-            )
+        if left:
+            raise AttackFailed(f"{self._who} left {left} before you return")
         changed += [
             f"the {what} it was given"
             for what, was, now in (("images", x, given[0]), ("labels", y, given[1]))
@@ -129,6 +128,16 @@ class OwnAttack(Attack):
             return f" ({inspect.getsourcefile(code)}:{inspect.getsourcelines(code)[1]})"
         except (OSError, TypeError):  # made on the fly: there is no source
             return ""
+
+
+def _left(threads: Threads, children: Children) -> str:
+    """What goes on, and what to do about it; empty where nothing does."""
+    if (thread := threads.left()) is not None:
+        return f"the thread {thread} running, which could change anything later; join it"
+    if (process := children.left()) is not None:
+        later = "which could change files and shared memory later"
+        return f"the process {process} running, {later}; end it, or shut its pool down,"
+    return ""
 
 
 def _code(found: Any) -> Any:

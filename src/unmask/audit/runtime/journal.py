@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ...errors import UnusableInput
 
 SETTINGS, LOCK = "settings.json", ".lock"
 _DIGEST = 32  # bytes of SHA-256 in front of each entry
+_HELD: set[int] = set()  # descriptors of the locks that this process holds
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Journal:
     def close(self) -> None:
         """Lets others write."""
         if self._lock is not None:
-            os.close(self._lock)
+            _unlock(self._lock)
             self._lock = None
 
     __del__ = close
@@ -156,7 +158,7 @@ def forget_unbegun(folder: Path) -> bool:
         return True
     finally:
         if lock is not None:
-            os.close(lock)
+            _unlock(lock)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -212,4 +214,25 @@ def _locked(folder: Path) -> int | None:
     if os.fstat(descriptor).st_nlink == 0:  # whoever held it has removed it
         os.close(descriptor)
         return _locked(folder)
+    _let_go_in_copies()
+    _HELD.add(descriptor)
     return descriptor
+
+
+def _unlock(descriptor: int) -> None:
+    if descriptor in _HELD:  # else this is a copy of the process that held it
+        _HELD.remove(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # of copies that have not let go yet, too
+        os.close(descriptor)
+
+
+@cache
+def _let_go_in_copies() -> None:
+    """Processes that somebody's code splits off would keep the lock for as long as they run, though all else ended."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_let_go)
+
+
+def _let_go() -> None:
+    while _HELD:
+        os.close(_HELD.pop())
