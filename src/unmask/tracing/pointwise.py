@@ -21,46 +21,72 @@ POINTWISE = SATURATING - {"softmax", "softmin", "log_softmax"} | frozenset(
 )
 # Functions of one tensor, the first half of which they gate by the second, each element by one.
 GATED = frozenset(("glu",))
-# Operations that one function is made of, at most. Ours.
-PARTS = 24
+# What puts tensors together, takes them apart or looks at them in another shape.
+ARRANGING = frozenset(
+    "cat concat concatenate stack hstack vstack dstack chunk split split_with_sizes tensor_split hsplit vsplit unbind "
+    "__getitem__ select narrow view reshape flatten unflatten unsqueeze squeeze expand repeat tile transpose permute "
+    "movedim swapaxes contiguous clone flip roll take_along_dim gather index_select".split()
+)
+# What adds up along a dimension.
+SUMS = frozenset("sum mean diff mv matmul __matmul__ linear".split())
+# Operations that one function is made of, at most, and parts that are added up in one of them. Ours.
+PARTS, FEW = 24, 8
 
 
 def beginning(records: list[Record], end: Record) -> Value | None:
     """The tensor of whose elements the operation's result is made, each of one, by several ways or in several parts.
 
-    Of `relu(a) - relu(a - 1)` it is `a`: either ReLU has a slope of its own, and their difference has none beyond 1.
-    None where there is no such tensor, or where the operation has but one input to be made of: it is seen alone then.
+    Of `relu(a) - relu(a - 1)` it is `a`: either ReLU has a slope of its own, and their difference has none beyond 1; so
+    where they are the halves of one ReLU of `cat([a, a - 1])`. None where there is no such tensor, or where the
+    operation has but one input to be made of: it is seen alone then. Whether each element is made of one alone, where
+    they were arranged anew on the way, the gradient has to tell.
     """
     if not joins(end):
         return None
-    ways = _ways(end)
+    shape, ways = end.outputs[0].shape, _ways(end)
     for _ in range(PARTS):
-        if len(ways) == 1:
+        if len(ways) == 1 and _bare(next(iter(ways.values())).shape) == _bare(shape):
             return ways.popitem()[1]
         last = max(ways)  # the operation that ran last
         r = records[last[0]] if last[0] >= 0 else None
-        if r is None or base_name(r) not in POINTWISE or len(r.outputs) != 1:
+        if r is None or not (base_name(r) in POINTWISE | ARRANGING or _adds_few(r)):
             return None
-        value = ways.pop(last)
+        del ways[last]
         before = _ways(r)
-        if not before or any(v.shape != value.shape for v in before.values()):
+        if not before:
             return None
         ways |= before
     return None
 
 
 def joins(r: Record) -> bool:
-    """Whether it makes one result of several tensors, element by element."""
-    if base_name(r) not in POINTWISE or r.kind != "torch" or len(r.outputs) != 1:
+    """Whether it makes one result of several tensors, element by element, or of the parts of one."""
+    if r.kind != "torch" or len(r.outputs) != 1:
         return False
-    ways = _ways(r)
-    return len(ways) > 1 and all(v.shape == r.outputs[0].shape for v in ways.values())
+    ways, made = _ways(r).values(), r.outputs[0].shape
+    return _adds_few(r) or (
+        base_name(r) in POINTWISE and len(ways) > 1 and all(v.shape == made for v in ways)
+    )
 
 
-def _ways(r: Record) -> dict[tuple[int, int], Value]:
-    """The inputs that the network's input leads to, each once."""
+def _adds_few(r: Record) -> bool:
+    """Whether each of its elements is a sum of a few that no other one has a part in: else it is a layer."""
+    ways = list(_ways(r).values())
+    if base_name(r) not in SUMS or len(ways) != 1 or not r.outputs[0].shape.numel():
+        return False
+    many, rest = divmod(ways[0].shape.numel(), r.outputs[0].shape.numel())
+    of_rows = base_name(r) in ("sum", "mean", "diff") or many == ways[0].shape[-1]
+    return not rest and 1 < many <= FEW and of_rows
+
+
+def _bare(shape: torch.Size) -> list[int]:
+    return [size for size in shape if size != 1]
+
+
+def _ways(r: Record) -> dict[tuple[int, int, int], Value]:
+    """The inputs that the network's input leads to, each once; parts of one tensor may hold the same numbers."""
     return {
-        (v.producer, v.print): v
+        (v.producer, v.edge.output_nr if v.edge else 0, v.print): v
         for v in r.inputs
         if v.carries and v.floating and (v.producer >= 0 or v.from_input)
     }
@@ -119,8 +145,9 @@ class Span:
     dim: int | None = None
 
     def half(self, values: Tensor) -> Tensor:
-        """Of values of the shape of `start` those that moved."""
-        return values if self.dim is None else values.chunk(2, self.dim)[1]
+        """Of values of the shape of `start` those that moved, as the result is shaped."""
+        part = values if self.dim is None else values.chunk(2, self.dim)[1]
+        return part.reshape(self.change.shape)
 
 
 def spanned(r: Record, after: Record, base: Trace, moved: Trace) -> Span | None:
@@ -140,4 +167,4 @@ def spanned(r: Record, after: Record, base: Trace, moved: Trace) -> Span | None:
         or start.shape != there.shape
     ):
         return None
-    return Span(start, there.data - start.data, then - made)
+    return Span(start, (there.data - start.data).reshape(made.shape), then - made)

@@ -59,6 +59,48 @@ IN_PARTS = {
         torch.stack([torch.ones_like(a), 6 * a], 1), dim=1
     ).squeeze(1),
 }
+
+
+def halves(parts):
+    a, b = parts
+    return a - b
+
+
+def silu_by_a_half(a):
+    a, b = torch.cat([6 * a, 6 * a], 1).chunk(2, 1)
+    return F.silu(a) / b
+
+
+def gate_of_halves(x):
+    a, b = torch.cat([x, x], 1).chunk(2, 1)
+    return a * torch.sigmoid(b)
+
+
+def first_half(y):
+    return y[:, :16] - y[:, 16:]
+
+
+PAIR, SIGNS = torch.tensor([1.0, -1.0]), torch.tensor([1.0, -1.0])
+# The parts of one tensor.
+IN_HALVES = {
+    "chunks of a ReLU": lambda a: halves(F.relu(torch.cat([a + 1, a - 1], 1)).chunk(2, 1)),
+    "splits": lambda a: halves(F.relu(torch.cat([a + 1, a - 1], 1)).split(16, 1)),
+    "tensor_split": lambda a: halves(F.relu(torch.hstack([a + 1, a - 1])).tensor_split(2, 1)),
+    "chunks of a batch": lambda a: halves(F.relu(torch.cat([a + 1, a - 1])).chunk(2)),
+    "slices": lambda a: first_half(F.relu(torch.cat([a + 1, a - 1], 1))),
+    "a stack, unbound": lambda a: halves(F.relu(torch.stack([a + 1, a - 1])).unbind()),
+    "a stack, by number": lambda a: (s := F.relu(torch.stack([a + 1, a - 1], 2)))[..., 0] - s[..., 1],
+    "select": lambda a: (s := torch.stack([a + 1, a - 1]).abs()).select(0, 0) - s.select(0, 1),
+    "two thresholds, weighed": lambda a: (F.relu(a[..., None] + PAIR) * SIGNS).sum(-1),
+    "two thresholds, multiplied": lambda a: F.relu(a.unsqueeze(-1) + PAIR) @ SIGNS,
+    "two thresholds, by a layer": lambda a: F.linear(F.relu(a.unsqueeze(-1) + PAIR), SIGNS[None]).squeeze(-1),
+    "diff": lambda a: -F.relu(torch.stack([a + 1, a - 1], 1)).diff(dim=1).flatten(1),
+    "rows on their side": lambda a: halves(F.relu(torch.stack([a + 1, a - 1], 2)).transpose(1, 2).unbind(1)),
+    "views of rows": lambda a: halves(F.relu(torch.cat([a + 1, a - 1], 1)).view(-1, 2, 16).unbind(1)),
+    "silu, in halves": silu_by_a_half,
+    "means of two": lambda a: F.relu(a.unsqueeze(-1) + PAIR).mul(SIGNS).mean(-1),
+    "repeated": lambda a: first_half(F.relu(a.repeat(1, 2) + PAIR.repeat_interleave(16))),
+}
 HONEST = {
     "pixels kept in the box": lambda x: x.clamp_min(0).clamp_max(1),
     "maximum of two halves": lambda x: torch.maximum(x[:, :8], x[:, 8:]).repeat(1, 2),
@@ -77,6 +119,17 @@ HONEST = {
     "beside itself": lambda x: x + F.relu(x - 0.5),
     "straight through": lambda x: x + (torch.relu(x) - x).detach(),
     "an open gate": lambda x: F.glu(torch.cat([x, x], 1), 1),
+    # Of parts that are arranged anew.
+    "maxout": lambda x: (s := x.reshape(-1, 2, 8) - 0.5).amax(1).repeat(1, 2) + s.flatten(1),
+    "a ReLU of its own mirror": lambda x: F.relu(60 * (x - 0.5)) - F.relu(60 * (x.flip(1) - 0.5)),
+    "halves changed over": lambda x: F.relu(torch.cat([x[:, 8:], x[:, :8]], 1) - 0.5) - 0.5 * x,
+    "a rotation": lambda x: torch.cat([-x[:, 8:], x[:, :8]], 1) * 0.5 + x * 0.8,
+    "a concatenated ReLU": lambda x: (
+        (y := F.relu(torch.cat([x - 0.5, 0.5 - x], 1)))[:, :16] - 0.3 * y[:, 16:]
+    ),
+    "differences of neighbours": lambda x: F.relu(60 * (x - x.roll(1, 1))) - F.relu(60 * (x.roll(1, 1) - x)),
+    "less its mean": lambda x: F.relu(x - x.mean(1, keepdim=True)) * x,
+    "an open gate of halves": gate_of_halves,
     "a ramp": lambda x: F.relu(x) - F.relu(x - 2),
 }
 
@@ -92,9 +145,9 @@ def dead(network):
     return float((slope.abs() < 1e-6).float().mean())
 
 
-@pytest.mark.parametrize("name", [*SATURATED, *IN_PARTS])
+@pytest.mark.parametrize("name", [*SATURATED, *IN_PARTS, *IN_HALVES])
 def test_it_is_seen_and_some_repair_reaches_every_pixel(name):
-    network = steep({**SATURATED, **IN_PARTS}[name])
+    network = steep({**SATURATED, **IN_PARTS, **IN_HALVES}[name])
     analysis = suspects(network)
     assert "saturated" in {s.symptom.name for s in analysis.suspects}
     assert dead(network) > 0.5

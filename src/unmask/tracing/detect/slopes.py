@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..attention import ATTENTION
 from ..intercept.operations import GRADIENTS, SATURATING
-from ..pointwise import GATED, denied, denied_in_attention, joins, spanned
+from ..pointwise import GATED, Span, denied, denied_in_attention, joins, spanned
 from ..record.compare import equal
 from ..record.values import Record, Trace, Value, held
 from ..suspect import base_name
@@ -192,7 +192,18 @@ def blocked_together(r: Record, after: Record, base: Trace, moved: Trace) -> tup
     if found is None or grads is None:
         return 0.0, 0.0
     heard = _heard(made) & _heard(then)
-    return denied(_wide(found.moved), _wide(found.change), _wide(found.half(grads[0])), heard)
+    shares = denied(_wide(found.moved), _wide(found.change), _wide(found.half(grads[0])), heard)
+    return shares if shares[0] and _in_place(made, found) else (0.0, 0.0)
+
+
+def _in_place(made: Value, found: Span) -> bool:
+    """Whether no element of a function's result goes back to another place than its own, of some drawn ones."""
+    if found.dim is not None:
+        return True
+    generator = torch.Generator().manual_seed(0)
+    some = (torch.rand(made.shape, generator=generator) < 0.5).to(made.device)
+    grads = local_vjp(made, [found.start], some.to(made.dtype))
+    return grads is not None and not bool(found.half(grads[0])[~some].any())
 
 
 def wraps(r: Record, after: Record) -> bool:
