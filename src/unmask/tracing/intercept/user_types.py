@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -78,7 +79,7 @@ class Dispatches:
     """Has a mode see what types of the user's do below autograd, in the operations that are run by `seeing`."""
 
     def __init__(self, mode: TorchFunctionMode):
-        self._mode = mode
+        self._mode = weakref.ref(mode)  # a circle would hold the pass's graph until garbage is collected
         self._before: dict[type, Any] = {}
         self._running = 0
 
@@ -104,13 +105,14 @@ class Dispatches:
 
     def _watched(self, dispatch: Callable[..., Any]) -> Callable[..., Any]:
         def watched(_: type, *given: Any, **kwargs: Any) -> Any:
-            if not self._running:
+            mode = self._mode()
+            if mode is None or not self._running:
                 return dispatch(*given, **kwargs)
-            TorchFunctionMode.__enter__(self._mode)
+            TorchFunctionMode.__enter__(mode)
             try:
                 return dispatch(*given, **kwargs)
             finally:
-                TorchFunctionMode.__exit__(self._mode, None, None, None)
+                TorchFunctionMode.__exit__(mode, None, None, None)
 
         return watched
 
