@@ -133,3 +133,14 @@ def test_the_hash_sees_every_parameter_and_buffer_of_a_checkpoint():
     network.register_buffer("mean", torch.ones(1))
     assert checkpoint_hash(network) != first
     assert checkpoint_hash(lambda x: x) == ""
+
+
+@pytest.mark.parametrize("layers", [slice(0, 3), slice(2, 3)], ids=["all of it", "a part"])
+def test_a_network_without_numbers_gets_one_line(layers):
+    network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    for layer in network[layers]:
+        layer.to("meta")
+    with pytest.raises(UnusableInput, match=r"on the meta device, holds no numbers.*assign=True"):
+        checkpoint_hash(network)
+    network.to_empty(device="cpu")
+    assert checkpoint_hash(network)

@@ -91,6 +91,7 @@ def looked_over(subject: Subject, facts: Preflight, batch_size: int, held: State
         average=_converted(subject.classifier, facts),
         alone=facts.batch_dependent,
         state=held.only(facts.state) if facts.state else None,
+        undisturbed=facts.undisturbed,
     )
     # One at a time for every pass where batches matter: the standing's, the report's and so the verifier's.
     size = 1 if facts.batch_dependent else batch_size

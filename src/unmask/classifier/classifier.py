@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -19,6 +20,7 @@ from .call import Network, refuse_to_stop
 from .meter import Meter
 from .pace import Pace
 from .seeding import seeded
+from .undisturbed import undisturbed
 
 Images = Float[Tensor, "batch *dims"]
 
@@ -59,6 +61,7 @@ class Classifier:
     - `alone`: every image is asked about in a batch of its own, whatever batch comes in.
     - `state`: what is put back before every pass, for a network that keeps something from one call to the next; the
       same object goes on to the classifiers that `replace` makes.
+    - `undisturbed`: autograd keeps copies of what it saves, for a network that changes in place what backward needs.
     - `pace`: stops a network that becomes slower by being asked; it goes on as `meter` does.
     - `certificate`: for a defence that can prove its own robustness; an audit quotes it as the lower bound.
 
@@ -81,6 +84,7 @@ class Classifier:
         probabilities: bool = False,
         alone: bool = False,
         state: State | None = None,
+        undisturbed: bool = False,
         meter: Meter | None = None,
         pace: Pace | None = None,
     ):
@@ -96,6 +100,7 @@ class Classifier:
         self.probabilities = probabilities
         self.alone = alone
         self.state = state
+        self.undisturbed = undisturbed
         self.meter = Meter() if meter is None else meter
         self.pace = Pace() if pace is None else pace
 
@@ -112,7 +117,7 @@ class Classifier:
             "alone",
             "state",
         )
-        names = (*names, "meter", "pace")
+        names = (*names, "undisturbed", "meter", "pace")
         if "network" in changes:
             changes.setdefault("certificate", None)
         return Classifier(**{**{k: getattr(self, k) for k in names}, **changes})  # type: ignore[arg-type]
@@ -238,4 +243,5 @@ class Classifier:
 
     def _checked(self, x: Tensor) -> Outputs:
         self.put_back()
-        return self.pace.call(self.network, x)
+        with undisturbed() if self.undisturbed else nullcontext():
+            return self.pace.call(self.network, x)

@@ -161,6 +161,7 @@ def perform(arguments: argparse.Namespace) -> dict[str, Any]:
             deterministic=True,
             alone=facts.batch_dependent,
             state=held.only(facts.state) if facts.state else None,
+            undisturbed=facts.undisturbed,
         )
         aims = _targets(classifier, x, y, arguments.targeted, streams) if arguments.targeted else y
 

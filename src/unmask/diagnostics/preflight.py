@@ -23,9 +23,9 @@ from .memory import judged_alone, memory, said_of_state
 from .modes import check_normalisation, check_train_mode
 from .one_function import modes
 from .outputs import check_claim, check_logits, check_shape, predicted
-from .reach import gradient_error
+from .reach import gradient_error, within_reach
 from .readings import meant
-from .sentences import of_answers, of_attacks, of_company, of_examples
+from .sentences import of_answers, of_attacks, of_company, of_examples, of_refusal
 
 PROBED = 16  # examples that are asked about repeatedly
 
@@ -39,6 +39,7 @@ class Preflight:
     - `deterministic`: equal inputs gave equal outputs under four different seeds.
     - `seedable`: equal seeds gave equal outputs; False for randomness that nobody can seed.
     - `gradient_available`: autograd reaches the input without raising; it may still be wrong or zero.
+    - `undisturbed`: autograd refuses the network as it is; go on with `classifier.replace(undisturbed=True)`.
     - `label_only`: every output is one-hot or an ensemble's shares of votes, so only decision-based attacks
       and repairs can work.
     - `probabilities`: the network returns probabilities; go on with `classifier.replace(probabilities=True)`.
@@ -63,6 +64,7 @@ class Preflight:
     state: tuple[str, ...]
     clean_accuracy: float
     touched: tuple[str, ...] = ()
+    undisturbed: bool = False
     early: Early = field(default_factory=Early)
     warnings: tuple[str, ...] = ()
 
@@ -100,6 +102,8 @@ def preflight(
     few = slice(min(PROBED, batch_size))
     probe, labels, some = x[few], y[few], streams[few]
     first = check_shape(classifier, probe, some)
+    check_label_range(y, first.shape[1])
+    classifier, refused = within_reach(classifier, probe[:2], labels[:2], some[:2])
     points = points_around(probe, threat, box, some)
     points = points[torch.arange(len(points), device=x.device)[:batch_size]]
     looked = early(classifier, x, y, points, threat, streams)
@@ -113,7 +117,6 @@ def preflight(
     answers = _answers(classifier.replace(alone=alone), x, probe, batch_size, streams)
     classifier = answers.classifier.replace(alone=classifier.alone)
     logits, classes = answers.logits, answers.logits.shape[1]
-    check_label_range(y, classes)
     accuracy = float((logits.argmax(1) == y).double().mean())
     better = meant(classifier, x, y, accuracy, streams)
     if claim is not None:
@@ -136,6 +139,7 @@ def preflight(
     warnings += of_examples(x, y, box, classes, accuracy, better, detector=answers.has_detector)
     warnings += of_company(differs)
     warnings += of_answers(answers.outputs, answers.place, probabilities=answers.probabilities)
+    warnings += of_refusal(refused)
     warnings += of_attacks(classifier, label_only=answers.label_only, seedable=seedable, gradient_error=error)
     return Preflight(
         num_classes=classes,
@@ -149,6 +153,7 @@ def preflight(
         has_detector=answers.has_detector,
         clean_accuracy=accuracy,
         touched=touched,
+        undisturbed=classifier.undisturbed,
         early=looked,
         warnings=tuple(warnings),
     )

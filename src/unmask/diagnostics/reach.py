@@ -29,6 +29,30 @@ def gradient_error(classifier: Classifier, x: Images, y: Labels, streams: Stream
     return None
 
 
+def within_reach(classifier: Classifier, x: Images, y: Labels, streams: Streams) -> tuple[Classifier, str]:
+    """The classifier that autograd goes through, and what it says of the network as it is if that is another.
+
+    It refuses where the network changes in place what the way back needs, or one of several views.
+
+    **Cost**: a gradient; two where it raises.
+    """
+    refused = _refusal(classifier, x, y, streams)
+    if refused and not _refusal(other := classifier.replace(undisturbed=True), x, y, streams):
+        return other, refused
+    return classifier, ""
+
+
+def _refusal(classifier: Classifier, x: Images, y: Labels, streams: Streams) -> str:
+    """How taking a gradient fails; empty where it does not."""
+    try:
+        Exact().estimate(classifier, margin_loss, x, y, generator=streams.fork("within reach"))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a user's own backward may raise anything
+        return first_line(error)
+    return ""
+
+
 def _reached(classifier: Classifier, leaf: Tensor, streams: Streams) -> bool:
     """Whether the graph of the logits ends in `leaf`. It is gone when this returns: two would be the audit's peak."""
     with torch.enable_grad():

@@ -91,3 +91,13 @@ def of_attacks(
     if gradient_error:
         found.append(f"no gradient with respect to the input: {gradient_error}")
     return found
+
+
+def of_refusal(refused: str) -> list[str]:
+    """Of a network that runs and that autograd refuses as it is."""
+    if not refused:
+        return []
+    return [
+        f"autograd refuses the network as it is ({refused}): what its backward pass needs is kept apart, so that there "
+        "is a gradient; an attack that takes this error for an end finds nothing"
+    ]

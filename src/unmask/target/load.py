@@ -105,9 +105,18 @@ def checkpoint_hash(network: object) -> str:
 
     That is parameters and buffers without those that the network declares not to be part of its state: scratch space
     that a forward pass fills is no difference between two networks.
+
+    **Raises** `UnusableInput` for a network without numbers, on the meta device.
     """
     if not isinstance(network, nn.Module):
         return ""
+    empty = [n for n, t in (*network.named_parameters(), *network.named_buffers()) if t.is_meta]
+    if empty:
+        raise UnusableInput(
+            f"`{empty[0]}`, on the meta device, holds no numbers, as {len(empty)} of the network's tensors; build it "
+            "on a real device, or give it numbers by to_empty(device='cpu') and load_state_dict, or by "
+            "load_state_dict(..., assign=True)"
+        )
     digest = hashlib.sha256()
     scratch = {
         f"{prefix}.{name}".removeprefix(".")

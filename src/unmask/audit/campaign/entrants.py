@@ -64,6 +64,7 @@ def write_entrants(
         "reads": {
             "probabilities": subject.classifier.probabilities,
             "alone": subject.classifier.alone,
+            "undisturbed": subject.classifier.undisturbed,
             "detector": facts.has_detector,
             "classes": facts.num_classes,
         },

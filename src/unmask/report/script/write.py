@@ -164,8 +164,9 @@ def _rendered(
     )
     environment.filters["py"] = python
     uses = {name: name in source.uses for name in PARTS}
-    uses["mode"] |= uses["opaque"]
     reads = gradients["reads"]
+    uses["undisturbed"] = reads.get("undisturbed", False)  # older audits knew of no such network
+    uses["mode"] |= uses["opaque"]
     text = environment.get_template("attack.py.jinja").render(
         report=report,
         title=f"How {_plain(target)} is broken." if report.masking else f"How {_plain(target)} is attacked.",
