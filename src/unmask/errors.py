@@ -1,6 +1,8 @@
 """Every way in which `unmask` refuses to go on. Each message names the thing, its value and the way out."""
 
 _LONGEST = 2000  # characters of somebody's message that are repeated. Ours.
+# How torch begins to say that a scripted network raised; what it raised stands in the last line.
+_SCRIPTED = "The following operation failed in the TorchScript interpreter"
 
 
 class UnmaskError(Exception):
@@ -52,8 +54,9 @@ def said(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """First line of an exception's message, at most `_LONGEST` characters of it, else its type."""
-    line = (said(error).splitlines() or [""])[0]
+    """First line of an exception's message that says something, at most `_LONGEST` characters of it, else its type."""
+    message = said(error).strip()
+    line = (message.splitlines() or [""])[-1 if message.startswith(_SCRIPTED) else 0]
     return line[:_LONGEST] + " …" * (len(line) > _LONGEST) or type(error).__name__
 
 

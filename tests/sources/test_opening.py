@@ -8,6 +8,7 @@ from torch import nn
 
 from unmask import UnmaskError
 from unmask.bounds.relaxation.graph import read_graph
+from unmask.errors import first_line
 from unmask.sources import is_source, open_source
 from unmask.sources.opening import with_options
 from unmask.target.load import build
@@ -199,3 +200,51 @@ def test_bounds_pass_through_what_stands_before_a_network(tmp_path, arch):
     )
     graph = read_graph(opened, images(1))
     assert graph.nodes
+
+
+@pytest.mark.parametrize("name", ["best.pth.tar", "last.CKPT", "step.1000", "model_best", "w.chk", "weights.weights"])
+def test_weights_bear_any_name(tmp_path, arch, name):
+    torch.save({"epoch": 3, "state_dict": network().state_dict()}, tmp_path / name)
+    opened, _ = open_source(with_options(str(tmp_path / name), {"arch": arch}))
+    assert torch.equal(opened(images()), network()(images()))
+
+
+def test_a_file_that_is_not_there_is_no_python_callable(arch):
+    with pytest.raises(UnmaskError, match=r"there is no file model_best;"):
+        with_options("model_best", {"arch": arch})
+
+
+class KeepsItsBatch(nn.Module):
+    """Traced, the number of images becomes a constant."""
+
+    def __init__(self, spread=False):
+        super().__init__()
+        self.last, self.spread = nn.Linear(64, 10), spread
+
+    def forward(self, x):
+        if self.spread:
+            return self.last(x.reshape(-1, 64).mean(0, keepdim=True)).expand(len(x), -1)
+        return self.last(x.reshape(len(x), 64))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_traced_network_that_keeps_its_batch_size_is_asked_in_such_batches(tmp_path, size):
+    plain = KeepsItsBatch().eval()
+    torch.jit.trace(plain, images(size)).save(str(tmp_path / "net.pt"))
+    with pytest.raises(RuntimeError):
+        torch.jit.load(str(tmp_path / "net.pt"))(images())
+    opened, _ = open_source(str(tmp_path / "net.pt"))
+    assert torch.allclose(opened(images()), plain(images()))
+    # One that answers for its own number of images, whatever it is given, is asked in such batches, too.
+    torch.jit.trace(KeepsItsBatch(spread=True), images(size)).save(str(tmp_path / "spread.pt"))
+    assert len(open_source(str(tmp_path / "spread.pt"))[0](images())) == 5
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_a_scripted_network_raised_is_told_in_its_own_words(tmp_path):
+    torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(9, 10))).save(str(tmp_path / "net.pt"))
+    opened, _ = open_source(str(tmp_path / "net.pt"))
+    with pytest.raises(RuntimeError) as raised:
+        opened(images())
+    assert "mat1 and mat2 shapes" in first_line(raised.value)

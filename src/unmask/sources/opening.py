@@ -28,12 +28,13 @@ BY_SUFFIX: dict[str, Opener] = {
     **dict.fromkeys(
         (".pt", ".pth", ".bin", ".ckpt", ".ts", ".torchscript", ".safetensors"), state_dict.open_file
     ),
+    **dict.fromkeys((".tar", ".chk", ".ckp", ".checkpoint", ".model", ".weights"), state_dict.open_file),
 }
 _BRACKETS = re.compile(r"(?P<place>.*?)(\((?P<options>.*)\))?", re.DOTALL)
 
 
 def is_source(spec: str) -> bool:
-    """Whether a target is one of these, and no Python callable.
+    """Whether a target is one of these, or a file of whatever name that is no Python, and no Python callable.
 
     >>> is_source("hf:google/vit-base-patch16-224"), is_source("net.onnx"), is_source("net.py:build")
     (True, True, False)
@@ -71,6 +72,8 @@ def with_options(spec: str, values: dict[str, object]) -> str:
     bare, plus, defences = spec.partition(" + ")
     place, brackets = _split(bare)
     if "arch" in values and _opener(place) is None:
+        if not place.endswith(".py") and ":" not in place:
+            raise UnusableInput(f"there is no file {place}; give weights or a TorchScript network")
         raise UnusableInput(
             f"--arch names the class of a file of weights, and {place} is a Python callable: leave --arch out"
         )
@@ -107,8 +110,12 @@ def _prefix(place: str) -> str | None:
 
 
 def _opener(place: str) -> Opener | None:
-    prefix = _prefix(place)
-    return BY_PREFIX[prefix] if prefix else BY_SUFFIX.get(Path(place).suffix.lower())
+    if prefix := _prefix(place):
+        return BY_PREFIX[prefix]
+    path = Path(place).expanduser()
+    # Checkpoints bear any name, `model_best` or `step.1000` too.
+    weights = state_dict.open_file if path.suffix != ".py" and path.is_file() else None
+    return BY_SUFFIX.get(path.suffix.lower(), weights)
 
 
 def _options(text: str, spec: str) -> SourceOptions:

@@ -1,4 +1,4 @@
-"""`.pt`, `.pth`, `.ckpt`, `.safetensors`: TorchScript archives, and state dicts for a class that `arch` names."""
+"""`.pt`, `.pth`, `.pth.tar`, `.safetensors`, …: TorchScript archives, and state dicts for a class that `arch` names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UnusableInput, first_line
-from .preprocessing import Preprocessing, SourceOptions
+from .batches import FixedBatch
+from .preprocessing import Preprocessing, SourceOptions, logits_of
 
 # Where training scripts put the weights inside what they save.
 _CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network", "ema", "module", "weights")
@@ -33,7 +34,7 @@ def open_file(place: str, options: SourceOptions) -> tuple[nn.Module, Preprocess
             raise UnusableInput(
                 f"{path} holds weights without a network; name its class, for instance --arch net.py:Net"
             )
-        return torch.jit.load(path, map_location="cpu").eval(), Preprocessing()
+        return _scripted(path), Preprocessing()
     from ..target.load import called  # here, for that file asks this room for sources
 
     network, _ = called(options.arch)
@@ -115,6 +116,41 @@ def _weights(path: Path) -> Mapping[str, Tensor]:
         found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise UnusableInput(f"{path} holds {found}; it must hold a state dict: names and tensors")
     return {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+
+
+def _scripted(path: Path) -> nn.Module:
+    """A TorchScript network; one that was traced with a batch whose size it keeps is asked in batches of that size."""
+    network = torch.jit.load(path, map_location="cpu").eval()
+    shape = _traced_with(path)
+    if shape is None or len(shape) < 2:
+        return network
+    x = torch.zeros(shape)
+    with torch.no_grad():
+        fixed = _answers(network, x) and not _answers(network, torch.cat([x, x]))
+    return FixedBatch(network, shape[0]) if fixed else network
+
+
+def _traced_with(path: Path) -> list[int] | None:
+    """Shape of the images that a network was traced with; None where it was scripted, or takes more than images."""
+    with zipfile.ZipFile(path) as archive:
+        if not any("/traced_inputs" in name for name in archive.namelist()):
+            return None
+    try:
+        # Traced once more with what the archive remembers of its inputs, which is their shape.
+        again = torch.jit.load(path, map_location="cpu", _restore_shapes=True)
+        _, *inputs = again.graph.inputs()
+        return inputs[0].type().sizes() if len(inputs) == 1 else None
+    except RuntimeError:  # of another version of torch, say; then it is asked as it is
+        return None
+
+
+def _answers(network: nn.Module, x: Tensor) -> bool:
+    """Whether a network says something of every image."""
+    try:
+        said = logits_of(network(x))
+    except RuntimeError:
+        return False
+    return isinstance(said, Tensor) and len(said) == len(x)
 
 
 def _tensors(content: Mapping[Any, Any]) -> bool:
