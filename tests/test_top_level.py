@@ -42,3 +42,15 @@ def test_arrays_will_do_and_a_wrong_option_is_one_line():
         unmask.audit(network, x, y, norm="linf", epsilon="wide")
     with pytest.raises(UnusableInput, match="6 images but 2 labels"):
         unmask.audit(network, x, y[:2], norm="linf", epsilon="8/255")
+
+
+def test_rooms_are_imported_when_they_are_named_and_not_before():
+    reached = """
+import sys, unmask
+assert "torch" not in sys.modules and "unmask.data" not in sys.modules
+assert len(unmask.data.load("digits", examples=3)) == 3
+assert unmask.defenses and unmask.attacks and unmask.gradients and callable(unmask.audit)
+assert not hasattr(unmask, "nothing") and not hasattr(unmask, "__nothing__")
+"""
+    done = subprocess.run([sys.executable, "-c", reached], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ What most scripts need stands here; each name is imported when it is first used,
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ __all__ = ["__version__", *_ROOMS]  # pyright: ignore[reportUnsupportedDunderAll
 
 def __getattr__(name: str) -> Any:
     if name not in _ROOMS:
+        if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
+            return import_module(f".{name}", __name__)  # `unmask.data.load` after `import unmask`
         raise AttributeError(f"module 'unmask' has no attribute {name!r}; it has {', '.join(_ROOMS)}")
     return getattr(import_module(f".{_ROOMS[name]}", __name__), name)
 

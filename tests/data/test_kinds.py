@@ -213,3 +213,12 @@ def test_more_than_the_memory_holds_is_one_line(tmp_path, monkeypatch):
         assert len(load(spec, examples=3)) == 3
     monkeypatch.setattr("unmask.data.room.memory", lambda: None)
     assert len(load(tmp_path / "set")) == 4
+
+
+def test_a_picture_in_sixteen_bits_is_named_by_its_file(tmp_path):
+    for n in range(3):
+        (tmp_path / "set" / f"class{n % 2}").mkdir(parents=True, exist_ok=True)
+        image = picture(n, (8, 8), "L") if n < 2 else Image.fromarray(np.zeros((8, 8), np.uint16))
+        image.save(tmp_path / "set" / f"class{n % 2}" / f"photo {n}.png")
+    with pytest.raises(UnusableInput, match=r"photo 2\.png\) has mode I;16"):
+        load(tmp_path / "set")

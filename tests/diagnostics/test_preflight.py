@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unmask.classifier import Classifier
 from unmask.data import load
 from unmask.diagnostics import preflight
-from unmask.errors import UnmaskError, UnusableInput
+from unmask.errors import ModelFailed, UnmaskError, UnusableInput
 from unmask.randomness import Streams
 
 from .conftest import Noisy, Quantised, Scaled
@@ -178,6 +178,30 @@ def test_half_precision(dtype, base, refused, fly):
     assert ".float()" in line
     facts = fly(Around(network, before=lambda x: x.to(dtype), behind=lambda z: z.float()))
     assert any(str(dtype).removeprefix("torch.") in line for line in facts.warnings)
+
+
+@pytest.mark.parametrize("last", [nn.Linear(64, 10), nn.Bilinear(64, 64, 10), nn.BatchNorm1d(64)])
+def test_double_precision(last, refused, fly):
+    called = nn.Sequential(nn.Flatten(), last if isinstance(last, nn.Linear) else Twice(last)).double().eval()
+    line = refused(called)
+    assert "`1." in line
+    assert "is float64 and the network does not take float32 images" in line
+    assert "self.net(x.double()).float()" in line
+    assert not any("float64" in line for line in fly(Around(called, before=Tensor.double)).warnings)
+    # One whose input it converts fails for a reason of its own.
+    deaf = nn.Sequential(nn.Flatten(), nn.Linear(63, 10)).double().eval()
+    assert "float64" not in refused(Around(deaf, before=Tensor.double), error=ModelFailed)
+
+
+class Twice(nn.Module):
+    """What takes its input twice, or once."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x, x) if isinstance(self.inner, nn.Bilinear) else self.inner(x)
 
 
 # Modes and batches ------------------------------------------------------------------------------------------

@@ -202,7 +202,9 @@ def test_bounds_pass_through_what_stands_before_a_network(tmp_path, arch):
     assert graph.nodes
 
 
-@pytest.mark.parametrize("name", ["best.pth.tar", "last.CKPT", "step.1000", "model_best", "w.chk", "weights.weights"])
+@pytest.mark.parametrize(
+    "name", ["best.pth.tar", "last.CKPT", "step.1000", "model_best", "w.chk", "weights.weights"]
+)
 def test_weights_bear_any_name(tmp_path, arch, name):
     torch.save({"epoch": 3, "state_dict": network().state_dict()}, tmp_path / name)
     opened, _ = open_source(with_options(str(tmp_path / name), {"arch": arch}))

@@ -179,6 +179,14 @@ def _scaled(x: Tensor, name: str, *, stated: bool) -> tuple[Tensor, list[str]]:
 def _labels(y: Tensor, name: str, classes: int | None) -> Tensor:
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         kind = str(y.dtype).removeprefix("torch.")
+        odd = (
+            y[(y != y.round()) if y.is_floating_point() else y.imag != 0] if y.dtype != torch.bool else y[:0]
+        )
+        if len(odd):
+            raise UnusableInput(
+                f"y of {name} is {kind} and holds {odd[0].item():.4g}, which is no class; labels must be whole numbers "
+                "from 0: remove the examples without one, or give another column"
+            )
         raise UnusableInput(f"y of {name} is {kind}; labels must be integers: save y.astype('int64')")
     y = y.to(torch.int64)
     least, most = int(y.min()), int(y.max())

@@ -105,12 +105,12 @@ def load(
     path = Path(place).expanduser()
     kind = path.suffix.lower()
     names: tuple[str, ...] = ()
-    index = None
+    index, read = None, []
     choose = partial(places, examples=examples, seed=seed, name=place, without=without)
     if place == "digits":
         x, y, split = _digits(split)
     elif kind == ".csv":
-        x, y, index, names = read_table(path, choose, size)
+        x, y, index, names, read = read_table(path, choose, size)
         split = ""
     elif place not in HUB_IDS and (kind in EXTENSIONS or (path.is_file() and kind != ".parquet")):
         x, y, split = read_file(path, allow_pickle, split)
@@ -128,7 +128,7 @@ def load(
         y = y[chosen]
     sampled = seed if examples is not None else None
     index = torch.as_tensor(index if chosen is None else chosen, dtype=torch.int64)
-    return Data(x, y, name, split, index, names, (*notes, *said), sampled, box)
+    return Data(x, y, name, split, index, names, (*read, *notes, *said), sampled, box)
 
 
 def load_training(spec: str | os.PathLike[str]) -> Data:

@@ -71,6 +71,12 @@ def opened(path: Path, called: str) -> Any:
         raise UnusableInput(f"{called} cannot be read ({first_line(error)}); remove it") from error
 
 
+def _file(image: Any) -> str:
+    """A picture's own file, where it knows of one."""
+    name = str(getattr(image, "filename", "") or "")
+    return f" ({name})" if name else ""
+
+
 def stack(
     images: Iterable[tuple[str, Any]], size: Size, name: str, count: int
 ) -> UInt8[np.ndarray, "n channels height width"]:
@@ -85,8 +91,8 @@ def stack(
             mode = MODES.get(image.mode)
             if mode is None:
                 raise UnusableInput(
-                    f"{called} of {name} has mode {image.mode}, not 8-bit grey or RGB; convert it and save x and y as "
-                    ".npz"
+                    f"{called} of {name}{_file(image)} has mode {image.mode}, not 8-bit grey or RGB; convert it and "
+                    "save x and y as .npz"
                 )
             if size.channels is not None:
                 mode = "L" if size.channels == 1 else "RGB"
@@ -97,7 +103,7 @@ def stack(
             ValueError,
         ) as error:  # PIL's for a file that is cut short or no picture
             raise UnusableInput(
-                f"{called} of {name} cannot be read ({first_line(error)}); remove it"
+                f"{called} of {name}{_file(image)} cannot be read ({first_line(error)}); remove it"
             ) from error
         if not found:
             refuse_what_exceeds_memory(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,22 +30,29 @@ LABELS = (
     "quality",
 )
 
+# What stands between cells, the usual one first.
+DELIMITERS = ",;\t|"
+# A column without a name, as pandas writes and reads its index.
+_UNNAMED = re.compile(r"(unnamed: \d+(\.\d+)*)?", re.IGNORECASE)
 # Bytes that a number takes at most: while its array grows, and as float32; and after how many rows that is looked at.
 _HELD, _OFTEN = 2 * 8 + 4, 1000
 
 
 def read_table(
     path: Path, choose: Choice, size: Size
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple[str, ...]]:
-    """Pictures, labels, their places and class names of a table with a header. Files are looked for beside the table.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, tuple[str, ...], list[str]]:
+    """Pictures, labels, their places, class names and notes of a table with a header. Files lie beside the table.
 
-    Where no column names files, all others hold numbers: vectors of all rows, and no places.
+    Where no column names files, all others hold numbers: vectors of all rows, and no places. An index that pandas wrote
+    in front is none of them. Cells are parted by commas, or by what else stands between the header's names.
 
     Labels are whole numbers, or names, which are numbered in alphabetical order.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            header, texts, cells = _rows(csv.reader(file), path)
+            delimiter = _delimiter(file.readline())
+            file.seek(0)
+            header, texts, cells, notes = _rows(csv.reader(file, delimiter=delimiter), path, delimiter)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UnusableInput(
             f"{path} cannot be read as a table ({first_line(error)}); save it as UTF-8"
@@ -57,7 +65,15 @@ def read_table(
         number = {name: n for n, name in enumerate(names)}
         labels = np.array([number[text] for text in texts])
     if isinstance(cells, array):
-        return np.frombuffer(cells).reshape(len(texts), len(header) - 1), labels, None, names
+        x = np.frombuffer(cells).reshape(len(texts), len(header) - 1)
+        features = [c for n, c in enumerate(header) if n != _place_of(LABELS, header)]
+        while x.shape[1] > 1 and _UNNAMED.fullmatch(features[0]) and _is_index(x[:, 0]):
+            notes.append(
+                f"the first column of {path} has no name and numbers the rows, as pandas writes its index: it is left "
+                "out"
+            )
+            x, features = x[:, 1:], features[1:]
+        return x, labels, None, names, notes
     files, chosen = cells, choose(labels)
 
     def pictures() -> Iterator[tuple[str, Any]]:
@@ -65,25 +81,49 @@ def read_table(
             where = path.parent / files[n]
             yield f"row {n + 1}", opened(where, f"row {n + 1} of {path}: {where}")
 
-    return stack(pictures(), size, str(path), len(chosen)), labels[chosen], chosen, names
+    return stack(pictures(), size, str(path), len(chosen)), labels[chosen], chosen, names, notes
 
 
-def _rows(reader: Iterator[list[str]], path: Path) -> tuple[list[str], list[str], list[str] | array[float]]:
-    """Header, labels, and files or, row by row, all numbers. **Raises** `UnusableInput` at the first cell that is none.
+def _delimiter(line: str) -> str:
+    """What stands between the names of a header: what makes one of them a label's, and else the most."""
 
-    Also where they are about to take more than this machine's memory.
+    def parted(delimiter: str) -> tuple[bool, int]:
+        names = next(csv.reader([line], delimiter=delimiter), [])
+        return any(name.strip().lower() in LABELS for name in names), len(names)
+
+    return max(DELIMITERS, key=parted)
+
+
+def _place_of(names: tuple[str, ...], header: list[str]) -> int | None:
+    return next((n for n, c in enumerate(header) if c.lower() in names), None)
+
+
+def _is_index(column: np.ndarray) -> bool:
+    """Whether numbers are distinct, whole and none negative; rows may come in any order, and some may be gone."""
+    whole = bool((column >= 0).all()) and bool((column == np.floor(column)).all())
+    return whole and len(np.unique(column)) == len(column)
+
+
+def _rows(
+    reader: Iterator[list[str]], path: Path, delimiter: str
+) -> tuple[list[str], list[str], list[str] | array[float], list[str]]:
+    """Header, labels, files or, row by row, all numbers, and notes.
+
+    **Raises** `UnusableInput` at the first cell that is no number, and where they are about to take more than this
+    machine's memory.
     """
-    header = next(reader, [])
-    label = next((n for n, c in enumerate(header) if c.lower() in LABELS), None)
+    header = [name.strip() for name in next(reader, [])]
+    label = _place_of(LABELS, header)
     if label is None:
         raise UnusableInput(
             f"{path} has the columns {', '.join(header) or '(none)'}; it needs a header with path and label, or "
             "numbers and label"
         )
-    place = next((n for n, c in enumerate(header) if c.lower() in PATHS), None)
+    place = _place_of(PATHS, header)
     texts: list[str] = []
     files: list[str] = []
     numbers = array("d")
+    commas = False
     for row in reader:
         if not row:
             continue
@@ -92,24 +132,36 @@ def _rows(reader: Iterator[list[str]], path: Path) -> tuple[list[str], list[str]
         if place is not None:
             files.append(row[place])
             continue
-        _add_numbers(numbers, row, header, label, f"row {len(texts)} of {path}")
+        called = f"row {len(texts)} of {path}"
+        commas |= _add_numbers(numbers, row, header, label, called, decimal_commas=delimiter != ",")
         if len(texts) % _OFTEN == 0:
             refuse_what_exceeds_memory(
                 _HELD * len(numbers),
                 f"the first {len(texts)} rows of {path} alone take",
                 STREAMED.format("x and y"),
             )
-    return header, texts, numbers if place is None else files
+    notes = (
+        [f"{path} is parted by {delimiter!r}, and its decimal commas are read as points"] if commas else []
+    )
+    return header, texts, numbers if place is None else files, notes
 
 
-def _add_numbers(numbers: array[float], row: list[str], header: list[str], label: int, called: str) -> None:
+def _add_numbers(
+    numbers: array[float], row: list[str], header: list[str], label: int, called: str, *, decimal_commas: bool
+) -> bool:
+    """Adds a row; whether a decimal comma was met, which is read where cells are not parted by commas."""
+    met = False
     for n, column in enumerate(header):
         if n == label:
             continue
+        cell = row[n]
+        if decimal_commas and cell.count(",") == 1 and "." not in cell:
+            cell, met = cell.replace(",", "."), True
         try:
-            numbers.append(float(row[n]))
+            numbers.append(float(cell))
         except ValueError as error:
             raise UnusableInput(
-                f"{called} has {row[n]!r} in the column {column}; give numbers beside the label, or a column path with "
-                "picture files"
+                f"{called} has {row[n]!r} in the column {column or '(unnamed)'}; give numbers beside the label, or a "
+                "column path with picture files"
             ) from error
+    return met

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,28 +10,39 @@ import torch
 from torch import Tensor, nn
 
 from ..classifier import Classifier
-from ..errors import UnusableInput
+from ..errors import ModelFailed, UnusableInput
 from ..randomness import Streams
 
 
 def sixteen_bits(network: object) -> str:
     """The first parameter that is kept in sixteen bits, in words; empty if there is none."""
-    for name, parameter in network.named_parameters() if isinstance(network, nn.Module) else ():
-        if parameter.dtype in (torch.float16, torch.bfloat16):
-            return f"the parameter `{name}` is {str(parameter.dtype).removeprefix('torch.')}"
-    return ""
+    return _kept_as(network, torch.float16, torch.bfloat16)
 
 
-def check_precision(network: object) -> None:
-    """No parameter in half precision, in a network that does not take float32 images.
+def check_precision(network: object, error: ModelFailed) -> None:
+    """No parameter in half or double precision, in a network that does not take float32 images.
 
     **Raises** `UnusableInput`.
     """
-    if found := sixteen_bits(network):
+    way = "half"
+    found = sixteen_bits(network)
+    # In double precision it may fail for another reason; torch speaks of types where that is the reason.
+    if not found and re.search("double|dtype|scalar type", str(error)):
+        found, way = _kept_as(network, torch.float64), "double"
+    if found:
         raise UnusableInput(
             f"{found} and the network does not take float32 images; cast it with .float(), or its input inside "
-            "forward, as in self.net(x.half()).float()"
-        )
+            f"forward, as in self.net(x.{way}()).float()"
+        ) from error
+
+
+def _kept_as(network: object, *kinds: torch.dtype) -> str:
+    for named in (nn.Module.named_parameters, nn.Module.named_buffers):
+        for name, tensor in named(network) if isinstance(network, nn.Module) else ():
+            if tensor.dtype in kinds:
+                what = "parameter" if named is nn.Module.named_parameters else "buffer"
+                return f"the {what} `{name}` is {str(tensor.dtype).removeprefix('torch.')}"
+    return ""
 
 
 def check_normalisation(network: object) -> None:

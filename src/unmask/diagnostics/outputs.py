@@ -44,7 +44,7 @@ def check_shape(classifier: Classifier, x: Images, streams: Streams) -> Tensor:
                 f"`x` has shape {list(x.shape)}, channels last, and {error}; give channels first: "
                 "x.permute(0, 3, 1, 2)"
             ) from error
-        check_precision(classifier.network)
+        check_precision(classifier.network, error)
         _refuse_one_size(error)
         if found := runs_with(classifier, x[:2], streams[:2]):
             raise UnusableInput(
