@@ -10,11 +10,22 @@ TABLE = torch.arange(12.0).reshape(4, 3)
 CODE = torch.tensor([True, False, True])
 
 
+LABELS = torch.tensor([1, 0, 1])
+
+
+def voted(nearest):
+    """A vote for each of the nearest, by its label, as a nearest-neighbour classifier counts them."""
+    votes = torch.zeros(len(nearest), 2)
+    for rank in range(nearest.shape[1]):
+        votes[torch.arange(len(nearest)), LABELS[nearest[:, rank]]] += 1.0 / (1 + rank)
+    return votes
+
+
 @pytest.fixture(scope="module")
 def scripts(tmp_path_factory):
     """The script's own names, for one operation at line 1 of `FILE`."""
     made = {}
-    for operation in ("argmax", "gt"):
+    for operation in ("argmax", "gt", "topk", "sort", "argsort"):
         folder = tmp_path_factory.mktemp(operation)
         told = record(rewrite(rule("Smooth", operation, width=0.3, at={"file": FILE, "line": 1})))
         made[operation] = {"__name__": "attack", "__file__": str(folder / "attack.py")}
@@ -54,6 +65,18 @@ def values(script, expression):
         ("argmax", "x.argmax(1) ^ 1", False),
         ("argmax", "torch.nn.functional.one_hot(x.argmax(1), 3) * 2.0", True),
         ("argmax", "x.argmax() * 1.0", False),
+        ("topk", "voted(x.topk(2, largest=False).indices)", True),
+        ("topk", "voted(x.topk(2, 1, False)[1])", True),
+        ("topk", "voted(torch.topk(x, k=1, dim=-1).indices)", True),
+        ("topk", "TABLE.T[x.topk(2, 1).indices]", True),
+        ("topk", "LABELS[x.topk(2, 1).indices] * 1.0", True),
+        ("topk", "LABELS[x.topk(2, 1).indices][..., -1] * 1.0", True),
+        ("topk", "torch.zeros_like(x).scatter(1, x.topk(2, 1, largest=False).indices, 1.0)", True),
+        ("topk", "torch.zeros_like(x).scatter(1, x.topk(2).indices, 1.0)", True),
+        ("sort", "voted(x.sort(1).indices)", True),
+        ("sort", "x.sort(dim=1, descending=True).indices[:, 0] * 1.0", True),
+        ("argsort", "voted(x.argsort(1, descending=True)[:, :2])", True),
+        ("argsort", "voted(torch.argsort(x, dim=-1))", True),
         ("gt", "((x > 0) ^ CODE).sum(-1)", False),
         ("gt", "((x > 0) ^ CODE) * 1.0", True),
         ("gt", "torch.logical_xor(x > 0, CODE) * 1.0", True),
@@ -73,3 +96,25 @@ def test_every_spelling_keeps_its_value_and_none_refuses(scripts, operation, exp
     plain, made, slope = values(scripts[operation], expression)
     assert torch.equal(plain, made)
     assert not leads or slope.abs().max() > 0
+
+
+@pytest.mark.parametrize("largest", [True, False])
+def test_the_nearest_are_followed_towards_the_other_label(scripts, largest):
+    """Against differences of the votes, averaged over where they step: far neighbours do not count, near ones do."""
+
+    def votes(x):
+        return eval(
+            compile(f"voted(x.topk(2, 1, largest={largest}).indices)", FILE, "eval"), {**globals(), "x": x}
+        )
+
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(64, 3, generator=generator)
+    leaf = x.clone().requires_grad_()
+    with scripts["topk"]["Repair"](torch.nn.Identity(), "the winner", leaf):
+        made = votes(leaf)
+    slope = torch.autograd.grad((made[:, 1] - made[:, 0]).sum(), leaf)[0]
+    steps = torch.randn(2000, 64, 3, generator=generator) * 0.5
+    ahead, back = (votes((x + s * steps).flatten(0, 1)) for s in (1, -1))
+    differences = (ahead - back).reshape(2000, 64, 2)
+    averaged = ((differences[..., 1] - differences[..., 0])[..., None] * steps).mean(0)
+    assert torch.cosine_similarity(slope.flatten(), averaged.flatten(), dim=0) > 0.5

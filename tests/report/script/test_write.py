@@ -148,7 +148,7 @@ def test_the_operation_is_spelt_out_at_its_line(tmp_path):
         {"kind": "BPDA"},
         rewrite(rule("Measure", "quantized_linear")),
         rewrite(rule("PassThrough", "vmap of snap", at={"kind": "opaque"})),
-        rewrite(rule("Smooth", "sort", width=0.1)),
+        rewrite(rule("Smooth", "mode", width=0.1)),
         rewrite(rule("Smooth", "round", width=0.1, at={"inside": ["library/a.py", 3]})),
     ],
     ids=[

@@ -121,13 +121,28 @@ SMOOTH: dict[str, SurrogateSource] = {
         _PLACE,
     ),
     "topk": SurrogateSource(
-        "x, k, dim=-1, *_, **__",
-        """ordered = x.sort(dim, descending=True).values
+        "x, k, dim=-1, largest=True, *_, **__",
+        """sign = 1 if largest else -1
+    ordered = (sign * x).sort(dim, descending=True).values
     edge = ordered.narrow(dim, k - 1, min(2, x.shape[dim] - k + 1)).mean(dim, keepdim=True).detach()
-    places = op(x, k, dim).indices.to(x.dtype)
-    places.mask = torch.sigmoid((x - edge) / {w})
+    places = soft_order(x, sign * ordered.narrow(dim, 0, k), dim, {w})
+    if places is None:
+        places = op(x, k, dim, largest).indices.to(x.dtype)
+    places.mask = torch.sigmoid((sign * x - edge) / {w})
     return places""",
-        "Who belongs to the largest, as a soft step at their threshold.",
+        "Who belongs to the largest, as a soft step at their threshold, and at which place each of them stands.",
+        _PLACE,
+    ),
+    "sort": SurrogateSource(
+        "x, dim=-1, descending=False, **__",
+        "return soft_order(x, x.sort(dim, descending=descending).values, dim, {w})",
+        "Which of them stands at each place, as a soft choice.",
+        _PLACE,
+    ),
+    "argsort": SurrogateSource(
+        "x, dim=-1, descending=False, **__",
+        "return soft_order(x, x.sort(dim, descending=descending).values, dim, {w})",
+        "Which of them stands at each place, as a soft choice.",
         _PLACE,
     ),
 }

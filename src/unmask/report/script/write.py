@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 
 from ...audit.records import AttackRecord, Report
+from ...tracing.repair.surrogates.order import SORTABLE
 from .. import words
 from ..html import place
 from .source import CannotWrite, Source, gradient_source, python
@@ -180,6 +181,7 @@ def _rendered(
         script_file=script_file,
         data_file=data_file,
         uses=uses,
+        sortable=SORTABLE,
         functions=source.functions,
         bridged={name: source.bridged[name] for name in source.bridged},
         setup=list(dict.fromkeys(source.setup)),
