@@ -201,7 +201,8 @@ def test_what_ends_or_serves_all_is_let_be(does):
 
 
 def test_what_ran_before_is_not_the_attacks_nor_is_what_that_starts():
-    starts = "import subprocess; input(); one = subprocess.Popen(['sleep', '44']); print(one.pid, flush=True); one.wait()"
+    starts = "import subprocess; input(); one = subprocess.Popen(['sleep', '44']); print(one.pid, flush=True)"
+    starts += "; one.wait()"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", starts], **pipes) as server:
         below = []
