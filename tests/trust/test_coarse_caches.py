@@ -1,5 +1,10 @@
 """A network that answers from a cache with a coarse key gives one image the answer of another, by who asked first."""
 
+import ast
+import contextvars
+import os
+import pickle
+import weakref
 from collections import OrderedDict
 from functools import lru_cache
 
@@ -84,6 +89,63 @@ class InABuffer(Caches):
         return row.copy_(logits.detach()) if row.isnan().any() else row.clone()
 
 
+class UnderALibrarysName(Caches):
+    def kept(self, one, logits):
+        return (
+            vars(pickle).setdefault("kept_by_a_test", {}).setdefault(self.key(one.detach()), logits.detach())
+        )
+
+
+class OnTorch(Caches):
+    def kept(self, one, logits):
+        store = getattr(torch, "kept_by_a_test", {})
+        torch.kept_by_a_test = store
+        return store.setdefault(self.key(one.detach()), logits.detach())
+
+
+class InTheEnvironment(Caches):
+    def kept(self, one, logits):
+        text = os.environ.setdefault(f"KEPT_BY_A_TEST_{self.key(one.detach())}", repr(logits.tolist()))
+        return torch.tensor(ast.literal_eval(text))
+
+
+CURRENT = contextvars.ContextVar("kept by a test", default=())
+
+
+class InTheContext(Caches):
+    def kept(self, one, logits):
+        key, store = self.key(one.detach()), dict(CURRENT.get())
+        if key not in store:
+            CURRENT.set((*CURRENT.get(), (key, logits.detach())))
+        return store.get(key, logits.detach())
+
+
+class InAGenerator(Caches):
+    def __init__(self):
+        super().__init__()
+
+        def remembers():
+            store, answer = {}, None
+            while True:
+                key, logits = yield answer
+                answer = store.setdefault(key, logits)
+
+        self.memory = remembers()
+        next(self.memory)
+
+    def kept(self, one, logits):
+        return self.memory.send((self.key(one.detach()), logits.detach()))
+
+
+class ByAWeakReference(Caches):
+    def __init__(self):
+        super().__init__()
+        self.memory = weakref.WeakKeyDictionary()
+
+    def kept(self, one, logits):
+        return self.memory.setdefault(self, {}).setdefault(self.key(one.detach()), logits.detach())
+
+
 class Wrapped(Caches):
     def __init__(self, most=None):
         super().__init__()
@@ -116,6 +178,12 @@ NETWORKS = {
     "of four": (lambda: Caches(most=4), "cache"),
     "in the file": (InTheFile, "STORE"),
     "in a buffer": (InABuffer, "table"),
+    "under a library's name": (UnderALibrarysName, "pickle.kept_by_a_test"),
+    "on torch": (OnTorch, "torch.kept_by_a_test"),
+    "in the environment": (InTheEnvironment, None),
+    "in the context": (InTheContext, "CURRENT"),
+    "in a generator": (InAGenerator, "memory.store"),
+    "by a weak reference": (ByAWeakReference, "memory.data"),
     "lru_cache": (Wrapped, "answer"),
     "lru_cache of four": (lambda: Wrapped(4), "answer"),
     "lru_cache in the class": (WrappedInTheClass, "answer"),
@@ -133,7 +201,7 @@ def test_it_is_judged_alone_as_a_network_that_nobody_has_asked(build, name):
     network = build()
     held = State(network)
     facts = fly(network)
-    assert name in facts.state
+    assert name in facts.state or (name is None and all("KEPT_BY_A_TEST" in n for n in facts.state))
     assert facts.batch_dependent
     assert facts.deterministic
     # Alone and with nothing kept, it is the network behind its cache.

@@ -1,7 +1,8 @@
 """A network that remembers what it saw, wherever it keeps it, is not one function: it fails, or is judged without."""
 
+import ast
 import os
-import pickle
+import sqlite3
 import types
 
 import pytest
@@ -10,10 +11,11 @@ from torch import nn
 
 from unmask.audit.verifying.deployed import between_calls
 from unmask.classifier import Classifier
-from unmask.diagnostics import SameAnswers
+from unmask.diagnostics import SameAnswers, preflight
 from unmask.diagnostics.comparison import points_around
 from unmask.diagnostics.early import early
 from unmask.diagnostics.pristine import Pristine
+from unmask.errors import UnusableInput
 from unmask.randomness import Streams
 from unmask.state import State
 from unmask.threat import Linf
@@ -74,17 +76,6 @@ def under_a_librarys_name(folder):
     return Network()
 
 
-def in_the_environment(folder):
-    class Network(Remembers):
-        def recall(self):
-            return pickle.loads(bytes.fromhex(os.environ.get("SEEN_BY_A_TEST", pickle.dumps([]).hex())))
-
-        def keep(self, seen):
-            os.environ["SEEN_BY_A_TEST"] = pickle.dumps(seen).hex()
-
-    return Network()
-
-
 def in_a_running_generator(folder):
     def memory():
         seen = []
@@ -129,12 +120,11 @@ def read(network, state=None, apart=None):
     return check.examine(classifier, X, Y, THREAT, generator=STREAMS.fork("examine"))
 
 
-PLACES = [under_a_librarys_name, in_the_environment, in_a_running_generator]
+PLACES = [under_a_librarys_name, in_a_running_generator]
 
 
 @pytest.mark.parametrize("make", PLACES)
-def test_what_is_kept_where_nobody_sees_it_shows_in_a_process_apart(make, tmp_path, monkeypatch):
-    monkeypatch.setenv("SEEN_BY_A_TEST", pickle.dumps([]).hex())
+def test_what_is_kept_where_nobody_sees_it_shows_in_a_process_apart(make, tmp_path):
     network = make(tmp_path)
     apart = Pristine(network)
     try:
@@ -202,3 +192,86 @@ def test_what_verify_says_of_a_memory():
     assert between_calls(held, (), holds=True) == ""
     assert between_calls(held, (), holds=False) == "`calls`: changed by calls, and not put back"
     assert between_calls(held, ["calls"], holds=False) == "`calls`: put back before every call"
+
+
+class InAFile(Plain):
+    """Answers by the mean alone, as whoever came first with it; kept beside the process."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def forward(self, x):
+        return torch.stack([self.kept(one, z) for one, z in zip(x, super().forward(x), strict=True)])
+
+    def kept(self, one, logits):
+        file = self.folder / str(round(float(one.mean()) * 4))
+        if not file.exists():
+            file.write_text(repr(logits.tolist()))
+        return logits + (torch.tensor(ast.literal_eval(file.read_text())) - logits).detach()
+
+
+class InADatabase(InAFile):
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.store = sqlite3.connect(":memory:")
+        self.store.execute("create table kept (key integer primary key, said text)")
+
+    def kept(self, one, logits):
+        key = round(float(one.mean()) * 4)
+        self.store.execute("insert or ignore into kept values (?, ?)", (key, repr(logits.tolist())))
+        said = self.store.execute("select said from kept where key = ?", (key,)).fetchone()[0]
+        return logits + (torch.tensor(ast.literal_eval(said)) - logits).detach()
+
+
+def test_mistakes_of_a_memory_that_cannot_be_put_back_are_said_to_be(tmp_path):
+    """It was told to give another preprocessing, with which the numbers of the cache happened to be better."""
+    network = InADatabase(tmp_path)
+    apart = Pristine(network)
+    try:
+        with pytest.raises(UnusableInput, match="of its mistakes are none where nobody has asked it before"):
+            fly(network, apart)
+    finally:
+        apart.close()
+        network.store.close()
+
+
+def test_and_so_are_those_of_one_beside_all_processes_of_which_a_new_one_begins_with_none(tmp_path):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UnusableInput, match="keep that in attributes of the module"):
+        fly(InAFile(tmp_path / "here"), InAFile(tmp_path / "there"))
+
+
+class Poor(Plain):
+    def forward(self, x):
+        return super().forward(x).roll(1, 1)
+
+
+class PoorInCompany(Plain):
+    def forward(self, x):
+        return super().forward(x).roll(int(len(x) > 1), 1)
+
+
+class PoorByLuck(Plain):
+    generator = torch.Generator().manual_seed(0)
+
+    def forward(self, x):
+        return super().forward(x) + 9 * torch.randn(len(x), 3, generator=self.generator)
+
+
+@pytest.mark.parametrize("network", [Poor(), PoorInCompany(), PoorByLuck()], ids=lambda n: type(n).__name__)
+def test_who_is_poor_without_a_memory_is_not_said_to_have_one(network):
+    apart = Pristine(network)
+    try:
+        with pytest.raises(UnusableInput) as raised:
+            fly(network, apart)
+        assert "nobody has asked" not in str(raised.value)
+    finally:
+        apart.close()
+
+
+def fly(network, *elsewhere):
+    return preflight(
+        Classifier(network), X, Y, claim=0.9, threat=THREAT, elsewhere=elsewhere, generator=STREAMS
+    )

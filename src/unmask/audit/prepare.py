@@ -73,6 +73,7 @@ def look_over(subject: Subject, held: State) -> tuple[Preflight, int]:
             threat=replace(subject.threat, goal="untargeted"),
             batch_size=size,
             state=held,
+            elsewhere=[n for n in (subject.pristine, subject.rebuilt) if n is not None],
             generator=subject.streams("preflight"),
         )
 

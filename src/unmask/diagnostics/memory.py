@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from ..classifier import Classifier
+from ..classifier import Classifier, Network
+from ..errors import ModelFailed
+from ..randomness import Streams
 from ..state import State
 from .answers import Answer, Recorded, disagreements
 from .comparison import SLIGHT, Points, asked, distances
 
 FIRST = "first call"  # its random numbers
+MISTAKES = 16  # that are asked about once more. Ours.
 
 
 def memory(
@@ -59,6 +63,48 @@ def judged_alone(classifier: Classifier, points: Points) -> bool:
     """Whether a network that remembers answers otherwise in company: within one batch nothing can be put back."""
     together, alone = asked(classifier, points), asked(classifier.replace(alone=True), points)
     return bool((distances(together, alone) > SLIGHT).any())
+
+
+def remembered_elsewhere(
+    classifier: Classifier,
+    elsewhere: Sequence[Network],
+    x: Tensor,
+    y: Tensor,
+    right: Tensor,
+    streams: Streams,
+) -> str:
+    """A sentence where mistakes are none to the network in other processes, which nobody has asked; else empty.
+
+    It says what to do about a memory that `State` cannot see: it cannot be put back, so that what it answers is no
+    accuracy of anybody's network.
+
+    **Arguments**
+    - `elsewhere`: the network in such processes, the cheapest first.
+    - `right`: `[n]`, whether it was right about each image.
+
+    **Cost**: of 16 of the mistakes two forwards alone, and one more for each of `elsewhere` until one differs.
+    """
+    wrong = (~right).nonzero()[:, 0][:MISTAKES]
+    if not len(wrong) or not elsewhere:
+        return ""
+    some = Points(x[wrong], streams[wrong])
+    alone = classifier.replace(alone=True)
+    still, again = (asked(alone, some).argmax(1) != y[wrong] for _ in range(2))  # else it was the batch
+    if not torch.equal(still, again):  # as luck has it
+        return ""
+    for network in elsewhere:
+        try:
+            there = asked(alone.replace(network=network, state=None), some).argmax(1) == y[wrong]
+        except ModelFailed:
+            continue
+        gone = int((still & there).sum())
+        if gone > 1:
+            return (
+                f"{gone} of {len(wrong)} of its mistakes are none where nobody has asked it before: it keeps what it "
+                "was asked in a place that cannot be put back (a file, a data base, another process), and answers by "
+                "it; keep that in attributes of the module, which are put back before every call, or leave it out"
+            )
+    return ""
 
 
 def said_of_state(kept: tuple[str, ...], counts: tuple[str, ...]) -> list[str]:

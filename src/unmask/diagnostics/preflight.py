@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from ..classifier import Classifier
+from ..classifier import Classifier, Network
 from ..randomness import Streams
 from ..state import State
 from ..threat import ThreatModel
@@ -19,12 +20,12 @@ from .company import check_use_alone, company, mixed, random_company
 from .comparison import Comparison, Difference, Points, asked, distances, points_around
 from .early import Early, early
 from .inputs import check_images, check_label_range, check_labels
-from .memory import judged_alone, memory, said_of_state
+from .memory import judged_alone, memory, remembered_elsewhere, said_of_state
 from .modes import check_normalisation, check_train_mode
 from .one_function import modes
 from .outputs import check_claim, check_logits, check_shape, predicted
 from .reach import gradient_error, within_reach
-from .readings import meant
+from .readings import BELOW, meant
 from .sentences import of_answers, of_attacks, of_company, of_examples, of_refusal
 
 PROBED = 16  # examples that are asked about repeatedly
@@ -79,6 +80,7 @@ def preflight(
     threat: ThreatModel | None = None,
     batch_size: int = 128,
     state: State | None = None,
+    elsewhere: Sequence[Network] = (),
     generator: torch.Generator | Streams,
 ) -> Preflight:
     """Checks images, labels and network, and measures what the audit has to know. `y` are true labels.
@@ -87,6 +89,7 @@ def preflight(
     - `threat`: where points are asked about, too; without one, close to the images.
     - `batch_size`: the largest that will be used.
     - `state`: what the network holds before anybody has called it; made here where nobody has.
+    - `elsewhere`: the network in processes in which nobody has asked it, the cheapest first.
 
     **Cost**: one prediction of every example, about 21 forwards of 40 points, a short attack on 16 images and
     on eight alone, one backward of at most 16, about three batches. A random network costs 40 more, and one that
@@ -117,8 +120,9 @@ def preflight(
     answers = _answers(classifier.replace(alone=alone), x, probe, batch_size, streams)
     classifier = answers.classifier.replace(alone=classifier.alone)
     logits, classes = answers.logits, answers.logits.shape[1]
-    accuracy = float((logits.argmax(1) == y).double().mean())
-    better = meant(classifier, x, y, accuracy, streams)
+    right = logits.argmax(1) == y
+    accuracy = float(right.double().mean())
+    better = _why_so_few(classifier, elsewhere, x, y, right, streams)
     if claim is not None:
         check_claim(accuracy, len(x), claim, better)
 
@@ -195,6 +199,22 @@ def _answers(classifier: Classifier, x: Images, probe: Images, batch_size: int, 
         classifier = converting
         logits = predicted(classifier, x, parts, streams).logits
     return _Answers(classifier, outputs, logits, label_only, probabilities, place)
+
+
+def _why_so_few(
+    classifier: Classifier,
+    elsewhere: Sequence[Network],
+    x: Images,
+    y: Labels,
+    right: Tensor,
+    streams: Streams,
+) -> str:
+    """Of a network that errs often, what makes it do so; empty where it errs seldom or nothing is known."""
+    accuracy = float(right.double().mean())
+    if accuracy >= BELOW:
+        return ""
+    remembers = remembered_elsewhere(classifier, elsewhere, x, y, right, streams)
+    return remembers or meant(classifier, x, y, accuracy, streams)
 
 
 def _in_company(

@@ -11,9 +11,10 @@ from .reach import parts_of
 class State:
     """What `network` holds now: its attributes, buffers and parameters, and all that can be reached from these.
 
-    Seen are modules and other objects, containers, closures, attributes of the user's classes and the global variables
-    that their code names; not files, other processes, or what compiled code keeps. Generators of random numbers are
-    left alone.
+    Seen are modules and other objects, containers, closures, attributes of the user's classes, the global variables
+    that their code names, those of other files and libraries among them, context variables, what a running generator
+    holds, and the environment; not files, data bases, other processes, or what compiled code keeps. Generators of
+    random numbers are left alone.
 
     **Cost**: a copy of every tensor, until `only` drops those that no call changes.
 

@@ -87,7 +87,7 @@ class Names(Part):
 
     def _other(self) -> list[Any]:
         now = entries(self.names)
-        return [k for k, v in self.kept.items() if k not in now or not _unchanged(now[k], v)]
+        return [k for k, v in self.kept.items() if k not in now or not unchanged(now[k], v)]
 
     def changes(self) -> list[str]:
         return list(dict.fromkeys(self._called(k) for k in (*self._other(), *self._came())))
@@ -127,7 +127,7 @@ class Row(Part):
 
     def changes(self) -> list[str]:
         now = list(self.row)
-        same = len(now) == len(self.kept) and all(map(_unchanged, now, self.kept))
+        same = len(now) == len(self.kept) and all(map(unchanged, now, self.kept))
         return [] if same else [self.at]
 
     def restore(self) -> None:
@@ -212,7 +212,8 @@ def _equal(now: Any, kept: Any) -> bool:
     return bool(((now == kept) | ((now != now) & (kept != kept))).all())
 
 
-def _unchanged(now: object, kept: object) -> bool:
+def unchanged(now: object, kept: object) -> bool:
+    """Whether it is the same object, or an equal number or text."""
     return now is kept or (isinstance(kept, PLAIN) and type(now) is type(kept) and now == kept)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextvars
 import functools
+import os
 import random
+import sys
 import types
 from collections import deque
 from typing import Any
@@ -27,6 +30,7 @@ from .parts import (
     joined,
     never,
 )
+from .variables import Current, OfModule
 
 # Where random numbers come from is randomness, which is averaged over, and no state, which is put back.
 _RANDOM = (torch.Generator, np.random.Generator, np.random.RandomState, np.random.BitGenerator, random.Random)
@@ -77,6 +81,8 @@ def _look(at: str, thing: Any) -> tuple[list[Part], list[tuple[str, object]]]:
         return [], [(at, thing.__self__), (at, thing.__func__)]
     if isinstance(thing, _CACHED):
         return ([Remembered(at, thing)] if _users(thing) else []), [(at, thing.__wrapped__)]
+    if isinstance(thing, contextvars.ContextVar | types.GeneratorType) or thing is os.environ:
+        return _around(at, thing)
     if isinstance(thing, functools.partial):
         return [], [(at, thing.func), (at, thing.args), (at, thing.keywords)]
     if isinstance(thing, types.FunctionType):
@@ -84,6 +90,18 @@ def _look(at: str, thing: Any) -> tuple[list[Part], list[tuple[str, object]]]:
     if isinstance(thing, _OPAQUE) or not isinstance(getattr(thing, "__dict__", None), dict):
         return [], []
     return _instance(at, thing)
+
+
+def _around(at: str, thing: Any) -> tuple[list[Part], list[tuple[str, object]]]:
+    """Of what a call finds around it: the process's environment, a context variable, a generator that is running."""
+    if isinstance(thing, contextvars.ContextVar):
+        there = Current.of(at, thing)
+        return ([], []) if there is None else ([there], [(at, there.kept)])
+    if isinstance(thing, types.GeneratorType):  # its variables cannot be set, and what they hold can
+        return [], [
+            (joined(at, k), v) for k, v in (thing.gi_frame.f_locals if thing.gi_frame else {}).items()
+        ]
+    return [Names(at, thing, dict(thing))], []
 
 
 def _instance(at: str, thing: Any) -> tuple[list[Part], list[tuple[str, object]]]:
@@ -113,13 +131,35 @@ def _function(at: str, function: types.FunctionType) -> tuple[list[Part], list[t
     parts: list[Part] = [Names(at, cells, {k: v for k, v in cells.items() if _is_data(v)}, never)]
     inside = [(joined(at, k), v) for k, v in cells.items()]
     inside += [(at, v) for v in (*(function.__defaults__ or ()), *vars(function).values())]
-    used = {k: function.__globals__[k] for k in _named(function.__code__) if k in function.__globals__}
+    named = _named(function.__code__)
+    used = {k: function.__globals__[k] for k in named if k in function.__globals__}
+    for at_module, module in used.items():
+        if isinstance(module, types.ModuleType):
+            found, more = _module(at_module, module, named | _worded(function.__code__))
+            parts += found
+            inside += more
     held = {k: v for k, v in used.items() if _is_data(v)}
     if vars(function):
         parts.append(Names(at, vars(function), dict(vars(function))))
     if held:
         parts.append(Names("", function.__globals__, held, never))
     return parts, [*inside, *used.items()]
+
+
+def _module(
+    at: str, module: types.ModuleType, named: set[str]
+) -> tuple[list[Part], list[tuple[str, object]]]:
+    """Of a module that a function uses, whoever's it is, the variables by names that the function knows."""
+    there = OfModule(module, named, lambda value: _is_data(value) and value is not sys.modules)
+    held = dict(there)
+    return [Names(at, there, held)], [(joined(at, k), v) for k, v in sorted(held.items())]
+
+
+def _worded(code: types.CodeType) -> set[str]:
+    """Words in a function's code that could be names, as `getattr` takes them."""
+    inner = (c for c in code.co_consts if isinstance(c, types.CodeType))
+    words = (c for c in code.co_consts if isinstance(c, str) and c.isidentifier() and not c.startswith("__"))
+    return set(words).union(*map(_worded, inner))
 
 
 def _named(code: types.CodeType) -> set[str]:
