@@ -4,6 +4,7 @@ import pytest
 import torch
 from tests.report.script.test_write import record, rewrite, rule, written
 
+F = torch.nn.functional  # for what is evaluated
 FILE = "spelt.py"
 ROWS = torch.arange(4)
 TABLE = torch.arange(12.0).reshape(4, 3)
@@ -118,3 +119,52 @@ def test_the_nearest_are_followed_towards_the_other_label(scripts, largest):
     differences = (ahead - back).reshape(2000, 64, 2)
     averaged = ((differences[..., 1] - differences[..., 0])[..., None] * steps).mean(0)
     assert torch.cosine_similarity(slope.flatten(), averaged.flatten(), dim=0) > 0.5
+
+
+LAYER = torch.nn.MultiheadAttention(4, 2).requires_grad_(False)
+HEADS = (4, 2, LAYER.in_proj_weight, LAYER.in_proj_bias, None, None, False, 0.0)
+HEADS = (*HEADS, LAYER.out_proj.weight, LAYER.out_proj.bias)
+KEYS, MASK = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(1)), torch.zeros(4, 5)
+COOLED = torch.nn.MultiheadAttention(4, 2).requires_grad_(False)
+COOLED.load_state_dict(LAYER.state_dict())
+COOLED.in_proj_weight[:4] *= 0.3
+COOLED.in_proj_bias[:4] *= 0.3
+COOL = (4, 2, COOLED.in_proj_weight, COOLED.in_proj_bias, *HEADS[4:])
+# An operation as it is called, and the same with a gain of 0.3 before its curve.
+COOLER = {
+    "F.glu(torch.cat([x, 40 * x]), 0)": "x * torch.sigmoid(12 * x)",
+    "F.glu(torch.cat([x, 40 * x], 1), dim=1)": "x * torch.sigmoid(12 * x)",
+    "torch.softmax(40 * x, 1)": "torch.softmax(12 * x, 1)",
+    "F.log_softmax(40 * x, dim=0)": "F.log_softmax(12 * x, dim=0)",
+    "torch.tanh(40 * x)": "torch.tanh(12 * x)",
+    "F.relu(40 * x)": "F.softplus(12 * x)",
+    "(40 * x).clamp(-1, 1)": "12 * x",
+    "F.scaled_dot_product_attention(x, *KEYS, scale=9.0)": "F.scaled_dot_product_attention(x, *KEYS, scale=2.7)",
+    "F.scaled_dot_product_attention(x, *KEYS, MASK)": "F.scaled_dot_product_attention(0.3 * x, *KEYS)",
+    "F.scaled_dot_product_attention(x, *KEYS, attn_mask=x @ KEYS[0].T, scale=1.0)": (
+        "F.scaled_dot_product_attention(x, *KEYS, scale=0.6)"
+    ),
+    "F.multi_head_attention_forward(*[x.T[:, None]] * 3, *HEADS)[0]": (
+        "F.multi_head_attention_forward(*[x.T[:, None]] * 3, *COOL)[0]"
+    ),
+    "F.multi_head_attention_forward(*[x.T[:, None]] * 3, *HEADS, need_weights=False)[0]": (
+        "F.multi_head_attention_forward(*[x.T[:, None]] * 3, *COOL)[0]"
+    ),
+}
+
+
+@pytest.mark.parametrize("expression", COOLER)
+def test_a_saturated_operation_is_differentiated_where_it_is_not(tmp_path, expression):
+    operation = (
+        expression.split("(")[-2] if ".clamp(" in expression else expression.split("(")[0].split(".")[-1]
+    )
+    operation = operation.split(".")[-1]
+    told = record(rewrite(rule("Gain", operation, gain=0.3, at={"file": FILE, "line": 1})))
+    script = {"__name__": "attack", "__file__": str(tmp_path / "attack.py")}
+    exec(compile(written(tmp_path, told).text, str(tmp_path / "attack.py"), "exec"), script)
+    plain, made, slope = values(script, expression)
+    assert torch.equal(plain, made)
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    cooler = eval(COOLER[expression], globals(), {"x": x})
+    weights = torch.arange(made.numel()).reshape(made.shape)
+    torch.testing.assert_close(slope, torch.autograd.grad((cooler * weights).sum(), x)[0])

@@ -148,6 +148,49 @@ SMOOTH: dict[str, SurrogateSource] = {
 }
 
 
+_SATURATED = "Saturated: differentiated where its input is {g} times as large (Brendel & Bethge 2017)."
+_COOLED = "The soft-max in it is saturated: differentiated where its scores are {g} times as large."
+COOLER: dict[str, SurrogateSource] = {
+    **_each(
+        "softmax log_softmax",
+        SurrogateSource("x, *more, **named", "return op({g} * x, *more, **named)", _SATURATED),
+    ),
+    **_each(
+        "clamp clip clamp_min clamp_max hardshrink softshrink",
+        SurrogateSource("x, *_, **__", "return {g} * x", _SATURATED),
+    ),
+    **{
+        name: SurrogateSource("x, *_, **__", f"return {curve}({{g}} * x)", _SATURATED)
+        for name, curve in _CURVES.items()
+    },
+    "glu": SurrogateSource(
+        "x, dim=-1",
+        """content, gate = x.chunk(2, dim)
+    return content * torch.sigmoid({g} * gate)""",
+        "Its gate is saturated: differentiated where what opens it is {g} times as large.",
+    ),
+    "scaled_dot_product_attention": SurrogateSource(
+        "query, key, value, attn_mask=None, *more, **named",
+        """if attn_mask is not None and attn_mask.is_floating_point():
+        attn_mask = {g} * attn_mask
+    return op({g} * query, key, value, attn_mask, *more, **named)""",
+        _COOLED,
+    ),
+    "multi_head_attention_forward": SurrogateSource(
+        "*given, **named",
+        """attend, soft = F.scaled_dot_product_attention, F.softmax
+    F.scaled_dot_product_attention = lambda query, *more, **kw: attend({g} * query, *more, **kw)
+    F.softmax = lambda scores, *more, **kw: soft({g} * scores, *more, **kw)
+    try:
+        return op(*given, **named)[0]
+    finally:
+        F.scaled_dot_product_attention, F.softmax = attend, soft""",
+        _COOLED,
+        frozenset(("attention",)),
+    ),
+}
+
+
 def surrogate_source(rule: dict[str, Any]) -> SurrogateSource | None:
     """The source for one rule of `gradients.json`; None where there is none."""
     kind, name = rule["kind"], rule["at"]["operation"]
@@ -161,13 +204,7 @@ def surrogate_source(rule: dict[str, Any]) -> SurrogateSource | None:
         says = "Its own derivative, where that is finite."
         return SurrogateSource("x, *more, **named", body, says, frozenset(("finite",)))
     if kind == "Gain":
-        says = "Saturated: differentiated where its input is {g} times as large (Brendel & Bethge 2017)."
-        if base in ("softmax", "log_softmax"):
-            return SurrogateSource("x, *more, **named", "return op({g} * x, *more, **named)", says)
-        if base in ("clamp", "clip", "clamp_min", "clamp_max", "hardshrink", "softshrink"):
-            return SurrogateSource("x, *_, **__", "return {g} * x", says)
-        curve = _CURVES.get(base)
-        return None if curve is None else SurrogateSource("x, *_, **__", f"return {curve}({{g}} * x)", says)
+        return COOLER.get(base)
     if kind == "Probabilities":
         body = """logs = torch.log_softmax(x, dim if dim is not None else -1)
     return (logs + (logs.clamp_min(-80.59) - logs).detach()).exp()"""

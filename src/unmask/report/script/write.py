@@ -34,6 +34,7 @@ PARTS = (
         "opaque",
         "hooks",
         "modules",
+        "attention",
     ),
     *("float64", "widened", "smoothed", "differences", "eot"),
 )
