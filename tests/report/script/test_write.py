@@ -190,6 +190,7 @@ FITS = {
     "a filter over what is turned": (("filter", FILTER, 2, ("permute", (0, 2, 1))), (3, 6, 8), (3, 8, 6)),
     "a filter over resized pictures": (("filter", FILTER, 2, ("resize",)), (2, 3, 8, 8), (2, 3, 6, 6)),
     "a filter over rows": (("filter", FILTER[:5], 1, ("same",)), (4, 16), (4, 16)),
+    "a curve": (("curve", -0.2, 0.3, (0.0, 0.5, 0.4, 1.0)), (4, 16), (4, 4, 4)),
 }
 
 

@@ -14,6 +14,7 @@ from ..squashing import logs_taken
 from ..suspect import Analysis, Asks, Suspect
 from .regions.bridges import regions_across, way_round
 from .regions.crossings import trips_across
+from .regions.curves import curves_along
 from .regions.learned import Learned
 from .regions.likeness import main_input
 from .rules import (
@@ -94,6 +95,9 @@ def propose(analysis: Analysis, learned: Learned | None = None) -> list[Repair]:
             **{b.target: f"identity across the region, correlation {w:.2f}" for b, w in bridged.items()},
         }
         repairs.append(Repair("identity", Rewrite(rules, bridges, heal), at))
+    for name, (word, along) in curves_along(analysis, guilty).items():
+        at = {**words, **dict.fromkeys((b.target for b in along), word)}
+        repairs.append(Repair(name, Rewrite(rules, (*exits, *along), heal), at))
     if learned is not None:
         bridge = learned.bridge
         word = (

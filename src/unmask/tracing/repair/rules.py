@@ -71,7 +71,7 @@ class Bridge:
       of its results. For a way out of torch (`.numpy()`) it is the tensor that left.
     - `pairing`: `each` (n-th source to n-th target), `item` (one source, the n-th image of it to the n-th target) or
       `stack` (all sources, stacked, to the one target).
-    - `fit`: shapes the source like the target: `same`, `permute`, `resize` or `filter`, with what is needed for it.
+    - `fit`: makes the source like the target: `same`, `permute`, `resize`, `filter` or `curve`, with what that needs.
     - `argument`: the target is not the result but this tensor argument of the operation, which came from where no
       operation was seen.
     - `surrogate`: a differentiable function of the source that takes the place of `fit` and `slope`.
@@ -145,7 +145,16 @@ def fitted(source: Tensor, fit: tuple[Any, ...], shape: torch.Size | tuple[int, 
         _, weights, places, before = fit
         windows = neighbours(fitted(source, before, shape), places, len(weights))
         return windows @ torch.tensor(weights, dtype=windows.dtype, device=windows.device)
+    elif fit[0] == "curve":
+        source = along(source, *fit[1:])
     return source.reshape(shape)
+
+
+def along(values: Tensor, low: float, step: float, heights: tuple[float, ...]) -> Tensor:
+    """The values along a curve from `low` on, on a line from one of its `heights` to the next, `step` apart."""
+    curve = torch.tensor(heights, dtype=values.dtype, device=values.device)
+    at = ((values.detach() - low) / step).nan_to_num().clamp(0, len(heights) - 2).long()
+    return curve[at] + (curve[at + 1] - curve[at]) / step * (values - low - at * step)
 
 
 def neighbours(values: Tensor, places: int, count: int) -> Tensor:
