@@ -1,5 +1,6 @@
 """What a race credits a repair with."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -59,7 +60,9 @@ def test_entrants_out_of_proportion_are_raced_on_fewer_images(monkeypatch, secon
     """`seconds` are those of an image and a pass; the whole race may take `PATIENCE` for each image and step."""
     laps, notes = [], []
 
-    def lap(subject, standing, entrant, some):
+    def lap(subject, standing, entrant, some, name="race"):
+        if name == "heat":
+            return torch.zeros(len(some))
         laps.append(len(some))
         standing.spent.append(SimpleNamespace(seconds=seconds * len(some) * entrant.passes))
         return (some < entrant.passes).float()
@@ -72,12 +75,56 @@ def test_entrants_out_of_proportion_are_raced_on_fewer_images(monkeypatch, secon
         progress=SimpleNamespace(stage=lambda name: None, note=notes.append),
         budget=SimpleNamespace(race_examples=32, race_steps=steps),
         processes=SimpleNamespace(first=lambda ask: ask()),
+        random=False,
     )
     standing = SimpleNamespace(rate=torch.zeros(40), spent=[SimpleNamespace(seconds=1e6)])
     result = run_race(subject, standing, [SimpleNamespace(name="", passes=n) for n in (1, 2, 2, 2)])
     assert (laps, bool(notes)) == (raced, raced[-1] < 32)
     assert result.rates.shape == (4, raced[-1])
     assert result.rates[:, :3].tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 0], [1, 1, 0]]
+
+
+def test_what_few_images_do_not_tell_is_asked_of_more():
+    first, none = broken(2, 16), broken(0, 16)
+    more = torch.tensor([broken(0, 45), broken(3, 45)])
+    assert race(none, first).gap == 0
+    assert replace(race(none, first), heat=more).gap == pytest.approx(5 / 61)
+    assert replace(race(none, first), heat=more.flip(0)).gap == 0
+    assert replace(race(none, first), heat=0 * more).gap == 0
+    assert replace(race(none, broken(4, 16)), heat=0 * more).gap == pytest.approx(
+        4 / 16
+    )  # it is told already
+
+
+@pytest.mark.parametrize(
+    ("exact", "repaired", "random", "heats"),
+    [(0, 2, False, ["exact", "repaired"]), (0, 2, True, []), (2, 2, False, []), (0, 4, False, [])],
+)
+def test_a_heat_is_run_where_a_lead_may_be_luck(monkeypatch, exact, repaired, random, heats):
+    told = []
+
+    def lap(subject, standing, entrant, some, name="race"):
+        standing.spent.append(SimpleNamespace(seconds=0.1))
+        if name == "heat":
+            told.append(entrant.name)
+            assert some.tolist() == list(range(16, 30))
+        return (some < entrant.breaks).float()
+
+    monkeypatch.setattr(racing, "_lap", lap)
+    subject = SimpleNamespace(
+        progress=SimpleNamespace(stage=lambda name: None),
+        budget=SimpleNamespace(race_examples=16, race_steps=12),
+        processes=SimpleNamespace(first=lambda ask: ask()),
+        random=random,
+    )
+    standing = SimpleNamespace(rate=torch.zeros(30), spent=[])
+    entrants = [
+        SimpleNamespace(name=name, passes=1, breaks=breaks)
+        for name, breaks in (("exact", exact), ("repaired", repaired))
+    ]
+    found = run_race(subject, standing, entrants)
+    assert told == heats
+    assert (found.heat is not None) == bool(heats)
 
 
 def level(passes=(), **rates):
