@@ -22,9 +22,9 @@ from .gradients.repaired import Repaired
 from .gradients.widened import narrow
 from .objectives import Objective, Undetected, cross_entropy, margin_loss
 from .threat import ThreatModel
-from .tracing.repair.propose import propose
+from .tracing.repair.propose import Repair, propose
 from .tracing.repair.regions.learned import Learned
-from .tracing.suspect import Analysis, Asks, Group
+from .tracing.suspect import Analysis, Asks, Group, Suspect
 
 # A gradient that is lost or lies, and one that is there and dies.
 LOST = (Asks.REPLACE, Asks.REOPEN)
@@ -66,6 +66,20 @@ def per_element(threat: ThreatModel, x: Tensor) -> float:
     return ball.epsilon * sum(weights) / len(weights) / float(plain)
 
 
+def _repairs(analysis: Analysis, learned: Learned | None) -> list[Repair]:
+    """Repairs of what is suspected, each with its namesake elsewhere, or else with the simplest there."""
+    here = propose(analysis, learned)
+    there = [] if analysis.elsewhere is None else propose(analysis.elsewhere)
+    if not here or not there:
+        return here or there
+    names = dict.fromkeys(r.name for r in (*here, *there))
+    pairs = [
+        (name, *(next((r for r in some if r.name == name), some[0]) for some in (here, there)))
+        for name in names
+    ]
+    return [Repair(name, a.rewrite.and_(b.rewrite), {**b.at, **a.at}) for name, a, b in pairs]
+
+
 def candidates(
     analysis: Analysis,
     threat: ThreatModel,
@@ -87,28 +101,32 @@ def candidates(
     that no entrant costs much more than another: the copies that smoothing and finite differences look at are draws
     too.
     """
+
+    def asking(*kinds: Asks) -> list[Suspect]:
+        return [s for s in analysis.everywhere if s.symptom.asks in kinds]
+
     found = [Candidate("exact", Exact())]
-    repairs = propose(analysis, learned)
+    repairs = _repairs(analysis, learned)
     found += [Candidate(r.name, Repaired(r.rewrite), at=r.at) for r in repairs]
-    if analysis.asking(Asks.RESCALE):
-        at = {s.group: "logits rescaled before the loss" for s in analysis.asking(Asks.RESCALE)}
+    if asking(Asks.RESCALE):
+        at = {s.group: "logits rescaled before the loss" for s in asking(Asks.RESCALE)}
         found += [Candidate("logit scale", LogitScale(Exact()), cross_entropy, at)]
         found += (
             [Candidate("logit scale, repaired", LogitScale(Repaired(repairs[0].rewrite)), at=at)]
             if repairs
             else []
         )
-    if analysis.asking(*DEAD):
-        at = {s.group: "float64" for s in analysis.asking(*DEAD)}
+    if asking(*DEAD):
+        at = {s.group: "float64" for s in asking(*DEAD)}
         found.append(Candidate("float64", Float64(Exact()), at=at))
     if narrow(v.dtype for r in analysis.base.records for v in r.outputs):
-        at = {s.group: "a float32 copy is differentiated" for s in analysis.asking(*DEAD, Asks.FINITE)}
+        at = {s.group: "a float32 copy is differentiated" for s in asking(*DEAD, Asks.FINITE)}
         found.append(Candidate("float32 copy", Widened(), at=at, passes=2))
-    if analysis.asking(*LOST, *DEAD, Asks.FINITE):
+    if asking(*LOST, *DEAD, Asks.FINITE):
         # Slopes at one scale that mean nothing may still mean something at the attack's scale.
         size = per_element(threat, analysis.base.x.detach())
         sigma = size / 2
-        at = {s.group: "gradients averaged over noisy copies of the input" for s in analysis.suspects}
+        at = {s.group: "gradients averaged over noisy copies of the input" for s in analysis.everywhere}
         copies = 8
         found.append(
             Candidate("smoothed", Smoothing(Exact(), sigma=sigma, draws=copies), at=at, passes=copies + 1)
@@ -116,12 +134,12 @@ def candidates(
         if repairs:
             repaired = Smoothing(Repaired(repairs[0].rewrite), sigma=sigma, draws=copies)
             found.append(Candidate("smoothed, repaired", repaired, at=at, passes=copies + 1))
-        at = {s.group: "finite differences of the whole network" for s in analysis.suspects}
+        at = {s.group: "finite differences of the whole network" for s in analysis.everywhere}
         delta = size / 4
         directions = FiniteDifference(samples=16, delta=delta)
         found.append(Candidate("finite differences", directions, at=at, passes=2 * directions.samples + 1))
     if surrogate:
-        at = {s.group: "the surrogate that the defence brings" for s in analysis.suspects}
+        at = {s.group: "the surrogate that the defence brings" for s in analysis.everywhere}
         found.append(Candidate("BPDA, own surrogate", BPDA(), at=at, passes=2))
     if detector:
         found = [replace(c, objective=Undetected(c.objective)) for c in found]

@@ -83,7 +83,7 @@ def confirmed(
         non_finite=state.non_finite,
         repaired=repaired,
     )
-    return [s for s in analysis.suspects if s.symptom.confirmed(s, measured)]
+    return [s for s in analysis.everywhere if s.symptom.confirmed(s, measured)]
 
 
 def harmless(
@@ -93,7 +93,7 @@ def harmless(
     measured = Measurements(deterministic=deterministic, non_finite=state.non_finite)
     named = {(s.site.file, s.site.line) for s in kept}
     found: dict[tuple[str, int], Fact] = {}
-    for s in analysis.suspects:
+    for s in analysis.everywhere:
         statement = s.symptom.harmless(s, measured)
         place = (s.site.file or s.site.module, s.site.line)
         if not statement or (s.site.file, s.site.line) in named or place in found:

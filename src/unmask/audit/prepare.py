@@ -19,6 +19,7 @@ from ..errors import UnusableInput
 from ..state import State
 from ..target.class_names import classes_of_network, otherwise_called
 from ..tracing.analyse import analyse
+from ..tracing.elsewhere import with_other_ways
 from ..tracing.repair.regions.learned import Learned, learn_surrogate
 from ..tracing.suspect import Analysis
 from ..types import Average
@@ -144,6 +145,21 @@ def trace(subject: Subject, facts: Preflight) -> tuple[Analysis, GradientState, 
         if facts.has_detector:
             score = partial(with_detector, subject, analysis, some)
             analysis = tried(subject, "suspects behind the detector's score", score, analysis, halves=True)
+        points, rows = facts.early.on_the_way(subject.x)
+        if len(points) and not analysis.warning:
+            beside = partial(
+                with_other_ways,
+                analysis,
+                subject.classifier,
+                subject.x[some],
+                points,
+                subject.y[rows],
+                subject.threat,
+                batch_size=size,
+                seed=subject.seed,
+                generator=subject.streams("trace elsewhere", rows),
+            )
+            analysis = tried(subject, "suspects that only an attack comes to", beside, analysis, halves=True)
         more = right[: min(32, size)] if len(right) >= 4 else some
         state = gradient_state(
             subject.classifier,

@@ -120,7 +120,9 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
     # Each process traced for itself, for a repair does not travel; where they disagree, they run what all have.
     names = subject.processes.gather([entrant.name for entrant in entrants])
     entrants = [entrant for entrant in entrants if all(entrant.name in known for known in names)]
-    suspicious = subject.processes.first(lambda: any(s.symptom.asks not in OFFERS for s in analysis.suspects))
+    suspicious = subject.processes.first(
+        lambda: any(s.symptom.asks not in OFFERS for s in analysis.everywhere)
+    )
     asking: list[Step] = []
     if subject.outside:
         race = run_race(subject, inside, entrants)

@@ -34,6 +34,7 @@ class Early:
     - `broken`: `[k]`, whether the network, asked about all of these at once, was wrong there.
     - `found`: points that the attacks in the batch and alone came to: where a network that knows one from the other
       answers otherwise, which it need not do at clean images nor at random points.
+    - `origins`: `[len(found)]`, places of the images that these were made of.
     """
 
     answers: tuple[Answer, ...] = ()
@@ -41,6 +42,7 @@ class Early:
     x_adv: Tensor | None = None
     broken: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
     found: Points | None = None
+    origins: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
 
     def beside(self, points: Points, batch_size: int) -> Points:
         """The points and those that were found, no more than go into one batch."""
@@ -49,6 +51,13 @@ class Early:
         mine = torch.arange(min(len(self.found), batch_size // 2), device=points.x.device)
         others = torch.arange(min(len(points), batch_size - len(mine)), device=points.x.device)
         return points[others].and_(self.found[mine])
+
+    def on_the_way(self, x: Images) -> tuple[Images, Tensor]:
+        """Points half way from the images to those that were found, and these; and places of the images; both `[k]`."""
+        if self.found is None:
+            return x[:0], self.origins
+        places, found = self.origins.to(x.device), self.found.x.to(x.device)
+        return torch.cat([x[places].lerp(found, 0.5), found]), places.repeat(2)
 
 
 def early(
@@ -75,8 +84,8 @@ def early(
     some = torch.arange(0, len(rows), step, device=rows.device)
     few = rows[some]
     alone = _attacked(watched.replace(alone=True), x[few], y[few], threat, streams[few].fork("alone"))
-    beside = found[some] if alone is None else found[some].and_(alone)
-    return Early(tuple(network.answers), rows, found.x, broken, beside)
+    beside, origins = (found[some], few) if alone is None else (found[some].and_(alone), few.repeat(2))
+    return Early(tuple(network.answers), rows, found.x, broken, beside, origins)
 
 
 def _attacked(

@@ -148,6 +148,7 @@ class Analysis:
     - `leading`: the cuts behind which a gradient of the logits arrives: indices of operations, or `FROM_INPUT`.
     - `squashing`: the soft-max at the end of the network, where there is one.
     - `warning`: what could not be examined, or "".
+    - `elsewhere`: an analysis at points where the network's code goes another way, of suspects that are no others'.
     """
 
     suspects: tuple[Suspect, ...]
@@ -160,13 +161,19 @@ class Analysis:
     leading: frozenset[int] = frozenset()
     squashing: Record | None = None
     warning: str = ""
+    elsewhere: Analysis | None = None
+
+    @property
+    def everywhere(self) -> tuple[Suspect, ...]:
+        """Its own suspects, and those elsewhere."""
+        return self.suspects + (() if self.elsewhere is None else self.elsewhere.suspects)
 
     def where(self, *symptoms: Symptom) -> list[Suspect]:
-        """The suspects of some symptoms."""
+        """Its own suspects of some symptoms."""
         return [s for s in self.suspects if s.symptom in symptoms]
 
     def asking(self, *kinds: Asks) -> list[Suspect]:
-        """The suspects whose symptoms ask for some kinds of repair."""
+        """Its own suspects whose symptoms ask for some kinds of repair."""
         return [s for s in self.suspects if s.symptom.asks in kinds]
 
 

@@ -43,8 +43,9 @@ def write_entrants(
     """
     if subject.out is None:
         return
-    seen: dict[Group, Record | Suspect] = {r.group: r for r in reversed(analysis.base.records)}
-    seen |= {suspect.group: suspect for suspect in analysis.suspects}
+    records = [r for a in (analysis, analysis.elsewhere) if a is not None for r in a.base.records]
+    seen: dict[Group, Record | Suspect] = {r.group: r for r in reversed(records)}
+    seen |= {suspect.group: suspect for suspect in analysis.everywhere}
     winners = [entrant.name for entrant in race.winners()]
     raced = len(race.entrants) > 1
     left = {e.name: 1 - float(r.mean()) for e, r in zip(race.entrants, race.rates, strict=False) if raced}
@@ -58,7 +59,7 @@ def write_entrants(
         }
         for entrant in entrants
     ]
-    leaving = [r.group for r in analysis.base.records if r.name in EXITS and _leaves(r)]
+    leaving = [r.group for r in records if r.name in EXITS and _leaves(r)]
     record = {
         "schema": 1,
         "reads": {

@@ -134,6 +134,17 @@ class Rewrite:
     unroll: bool = False
     relaxed: bool = False
 
+    def and_(self, other: Rewrite) -> Rewrite:
+        """What both change; where both know a place, as this one does."""
+        return Rewrite(
+            {**other.rules, **self.rules},
+            tuple({bridge.target: bridge for bridge in (*other.bridges, *self.bridges)}.values()),
+            self.heal_cuts or other.heal_cuts,
+            other.soften if self.soften is None else self.soften,
+            self.unroll or other.unroll,
+            self.relaxed or other.relaxed,
+        )
+
 
 def fitted(source: Tensor, fit: tuple[Any, ...], shape: torch.Size | tuple[int, ...]) -> Tensor:
     """The source of a bridge in the shape of its target."""
