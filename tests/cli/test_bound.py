@@ -5,7 +5,9 @@ import sys
 
 import pytest
 
-from unmask.cli.main import main
+from unmask import threat
+from unmask.cli.main import main, parser
+from unmask.cli.options import BALLS
 
 TARGETS = """
 import torch
@@ -142,3 +144,15 @@ def test_networks_without_a_distance(name, message, capsys):
 def test_nothing_given(capsys):
     assert main(["bound"]) == 2
     assert "no target" in capsys.readouterr().err
+
+
+def test_only_norms_with_a_radius_to_bracket_are_offered(capsys):
+    assert tuple(threat.BALLS) == BALLS
+    with pytest.raises(SystemExit):
+        parser().parse_args(["bound", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--norm {linf,l2,l1}" in said
+    assert "epsilon pixels" not in said
+    for norm in ("l0", "l0-elements", "patch"):
+        assert main(words("linear", "--norm", norm)) == 2
+        assert "choose from" in capsys.readouterr().err.splitlines()[-1]

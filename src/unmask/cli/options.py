@@ -31,6 +31,7 @@ SOURCE_OPTIONS = ("arch", "mean", "std", "resize", "crop", "bgr", "channels_last
 _SHAPES: dict[str, Any] = Claim.model_json_schema()["properties"]
 
 NORMS: tuple[str, ...] = tuple(_SHAPES["norm"]["enum"])
+BALLS = ("linf", "l2", "l1")  # those of them that have one radius to bracket or to train in
 
 
 def number(text: str) -> float:
@@ -117,11 +118,17 @@ def add_box(command: argparse.ArgumentParser) -> None:
 
 
 def add_loading_options(command: argparse.ArgumentParser, *, examples: str) -> None:
-    """Adds those that say which examples, in which ball, with which seed and where. Absent ones are None.
+    """Adds those that say which examples, in the ball of which norm, with which seed and where. Absent ones are None.
 
     `examples` says in the help how many are taken by default.
     """
-    _add(command, tuple(name for name in LOADING if name != "examples"))
+    _add(command, tuple(name for name in LOADING if name not in ("norm", "epsilon", "examples")))
+    command.add_argument("--norm", choices=BALLS, help="norm of the perturbation")
+    command.add_argument(
+        "--epsilon",
+        help="its radius in units of the image range, or of each feature's box, as a number or a fraction; several, "
+        "with commas or in a .npy, .csv or .txt file: one for each channel or feature",
+    )
     add_box(command)
     command.add_argument(
         "--examples",

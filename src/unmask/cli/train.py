@@ -14,7 +14,7 @@ from .architectures import ARCHITECTURES, architecture
 from .device import choose_device
 from .epochs import accuracies_of, describe, progress_bar, total_passes
 from .folders import writable
-from .options import number
+from .options import BALLS, number
 from .recipes import ONLY, RECIPES, add_recipe_options, build, check
 from .trained import given_network, write_network
 
@@ -47,7 +47,7 @@ def add_parser(commands: Any) -> None:
     add("--arch", choices=ARCHITECTURES, help="architecture (default: cnn)")
     add(
         "--norm",
-        choices=("linf", "l2", "l1"),
+        choices=BALLS,
         default="linf",
         help="norm of the perturbation (default: linf)",
     )

@@ -131,3 +131,35 @@ def test_who_survived_once_is_not_tried_again(monkeypatch):
     del network
     gc.collect()
     assert not any(known() is None for known in trial._survivors.values())
+
+
+FOLLOWED = {
+    "len": lambda z: z.reshape(len(z), 10),
+    "size": lambda z: z.reshape(z.size(0), -1),
+    "shape": lambda z: z.reshape(z.shape[0], z.shape[1]),
+    "number of dimensions": lambda z: z * (len(z.shape) - 1),
+}
+
+
+@pytest.mark.parametrize("behind", FOLLOWED.values(), ids=FOLLOWED.keys())
+def test_lengths_are_followed(behind):
+    graph = read_graph(Net(behind), X)
+    assert torch.allclose(graph(X), Net(lambda z: z)(X).double(), atol=1e-6)
+    assert "len" not in globals()  # what stood in for it is gone
+
+
+OF_VALUES = {
+    "a decision": lambda z: z if z.sum() > 0 else -z,
+    "a loop": lambda z: torch.stack([row * 1 for row in z]),
+    "a number": lambda z: z * float(z.max() >= z.min()),
+    "written into": lambda z: z.clone().index_put_((torch.tensor(0),), z[0]).__setitem__(0, z[0]) or z,
+}
+
+
+@pytest.mark.parametrize("behind", OF_VALUES.values(), ids=OF_VALUES.keys())
+def test_what_wants_values_is_told_in_our_own_words(behind):
+    with pytest.raises(Unsupported) as caught:
+        read_graph(Net(behind), X)
+    assert "takes numbers out of its tensors" in str(caught.value)
+    assert "test_trial.py:" in str(caught.value)
+    assert "torch.fx" not in str(caught.value)

@@ -20,7 +20,7 @@ from .operations import Operation
 from .translate import FACTORIES, REARRANGEMENTS, RESHAPES, of_module
 from .trial import answer, trace
 
-_FACTS = frozenset({"size", "dim", "numel", "getattr"})
+_FACTS = frozenset({"size", "dim", "numel", "getattr", "len"})
 
 
 class Node(NamedTuple):
@@ -148,6 +148,8 @@ def _name(node: fx.Node) -> str:
 def _fact(node: fx.Node, args: Any, sample: Tensor) -> Any:
     """A tensor's shape and the like: numbers that do not depend on the data."""
     name = _name(node)
+    if name == "len":
+        return len(sample)
     if name == "getattr":
         if args[1] not in ("shape", "ndim", "dtype", "device"):
             raise Unsupported(f"the attribute `{args[1]}` of a tensor has no bound here")

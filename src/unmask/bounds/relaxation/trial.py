@@ -6,17 +6,22 @@ network reaches outside torch may take them for memory and end the process.
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import signal
 import time
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
-from ...errors import Unsupported
+from ...errors import Unsupported, said
+from ...foreign import user_line, wants_to_stop
 from ...state.forked import keep_quiet
 
 # Ways by which values leave torch for code that sees memory. Numbers (`item`) and lists cannot crash anybody.
@@ -25,6 +30,8 @@ _WAYS_OUT = frozenset(
 )
 # Tracing takes milliseconds to a few seconds; who needs longer has no bounds worth waiting for. Ours.
 PATIENCE = 60.0
+# How torch and Python say that a placeholder of the trace has no value.
+_PLACEHOLDERS = re.compile(r"\bProxy\b|symbolic(ally)? trac")
 
 _survivors: dict[int, weakref.ref[nn.Module]] = {}
 
@@ -61,12 +68,54 @@ def trace(network: nn.Module) -> fx.GraphModule:
     """
     known = _survivors.get(id(network))
     if (known is None or known() is not network) and hasattr(os, "fork"):
-        end = _child(lambda: fx.symbolic_trace(network))
+        end = _child(lambda: _traced(network))
         if end:
             raise Unsupported(f"symbolic tracing of the network {end}; it gets no certificate")
         key = id(network)
         _survivors[key] = weakref.ref(network, lambda _: _survivors.pop(key, None))
-    return fx.symbolic_trace(network)
+    return _traced(network)
+
+
+def _traced(network: nn.Module) -> fx.GraphModule:
+    """With the length of a tensor among what is traced: Python's own `len` wants a number at once.
+
+    **Raises** `Unsupported` where the network wants values of its tensors, which a trace does not have.
+    """
+    try:
+        with _lengths_traced(network):
+            return fx.symbolic_trace(network)
+    except Exception as error:
+        if wants_to_stop(error) or not _PLACEHOLDERS.search(said(error)):
+            raise
+        raise Unsupported(
+            "bounds need a network whose path does not depend on the data, and this one takes numbers out of its "
+            f"tensors for a branch, a loop or a function of Python's, or writes into them ({user_line(error)})"
+        ) from error
+
+
+@contextmanager
+def _lengths_traced(network: nn.Module) -> Iterator[None]:
+    """Within the block `len` is one that knows placeholders, in the files that the modules' forwards stand in."""
+    places: dict[int, dict[str, Any]] = {}
+    for module in network.modules():
+        function = inspect.unwrap(getattr(type(module).forward, "__func__", type(module).forward))
+        names = getattr(function, "__globals__", {})
+        if not str(names.get("__name__", "")).startswith("torch."):
+            places[id(names)] = names
+    own = [names for names in places.values() if "len" not in names]
+    try:
+        for names in own:
+            names["len"] = _length
+        yield
+    finally:
+        for names in own:
+            del names["len"]
+
+
+def _length(of: Any) -> Any:
+    if isinstance(of, fx.Proxy):
+        return of.tracer.create_proxy("call_function", len, (of,), {})
+    return len(of)
 
 
 def _child(call: Callable[[], object]) -> str:
