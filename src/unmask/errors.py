@@ -45,6 +45,15 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM, as `unmask.foreign.signals_heard` tells them from what a network may raise."""
 
 
+def plural(count: int, one: str, many: str) -> str:
+    """The word that goes with so many: of "1 of 10 classes" that with one.
+
+    >>> plural(1, "has", "have"), plural(0, "has", "have")
+    ('has', 'have')
+    """
+    return one if count == 1 else many
+
+
 def said(error: BaseException) -> str:
     """An exception's message, which can be printed; empty where it has none, or where its class fails to say it."""
     try:

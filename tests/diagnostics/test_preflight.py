@@ -17,7 +17,7 @@ from unmask.randomness import Streams
 
 from .conftest import Noisy, Quantised, Scaled
 
-OF_THESE_IMAGES = ("1 of 10 classes have no image among the 32: 3",)  # and about the network nothing
+OF_THESE_IMAGES = ("1 of 10 classes has no image among the 32: 3",)  # and about the network nothing
 
 
 class Around(nn.Module):

@@ -1,10 +1,15 @@
+import io
 import shlex
 
+from rich.console import Console
 from tests.report.sample import not_refuted, refuted
 
 from unmask.audit.records import QueriesRecord
 from unmask.cli import options
 from unmask.cli.main import parser
+from unmask.cli.terminal import show_report
+from unmask.report.export import junit, markdown
+from unmask.report.html import render
 from unmask.report.words import naive_sentence, radius, reproduce_commands, verdict_sentence
 
 
@@ -57,3 +62,14 @@ def test_what_a_prediction_averages_is_given_to_the_command():
     report = not_refuted().model_copy(update={"passes": 4, "average": "probabilities"})
     given = options.gather(parser().parse_args(shlex.split(reproduce_commands(report)[0])[1:]), None)
     assert (given.passes, given.average) == (4, "probabilities")
+
+
+def test_what_controls_measured_is_rounded_wherever_people_read_it(tmp_path):
+    report = refuted(tmp_path / "s.py")
+    failed = report.controls[0].model_copy(update={"passed": False, "value": 0.024801681513309477})
+    report = report.model_copy(update={"controls": [failed]})
+    out = io.StringIO()
+    show_report(report, [], Console(file=out, width=1000))
+    for text in (out.getvalue(), render(report), markdown(report), junit(report)):
+        assert "0.0248" in text
+        assert "0.02480" not in text

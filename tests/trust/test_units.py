@@ -100,7 +100,7 @@ def test_classes_without_an_image_are_named():
     few = DIGITS.y < 4
     assert "6 of 10 classes have no image among the" in " ".join(warnings_of(DIGITS.x[few], DIGITS.y[few]))
     rest = DIGITS.y != 3
-    assert "1 of 10 classes have no image among the" in " ".join(warnings_of(DIGITS.x[rest], DIGITS.y[rest]))
+    assert "1 of 10 classes has no image among the" in " ".join(warnings_of(DIGITS.x[rest], DIGITS.y[rest]))
     assert "4, 5, 6, 7, 8, ..." in " ".join(warnings_of(DIGITS.x[few], DIGITS.y[few]))
 
 
@@ -111,5 +111,5 @@ def test_both_stand_in_the_report(tmp_path):
     data = load(tmp_path / "few.npz")
     assert isinstance(data, Data)
     said = " ".join(audit(linear, data, claim_about(Linf(epsilon=0.01), budget="quick")).warnings)
-    assert "1 of 4 images repeat" in said
+    assert "1 of 4 images repeats" in said
     assert "classes have no image" in said

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..data import Data, load
-from ..errors import UnusableInput
+from ..errors import UnusableInput, plural
 
 Rule = Literal["random", "least-likely"]
 Targets = Rule | int
@@ -59,10 +59,10 @@ def choose(
         return logits.scatter(1, y[:, None], torch.inf).argmin(1)
     if not 0 <= targets < classes:
         raise UnusableInput(f"targets is {targets}; the network has the classes 0 to {classes - 1}")
-    if (y == targets).any():
+    if count := int((y == targets).sum()):
         raise UnusableInput(
-            f"targets is {targets}, and {int((y == targets).sum())} of {len(y)} images are of that class already; "
-            "leave them out"
+            f"targets is {targets}, and {count} of {len(y)} images {plural(count, 'is', 'are')} of that class already; "
+            f"leave {plural(count, 'it', 'them')} out"
         )
     return torch.full_like(y, targets)
 

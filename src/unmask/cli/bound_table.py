@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from ..errors import plural
+
 STYLES = {"refuted": "bold red", "unreliable": "bold yellow", "unrefuted": ""}
 
 
@@ -41,9 +43,11 @@ def show(record: dict[str, Any], *, quiet: bool = False) -> None:
     )
     inside = sum(row["mark"] == "refuted" for row in record["examples"])
     below = sum((row["clever"] or 0) < (row["certified"] or 0) for row in record["examples"])
+    marks = ", ".join(f"{counts[mark]} {mark}" for mark in STYLES)
     out.print(
-        f"CLEVER on {total} examples: {', '.join(f'{counts[mark]} {mark}' for mark in STYLES)}. It is an estimate, no "
-        f"bound: {inside} scores lie above the nearest adversarial example, {below} below what is proved."
+        f"CLEVER on {total} {plural(total, 'example', 'examples')}: {marks}. It is an estimate, no bound: {inside} "
+        f"{plural(inside, 'score lies', 'scores lie')} above the nearest adversarial example, {below} below what is "
+        "proved."
     )
     if record["uncertified"]:
         out.print(f"No certificate: {record['uncertified']}")

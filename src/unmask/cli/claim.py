@@ -15,7 +15,7 @@ from ..claim.checklist import Item, check
 from ..claim.claim import parse_claim, read_claim
 from ..claim.record import REQUIRED, SECTIONS, Claim
 from ..claim.toml import to_toml, toml_value
-from ..errors import UnusableInput
+from ..errors import UnusableInput, plural
 from . import options as opt
 from .pipes import readers_may_leave
 
@@ -152,7 +152,10 @@ def _show(items: list[Item], left: int) -> None:
         table.add_row(Text(item.status, style=STYLES[item.status]), item.item, item.remark)
     show_table(table, out)
     out.print("; ".join(f"{status}: {meaning}" for status, meaning in LEGEND.items()))
-    out.print(f"{left} of {len(items)} items are open. A claim that leaves none open may still be false.")
+    out.print(
+        f"{left} of {len(items)} items {plural(left, 'is', 'are')} open. A claim that leaves none open may still be "
+        "false."
+    )
 
 
 def _value(name: str, text: str | list[str]) -> Any:

@@ -156,7 +156,10 @@ def show_report(report: Report, files: list[Path], out: Console) -> None:
         table.add_row("controls", words.controls_sentence(report.controls))
     for control in failed:
         table.add_row(
-            "", Text(f"{control.name}: {control.value}, expected {control.expected}", style="yellow")
+            "",
+            Text(
+                f"{control.name}: {words.number(control.value)}, expected {control.expected}", style="yellow"
+            ),
         )
     cost = report.cost
     spent = f"{cost.forwards:,} forwards, {cost.backwards:,} backwards, {cost.judge_forwards:,} to judge"

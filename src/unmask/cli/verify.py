@@ -13,6 +13,7 @@ from typing import Any
 
 from ..claim.claim import Claim, read_claim
 from ..cli.options import COMMAND, stored
+from ..errors import plural
 from .device import choose_device
 from .pipes import readers_may_leave
 
@@ -104,7 +105,7 @@ def show(outcome: Any, *, quiet: bool = False) -> None:
             sign = Text("holds", style="green") if check.holds else Text("FAILS", style="bold red")
             table.add_row(sign, check.name, check.found)
         show_table(table, out)
-    counted = f"{outcome.verified} of {outcome.total} adversarial examples hold"
+    counted = f"{outcome.verified} of {outcome.total} adversarial examples {plural(outcome.verified, 'holds', 'hold')}"
     proved = (
         f"The evidence proves that at most {percent(outcome.proves)} of {outcome.examples} examples survive; it cannot "
         "show that nothing was left out."

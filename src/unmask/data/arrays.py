@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..errors import UnusableInput, first_line
+from ..errors import UnusableInput, first_line, plural
 from .box import OWN, Box, box_of, own_range, parts
 from .room import refuse_what_exceeds_memory
 
@@ -92,7 +92,7 @@ def in_unit(
         f"{len(whole)} examples, so that epsilon is a share of it (--box for another)"
     )
     if flat := int((found.low == found.high).sum()):
-        notes.append(f"{flat} of them have one value only and cannot be moved")
+        notes.append(f"{flat} of them {plural(flat, 'has', 'have')} one value only and cannot be moved")
     return found.unit(x), notes, found
 
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..errors import UnusableInput, first_line
+from ..errors import UnusableInput, first_line, plural
 
 OWN = "data"  # the range of the data themselves
 _PART = 2**22  # numbers that are looked at together
@@ -95,10 +95,10 @@ def box_of(stated: Any, x: Tensor, name: str) -> Box:
             f"the box {_short(stated)} has a low that is above its high, or is not finite; mend it"
         )
     outside = (x.double() < low) | (x.double() > high)
-    if outside.any():
+    if count := int(outside.flatten(1).any(1).sum()):
         raise UnusableInput(
-            f"{int(outside.flatten(1).any(1).sum())} of {len(x)} examples of {name} lie outside the box "
-            f"{_short(stated)}; widen it, or remove them"
+            f"{count} of {len(x)} examples of {name} {plural(count, 'lies', 'lie')} outside the box "
+            f"{_short(stated)}; widen it, or remove {plural(count, 'it', 'them')}"
         )
     return Box(low, high)
 

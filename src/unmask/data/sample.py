@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ..errors import UnusableInput
+from ..errors import UnusableInput, plural
 
 # Which of a set's labels `[n]` are taken: their places, ascending.
 Choice = Callable[[np.ndarray], np.ndarray]
@@ -73,9 +73,10 @@ def places(
     if without is not None:
         others = np.flatnonzero(labels != without)
         if not len(others) or (examples is not None and examples > len(others)):
+            images = plural(len(others), "image that is", "images that are")
             raise UnusableInput(
-                f"{name} holds {len(others)} images that are not of the target class {without}; give --examples at "
-                "most that number, or another class"
+                f"{name} holds {len(others)} {images} not of the target class {without}; give --examples at most that "
+                "number, or another class"
             )
         return others[places(labels[others], examples, seed, name)]
     if examples is None:

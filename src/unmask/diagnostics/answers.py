@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..classifier import Classifier, Network, seeded
-from ..errors import ModelFailed
+from ..errors import ModelFailed, plural
 from ..randomness import Streams
 from ..types import Outputs
 from .comparison import CHANGED, FEW, SLIGHT, distances
@@ -77,8 +77,8 @@ class Disagreement:
 
     def __str__(self) -> str:
         return (
-            f"{self.others} of {self.of} answers given {self.when} are not given again (logits differ by up to "
-            f"{self.largest:.3g}, {self.labels} labels)"
+            f"{self.others} of {self.of} answers given {self.when} {plural(self.others, 'is', 'are')} not given again "
+            f"(logits differ by up to {self.largest:.3g}, {self.labels} {plural(self.labels, 'label', 'labels')})"
         )
 
 

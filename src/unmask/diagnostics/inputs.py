@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import UnusableInput
+from ..errors import UnusableInput, plural
 
 
 def check_images(x: Tensor, box: tuple[float, float] = (0.0, 1.0)) -> None:
@@ -80,12 +80,14 @@ def composition(x: Tensor, y: Tensor, classes: int) -> tuple[str, ...]:
     repeats = len(x) - len({image.tobytes() for image in x.cpu().numpy()})
     if repeats:
         said.append(
-            f"{repeats} of {len(x)} images repeat another one: the interval takes all for independent examples"
+            f"{repeats} of {len(x)} images {plural(repeats, 'repeats', 'repeat')} another one: the interval takes all "
+            "for independent examples"
         )
     missing = sorted(set(range(classes)) - set(y.tolist()))
     if missing:
         some = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
-        said.append(f"{len(missing)} of {classes} classes have no image among the {len(x)}: {some}")
+        have = plural(len(missing), "has", "have")
+        said.append(f"{len(missing)} of {classes} classes {have} no image among the {len(x)}: {some}")
     return tuple(said)
 
 

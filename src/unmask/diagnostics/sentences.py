@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..classifier import Classifier
+from ..errors import plural
 from ..tracing.intercept.sites import Site
 from ..types import Outputs
 from .base import Images, Labels
@@ -70,7 +71,11 @@ def of_answers(outputs: Outputs, place: Site | None, *, probabilities: bool) -> 
     zeros, examples = int((outputs.logits == 0).any(1).sum()), len(outputs.logits)
     return [
         f"the network returns probabilities: {attacked}"
-        + (f"; {zeros} of {examples} clean images have probabilities of exactly zero" if zeros else "")
+        + (
+            f"; {zeros} of {examples} clean images {plural(zeros, 'has', 'have')} probabilities of exactly zero"
+            if zeros
+            else ""
+        )
     ]
 
 

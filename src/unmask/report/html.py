@@ -52,7 +52,7 @@ def render(report: Report, folder: str = "DIR") -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(percent=words.percent, radius=words.radius, number=_number)
+    environment.filters.update(percent=words.percent, radius=words.radius, number=words.number)
     rows = radius.rows(report.table)[:ROWS] if report.table else []
     # Sorting needs the one script; its hash in the page's own policy lets no other run.
     script = (Path(__file__).parent / "templates" / "sort.js").read_text(encoding="utf-8") if rows else ""
@@ -205,18 +205,3 @@ def _figures(report: Report) -> list[tuple[str, Any]]:
     if report.gradient_histogram is not None:
         figures.append(("The gradient, before repair", plots.gradient_histogram(report.gradient_histogram)))
     return figures
-
-
-def _number(value: Any) -> str:
-    """A statistic as people read it.
-
-    >>> _number(0.98214), _number(12345), _number(None), _number("round")
-    ('0.982', '12,345', '–', 'round')
-    """
-    if value is None:
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

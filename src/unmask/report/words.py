@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import Any
 
 from ..audit.records import Control, Fact, Report, ThreatRecord
 from ..audit.verdict import contradictions, undecided
+from ..errors import plural
 from ..statistics import clopper_pearson
 
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
@@ -36,6 +38,21 @@ def percent(share: float | None, digits: int = 1) -> str:
     if share is None:
         return "–"
     return f"{100 * share:.{digits}f}".removesuffix(".0").removesuffix(".00") + " %"
+
+
+def number(value: Any) -> str:
+    """A statistic as people read it.
+
+    >>> number(0.98214), number(12345), number(None), number("round")
+    ('0.982', '12,345', '–', 'round')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def of(share: float, report: Report) -> str:
@@ -113,8 +130,8 @@ def power_sentence(report: Report) -> str:
     )
     survive -= 1
     return (
-        f"{report.examples} examples refute this claim if at most {survive} survive; no claim up to "
-        f"{percent(least)} can be refuted by so few."
+        f"{report.examples} examples refute this claim if at most {survive} {plural(survive, 'survives', 'survive')}; "
+        f"no claim up to {percent(least)} can be refuted by so few."
     )
 
 

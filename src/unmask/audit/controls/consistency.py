@@ -11,6 +11,7 @@ from scipy.stats import fisher_exact, norm
 from torch import Tensor
 
 from ...diagnostics import Preflight, Reading
+from ...errors import plural
 from ...judge import Judgement
 from ..campaign.standing import Standing
 from ..context import Subject
@@ -73,8 +74,9 @@ def answers_everywhere(standing: Standing, final: Judgement) -> Control:
         expected="0: share of surviving examples with NaN or infinite logits at a point that was tried",
         explanation="Logits were finite wherever a survivor was attacked."
         if passed
-        else f"Of {count} surviving examples logits were NaN or infinite at a point inside the ball: a defect of the "
-        "network (a log of 0, a division by 0?), which no attack may count as success and no survivor as an answer.",
+        else f"Of {count} surviving {plural(count, 'example', 'examples')} logits were NaN or infinite at a point "
+        "inside the ball: a defect of the network (a log of 0, a division by 0?), which no attack may count as success "
+        "and no survivor as an answer.",
         decisive=True,
         role=None if passed else "open",
     )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...claim.target_classes import choose
 from ...data import Data
+from ...errors import plural
 from ...statistics import clopper_pearson, mean_interval
 from ..evidence import Evidence, final_draws
 from ..records import Report
@@ -163,7 +164,10 @@ def clean_mistakes(report: Report, mistakes: Tensor, index: Tensor, data: Data) 
         return Check("clean mistakes are in the evidence", True, "not asked of this threat model")
     missing = data.index[(mistakes > 0) & ~torch.isin(data.index, index)].tolist()
     above = report.robust_accuracy > report.clean_accuracy + 1e-6
-    found = f"{len(missing)} are missing" + "; more survive than are right without an attack" * above
+    found = (
+        f"{len(missing)} {plural(len(missing), 'is', 'are')} missing"
+        + "; more survive than are right without an attack" * above
+    )
     return Check("clean mistakes are in the evidence", not missing and not above, found)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ...classifier import Classifier, Network
-from ...errors import Unsupported, UnusableInput
+from ...errors import Unsupported, UnusableInput, plural
 from ...types import Outputs
 from ..base import Defense
 
@@ -45,8 +45,9 @@ def threshold_at(scores: Scores, false_positive_rate: float) -> float:
             f"the false-positive rate is {false_positive_rate}; give a share of at least 0, below 1"
         )
     if not len(scores) or not torch.isfinite(scores).all():
+        bad = int((~torch.isfinite(scores)).sum())
         raise UnusableInput(
-            f"{int((~torch.isfinite(scores)).sum())} of {len(scores)} clean scores are not finite; give clean "
+            f"{bad} of {len(scores)} clean scores {plural(bad, 'is', 'are')} not finite; give clean "
             "images that the detector was not made of"
         )
     allowed = math.floor(false_positive_rate * len(scores) + 1e-9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 from ...audit.records import Report
-from ..words import percent, verdict_sentence
+from ..words import number, percent, verdict_sentence
 
 
 def junit(report: Report) -> str:
@@ -21,7 +21,7 @@ def junit(report: Report) -> str:
         if control.passed is None:
             ET.SubElement(case, "skipped", message=control.expected)
         elif not control.passed:
-            found = f"{control.value}, expected {control.expected}"
+            found = f"{number(control.value)}, expected {control.expected}"
             ET.SubElement(case, "failure", message=found, type="control").text = control.explanation
     cases = suite.findall("testcase")
     for attribute, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):

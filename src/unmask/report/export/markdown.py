@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from ...audit.records import Report
-from ..words import MECHANISMS, headline, naive_sentence, percent, reproduce_commands, verdict_sentence
+from ..words import (
+    MECHANISMS,
+    headline,
+    naive_sentence,
+    number,
+    percent,
+    reproduce_commands,
+    verdict_sentence,
+)
 
 
 def markdown(report: Report) -> str:
@@ -29,7 +37,9 @@ def markdown(report: Report) -> str:
     ]
     lines += ["", "### Controls", "", "| control | outcome | value |", "|---|---|---|"]
     outcome = {True: "passed", False: "**failed**", None: "does not apply"}
-    lines += [f"| {_text(c.name)} | {outcome[c.passed]} | {_text(str(c.value))} |" for c in report.controls]
+    lines += [
+        f"| {_text(c.name)} | {outcome[c.passed]} | {_text(number(c.value))} |" for c in report.controls
+    ]
     lines += ["", "### Again", "", "```", *reproduce_commands(report), "```", ""]
     return "\n".join(lines)
 
