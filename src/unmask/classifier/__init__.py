@@ -1,8 +1,8 @@
 """The only door to the user's network, and what a call through it is made of."""
 
-from .averaging import LEAST
+from .averaging import IMPOSSIBLE, LEAST
 from .call import Network, lent
-from .classifier import IMPOSSIBLE, Certify, Classifier, Images
+from .classifier import Certify, Classifier, Images
 from .meter import Meter
 from .seeding import seeded
 

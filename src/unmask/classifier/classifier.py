@@ -15,7 +15,7 @@ from ..randomness import Streams
 from ..state import State
 from ..threat import ThreatModel
 from ..types import Average, Outputs, SelfCertificate
-from .averaging import LEAST, addend, check_average, logits_of_mean
+from .averaging import addend, check_average, finite_floats, logits_of_mean, of_its_class
 from .call import Network, refuse_to_stop
 from .meter import Meter
 from .pace import Pace
@@ -23,9 +23,6 @@ from .seeding import seeded
 from .undisturbed import undisturbed
 
 Images = Float[Tensor, "batch *dims"]
-
-# Stands for an infinitely unlikely class, the user's own log of an exact zero. Ours, far below any logit.
-IMPOSSIBLE = -1e4
 
 
 @runtime_checkable
@@ -142,20 +139,16 @@ class Classifier:
     def as_logits(self, outputs: Outputs) -> Outputs:
         """What a pass or a mean over passes gave, as finite float logits as far as possible.
 
-        Sixteen bits are widened to float32, and a class at minus infinity beside finite ones gets a finite number.
+        Sixteen bits are widened to float32, and a class at minus infinity beside finite ones gets a finite number. The
+        largest stays the largest.
         """
-        logits = outputs.logits
-        if not logits.is_floating_point() or logits.ndim != 2:
-            return outputs
-        if logits.dtype in (torch.float16, torch.bfloat16):
-            logits = logits.float()
-        if self.probabilities:
-            return Outputs(logits.clamp_min(LEAST).log(), outputs.detector_score)
-        impossible = torch.isneginf(logits)
-        if not impossible.any():  # left alone, so that whoever records operations sees the network's only
-            return Outputs(logits, outputs.detector_score)
-        impossible &= torch.isfinite(logits).any(1, keepdim=True)
-        return Outputs(logits.masked_fill(impossible, IMPOSSIBLE), outputs.detector_score)
+        read = self._read(outputs)
+        if read.logits is outputs.logits or outputs.logits.ndim != 2:
+            return read
+        return Outputs(of_its_class(read.logits, outputs.logits), read.detector_score)
+
+    def _read(self, outputs: Outputs) -> Outputs:
+        return Outputs(finite_floats(outputs.logits, self.probabilities), outputs.detector_score)
 
     def predict(self, x: Images, *, generator: torch.Generator | Streams) -> Outputs:
         """The deployed prediction: the mean over `passes` passes, without gradient, counted as judging."""
@@ -170,11 +163,15 @@ class Classifier:
         self.meter.judge_forwards += len(x) * self.passes
         if self.passes == 1:
             return self.as_logits(total)
+        found = self._mean(total)
+        return Outputs(of_its_class(found.logits, total.logits), found.detector_score)
+
+    def _mean(self, total: Outputs) -> Outputs:
         score = None if total.detector_score is None else total.detector_score / self.passes
         mean = total.logits / self.passes
         if self.converts:
             return Outputs(logits_of_mean(mean, self.averaged), score)
-        return self.as_logits(Outputs(mean, score))
+        return self._read(Outputs(mean, score))
 
     @property
     def averaged(self) -> Average:
@@ -193,7 +190,7 @@ class Classifier:
     def _addend(self, outputs: Outputs) -> Outputs:
         if not self.converts:
             return outputs
-        return Outputs(addend(self.as_logits(outputs).logits, self.averaged), outputs.detector_score)
+        return Outputs(addend(self._read(outputs).logits, self.averaged), outputs.detector_score)
 
     def gradient(self, values: Float[Tensor, " batch"], x: Images, *, retain_graph: bool = False) -> Images:
         """Gradient of the sum of `values` with respect to `x`; zero where `x` is not reached. Counts backwards.

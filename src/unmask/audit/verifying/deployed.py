@@ -63,9 +63,10 @@ def between_calls(held: State, stated: Sequence[str], *, holds: bool) -> str:
 
 
 def _averaged(logits: Tensor, average: str | None) -> Tensor:
-    if average == "probabilities":
-        return logits.float().softmax(1)
-    return logits.float().clamp_min(1e-35).log() if average == "logits" else logits
+    if average is None:
+        return logits
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    return logits.softmax(1) if average == "probabilities" else logits.clamp_min(1e-35).log()
 
 
 def _predict(
