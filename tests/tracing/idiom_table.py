@@ -17,6 +17,7 @@ import torch
 from tests.tracing.fresh import FRESH, FRESH_DRAWN
 from tests.tracing.fresh_again import FRESH_AGAIN
 from tests.tracing.fresh_eyes import FRESH_EYES
+from tests.tracing.fresh_late import FRESH_LATE
 from tests.tracing.idioms import DECIDED, DRAWN, HONEST, SEEN, Network, spare
 from tests.tracing.inner import INNER
 from tests.tracing.networks import LOSING, Wrapped
@@ -44,7 +45,8 @@ Made by `python -m tests.tracing.idiom_table` on torch {version}; do not edit. E
 classes that differs in how one step is written, in `tests/tracing/`: `idioms.py`, `networks.py`, `trips.py` (out of
 torch and back), `inner.py` (gradients of its own), `tampered.py` (autograd's graph), `fresh.py`, whose rows
 were written before the tracer was read, `fresh_again.py`, whose rows were written when it was done, `fresh_eyes.py`,
-by another pair of eyes after that, and `subclasses.py` (types and modes of the user's). Every row is a test, too.
+by another pair of eyes after that, `subclasses.py` (types and modes of the user's), and `fresh_late.py`, whose rows
+were written when those had been mended. Every row is a test, too.
 
 - *Survived*: the recorded pass has the plain pass's logits, draws, weights and buffers, and no warning was given.
 - *Seen*: the symptoms named; "nothing" is right for code that loses no gradient.
@@ -79,6 +81,7 @@ def rows() -> list[tuple[str, Callable[[], nn.Module], set[str], str, Path]]:
     found += of("fresh_again.py", FRESH_AGAIN)
     found += of("fresh_eyes.py", FRESH_EYES)
     found += of("subclasses.py", SUBCLASSES)
+    found += of("fresh_late.py", FRESH_LATE)
     found += [
         (name, lambda step=step, inputs=inputs: Wrapped(step, inputs), symptoms, text, here / "networks.py")
         for name, (step, symptoms, text, inputs) in LOSING.items()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.tracing import fresh, fresh_again, fresh_eyes, subclasses
+from tests.tracing import fresh, fresh_again, fresh_eyes, fresh_late, subclasses
 from tests.tracing.idioms import Network, spare
 from tests.tracing.test_analyse import suspects
 
@@ -23,8 +23,15 @@ TABLES = {
     **dict.fromkeys(fresh_again.FRESH_AGAIN, fresh_again),
     **dict.fromkeys(fresh_eyes.FRESH_EYES, fresh_eyes),
     **dict.fromkeys(subclasses.SUBCLASSES, subclasses),
+    **dict.fromkeys(fresh_late.FRESH_LATE, fresh_late),
 }
-IDIOMS = {**fresh.FRESH, **fresh_again.FRESH_AGAIN, **fresh_eyes.FRESH_EYES, **subclasses.SUBCLASSES}
+IDIOMS = {
+    **fresh.FRESH,
+    **fresh_again.FRESH_AGAIN,
+    **fresh_eyes.FRESH_EYES,
+    **subclasses.SUBCLASSES,
+    **fresh_late.FRESH_LATE,
+}
 
 
 def lines_with(text, file=fresh):

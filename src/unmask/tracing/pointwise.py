@@ -19,6 +19,17 @@ POINTWISE = SATURATING - {"softmax", "softmin", "log_softmax"} | frozenset(
     "logaddexp logaddexp2 silu gelu mish hardswish elu selu celu leaky_relu prelu rrelu hardshrink tanhshrink lerp "
     "addcmul addcdiv hypot atan2 asinh sinh cosh erfinv logit xlogy sinc".split()
 )
+# Flat on both sides, or far below.
+CURVES = SATURATING - {
+    "softmax",
+    "softmin",
+    "log_softmax",
+    "relu",
+    "relu6",
+    "threshold",
+    "hardshrink",
+    "softshrink",
+}
 # Functions of one tensor, the first half of which they gate by the second, each element by one.
 GATED = frozenset(("glu",))
 # What puts tensors together, takes them apart or looks at them in another shape.
@@ -37,12 +48,12 @@ def beginning(records: list[Record], end: Record) -> Value | None:
     """The tensor of whose elements the operation's result is made, each of one, by several ways or in several parts.
 
     Of `relu(a) - relu(a - 1)` it is `a`: either ReLU has a slope of its own, and their difference has none beyond 1; so
-    where they are the halves of one ReLU of `cat([a, a - 1])`. None where there is no such tensor, or where the
-    operation has but one input to be made of: it is seen alone then. Whether each element is made of one alone, where
-    they were arranged anew on the way, the gradient has to tell.
+    where they are the halves of one ReLU of `cat([a, a - 1])`, and of `tanh(3 * tanh(3 * a))`. None where there is no
+    such tensor, or where one curve is all there is: it is seen alone then. Whether each element is made of one alone,
+    where they were arranged anew on the way, the gradient has to tell.
     """
     if not joins(end):
-        return None
+        return _chain(records, end)
     shape, ways = end.outputs[0].shape, _ways(end)
     for _ in range(PARTS):
         if len(ways) == 1 and _bare(next(iter(ways.values())).shape) == _bare(shape):
@@ -57,6 +68,19 @@ def beginning(records: list[Record], end: Record) -> Value | None:
             return None
         ways |= before
     return None
+
+
+def _chain(records: list[Record], end: Record) -> Value | None:
+    """What the first of several curves is given, each made of the one before alone, of which `end` is the last."""
+    start, curves, r = None, 0, end if base_name(end) in CURVES else None
+    while r is not None and base_name(r) in POINTWISE and len(ways := list(_ways(r).values())) == 1:
+        (before,) = ways
+        if before.shape != end.outputs[0].shape:
+            break
+        if base_name(r) in CURVES:
+            start, curves = before, curves + 1
+        r = records[before.producer] if before.producer >= 0 else None
+    return start if curves > 1 else None
 
 
 def joins(r: Record) -> bool:

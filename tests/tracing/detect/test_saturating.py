@@ -1,5 +1,7 @@
 """Saturation in its spellings: `torch.special`, two arguments, in place, a floor and a ceiling, in several parts."""
 
+import functools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -76,6 +78,11 @@ def gate_of_halves(x):
     return a * torch.sigmoid(b)
 
 
+def again(curve, times):
+    """A curve of itself, as often."""
+    return lambda a: functools.reduce(lambda v, _: curve(v), range(times), a / 30)
+
+
 def first_half(y):
     return y[:, :16] - y[:, 16:]
 
@@ -101,6 +108,13 @@ IN_HALVES = {
     "means of two": lambda a: F.relu(a.unsqueeze(-1) + PAIR).mul(SIGNS).mean(-1),
     "repeated": lambda a: first_half(F.relu(a.repeat(1, 2) + PAIR.repeat_interleave(16))),
 }
+# No curve of these is flat where it stands; the line named is that of the last.
+IN_CHAINS = {
+    "tanh again and again": again(lambda v: torch.tanh(3 * v), 7),
+    "sigmoid again and again": again(lambda v: 2 * torch.sigmoid(6 * v) - 1, 7),
+    "different curves": again(lambda v: torch.erf(2 * torch.atan(2 * v)), 5),
+    "in place": again(lambda v: (2.5 * v).tanh_(), 8),
+}
 HONEST = {
     "pixels kept in the box": lambda x: x.clamp_min(0).clamp_max(1),
     "maximum of two halves": lambda x: torch.maximum(x[:, :8], x[:, 8:]).repeat(1, 2),
@@ -119,6 +133,8 @@ HONEST = {
     "beside itself": lambda x: x + F.relu(x - 0.5),
     "straight through": lambda x: x + (torch.relu(x) - x).detach(),
     "an open gate": lambda x: F.glu(torch.cat([x, x], 1), 1),
+    "curves of curves": lambda x: torch.tanh(torch.sigmoid(torch.tanh(2 * x - 1))),
+    "a floor, a ceiling and a curve": lambda x: torch.tanh(x.clamp_min(0.1).clamp_max(0.9)),
     # Of parts that are arranged anew.
     "maxout": lambda x: (s := x.reshape(-1, 2, 8) - 0.5).amax(1).repeat(1, 2) + s.flatten(1),
     "a ReLU of its own mirror": lambda x: F.relu(60 * (x - 0.5)) - F.relu(60 * (x.flip(1) - 0.5)),
@@ -145,9 +161,9 @@ def dead(network):
     return float((slope.abs() < 1e-6).float().mean())
 
 
-@pytest.mark.parametrize("name", [*SATURATED, *IN_PARTS, *IN_HALVES])
+@pytest.mark.parametrize("name", [*SATURATED, *IN_PARTS, *IN_HALVES, *IN_CHAINS])
 def test_it_is_seen_and_some_repair_reaches_every_pixel(name):
-    network = steep({**SATURATED, **IN_PARTS, **IN_HALVES}[name])
+    network = steep({**SATURATED, **IN_PARTS, **IN_HALVES, **IN_CHAINS}[name])
     analysis = suspects(network)
     assert "saturated" in {s.symptom.name for s in analysis.suspects}
     assert dead(network) > 0.5

@@ -51,9 +51,7 @@ def slopes(base: Trace, after: Trace, y: Labels) -> dict[Key, Slope]:
             agreement(r, twin, batch=1 if alone else len(y)) if measured else float("nan"),
             blocked(r, twin, by_size=by_size) if r.kind == "torch" and elementwise(r) else 0.0,
             wraps(r, twin),
-            blocked_together(r, twin, base, after)
-            if r.kind == "torch" and not elementwise(r)
-            else (0.0, 0.0),
+            blocked_together(r, twin, base, after) if r.kind == "torch" else (0.0, 0.0),
         )
     return found
 

@@ -30,7 +30,7 @@ def curves_along(analysis: Analysis, guilty: list[Suspect]) -> dict[str, tuple[s
 
 def _bridges(analysis: Analysis, guilty: list[Suspect], share: float) -> Iterator[Bridge]:
     for s in guilty:
-        end = s.records[0] if s.symptom.asks is Asks.LESS_GAIN and s.records else None
+        end = s.records[-1] if s.symptom.asks is Asks.LESS_GAIN and s.records else None
         start = None if end is None else beginning(analysis.base.records, end)
         source = None if start is None else source_of(analysis, start)
         if end is None or start is None or source is None or start.kept is None:
