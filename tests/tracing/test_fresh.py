@@ -58,11 +58,16 @@ def test_the_draw_is_named_at_its_line(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["histogram and searchsorted, image by image", "numpy(force=True) and a low rank"]
+    "name",
+    [
+        "histogram and searchsorted, image by image",
+        "numpy(force=True) and a low rank",
+        "runs, by unique_consecutive",
+    ],
 )
 def test_a_repair_goes_back_through_what_has_no_derivative(name):
-    """Both once ended every repaired attempt by an exception."""
-    network = Network(fresh.FRESH[name][0]).eval()
+    """Two once ended every repaired attempt by an exception, and the third had no gradient."""
+    network = Network(IDIOMS[name][0]).eval()
     analysis = suspects(network)
     gradients = []
     for repair in propose(analysis):

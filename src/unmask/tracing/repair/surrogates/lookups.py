@@ -104,6 +104,19 @@ def gather(call: Call) -> Made:
     return (choice.movedim(dim if dim >= 0 else dim - 1, -2) * table).sum(-1).movedim(-1, dim)
 
 
+def distinct(call: Call) -> Made:
+    """The numbers that occur: each is the mean of those that it stands for. How often they do has no slope here."""
+    shadow, of = call.shadow(0, "input"), call.args[0]
+    if shadow is None or call.kwargs.get("dim") is not None or not of.numel():
+        return None
+    made = call.func(*call.args, **call.kwargs)
+    find = torch.unique_consecutive if call.name == "unique_consecutive" else torch.unique
+    _, which = find(of, return_inverse=True)
+    total = shadow.value.new_zeros(int(which.max()) + 1).index_add(0, which.flatten(), shadow.value.flatten())
+    levels = Shadow(total / which.flatten().bincount())
+    return [levels, *[None] * (len(made) - 1)] if isinstance(made, tuple) else levels
+
+
 def take(call: Call) -> Made:
     """Numbers of the flattened table."""
     shadow = call.shadow(1, "index")

@@ -165,6 +165,7 @@ PASSING: dict[str, Callable[[Call], Made]] = {
     "embedding": lookups.embedding,
     "index_select": lookups.index_select,
     "take": lookups.take,
+    **names(lookups.distinct, "unique unique_consecutive"),
     **names(lookups.gather, "gather take_along_dim"),
     "scatter": votes.scatter,
     "scatter_add": votes.scatter_add,
