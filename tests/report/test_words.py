@@ -10,7 +10,13 @@ from unmask.cli.main import parser
 from unmask.cli.terminal import show_report
 from unmask.report.export import junit, markdown
 from unmask.report.html import render
-from unmask.report.words import naive_sentence, radius, reproduce_commands, verdict_sentence
+from unmask.report.words import (
+    controls_sentence,
+    naive_sentence,
+    radius,
+    reproduce_commands,
+    verdict_sentence,
+)
 
 
 def test_the_command_repeats_the_audit(tmp_path):
@@ -73,3 +79,23 @@ def test_what_controls_measured_is_rounded_wherever_people_read_it(tmp_path):
     for text in (out.getvalue(), render(report), markdown(report), junit(report)):
         assert "0.0248" in text
         assert "0.02480" not in text
+
+
+def test_what_failed_controls_mean_is_said_with_their_number(tmp_path):
+    (passed, *_), report = refuted(tmp_path / "s.py").controls, refuted(tmp_path / "s.py")
+    passed = passed.model_copy(update={"passed": True, "role": None})
+
+    def said(*roles, report=report, decisive=False):
+        failed = [passed.model_copy(update={"passed": False, "role": r, "decisive": decisive}) for r in roles]
+        return controls_sentence(report.model_copy(update={"controls": [passed, *failed]}))
+
+    assert said() == "1 passed"
+    assert said("symptom") == "1 passed; 1 explained by what was found"
+    assert said("open") == "1 passed; 1 failed and open, for what was missed could only refute more"
+    assert said(None) == "1 passed; 1 failed, and nothing rests on it"
+    assert said(None, None).endswith("2 failed, and nothing rests on them")
+    kept = not_refuted().model_copy(update={"masking": []})
+    assert said("open", report=kept) == "1 passed; 1 failed and open"
+    assert said("symptom", report=kept) == "1 passed; 1 answered by what was tried then"
+    # Of an audit that did not sort its controls, the decisive ones count against it.
+    assert said(None, report=kept, decisive=True) == "1 passed; 1 failed and open"

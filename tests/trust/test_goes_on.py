@@ -17,7 +17,7 @@ from unmask.claim.claim import Claim
 from unmask.classifier import Classifier
 from unmask.cli.main import main
 from unmask.data import load
-from unmask.diagnostics import RandomNoise
+from unmask.diagnostics import OneStep, RandomNoise, Unbounded
 from unmask.threat import Linf
 
 from .networks import AUDIT, write
@@ -203,6 +203,19 @@ def test_a_control_that_raises_is_said_and_open(monkeypatch, error):
         if w.startswith("the control “random noise of the same size” tells nothing")
     ]
     assert report.verdict == "inconclusive"
+
+
+def test_controls_that_raise_alike_are_named_together_and_the_reason_once(monkeypatch):
+    def fails(self, *_, **__):
+        raise ValueError("no such thing")
+
+    for kind in (RandomNoise, Unbounded, OneStep):
+        monkeypatch.setattr(kind, "examine", fails)
+    said = [w for w in audit(*made(), CLAIM).warnings if "tell nothing" in w or "tells nothing" in w]
+    assert len(said) == 1, said
+    assert said[0].startswith("the controls “")
+    assert said[0].count("“") == 3
+    assert said[0].count("no such thing") == 1
 
 
 def hook_error(*_):

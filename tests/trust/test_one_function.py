@@ -616,3 +616,23 @@ def test_circles_and_iterators_are_survived():
     assert state.changes() == ()
     copy.deepcopy(module)
     state.restore()
+
+
+def test_what_is_written_beside_a_count_is_named_too():
+    class Running(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = trained("plain_cnn")
+            self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+            self.register_buffer("running", torch.zeros(64))
+
+        def forward(self, x):
+            self.seen += len(x)
+            self.running.mul_(0.9).add_(0.1 * x.detach().flatten(1).mean(0))
+            return self.net(x)
+
+    facts = fly(Running())
+    assert facts.state == ("seen",)
+    (line,) = [line for line in facts.warnings if "counts its calls" in line]
+    assert "(`seen`)" in line
+    assert line.endswith("; `running`, which calls write too, changes no answer")

@@ -195,12 +195,13 @@ class Outcome:
         ]
 
     def _cost(self) -> Cost:
-        spent = self.standing.rounds.total()
+        spent, journal = self.standing.rounds.total(), self.subject.journal
+        before = journal.before if journal else 0.0  # of an audit that was resumed
         return Cost(
             forwards=spent.forwards,
             backwards=spent.backwards,
             judge_forwards=spent.judge_forwards,
-            seconds=round(time.perf_counter() - self.began, 3),
+            seconds=round(before + time.perf_counter() - self.began, 3),
         )
 
     def _environment(self) -> Environment:

@@ -12,7 +12,7 @@ from ..cli import audit, bound, claim, compare, demo, export, reproduce, train, 
 from ..errors import UnmaskError, UnusableInput, first_line, out_of_memory
 from ..foreign import failure, signals_heard, stay, user_line, wants_to_stop
 from .allocator import keep_freed_memory
-from .pipes import finish_printing, no_bars_in_logs, readers_may_leave
+from .pipes import finish_printing, no_bars_in_logs, no_warnings_of_ours, readers_may_leave
 from .watched import watched
 
 UNUSABLE = 2
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = argparse.Namespace()
     keep_freed_memory()
     no_bars_in_logs()
+    no_warnings_of_ours()
     try:
         arguments = parser().parse_args(_plain(sys.argv[1:] if argv is None else argv))
         with signals_heard():

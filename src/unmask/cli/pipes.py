@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -18,6 +19,20 @@ def no_bars_in_logs() -> None:
         return
     for name in BARS:
         os.environ.setdefault(name, "1")
+
+
+# What torch warns a network's author of, and what is so because of how we ask: with gradients, without, copied, loaded.
+_OURS = (
+    "None of the inputs have requires_grad=True",
+    "Converting a tensor with requires_grad=True to a scalar",
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+)
+
+
+def no_warnings_of_ours() -> None:
+    """What torch warns of is printed where a user's code has caused it, and not where our way of asking has."""
+    for message in _OURS:
+        warnings.filterwarnings("ignore", message=message)
 
 
 @contextlib.contextmanager

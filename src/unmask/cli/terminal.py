@@ -153,7 +153,7 @@ def show_report(report: Report, files: list[Path], out: Console) -> None:
     table.add_row("", "")
     failed = [c for c in report.controls if c.passed is False]
     if report.controls:
-        table.add_row("controls", words.controls_sentence(report.controls))
+        table.add_row("controls", words.controls_sentence(report))
     for control in failed:
         table.add_row(
             "",

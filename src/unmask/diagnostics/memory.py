@@ -107,15 +107,20 @@ def remembered_elsewhere(
     return ""
 
 
-def said_of_state(kept: tuple[str, ...], counts: tuple[str, ...]) -> list[str]:
-    """The line about what is put back before every call."""
+def said_of_state(kept: tuple[str, ...], counts: tuple[str, ...], touched: tuple[str, ...]) -> list[str]:
+    """The line about what is put back before every call. `touched`: all that calls changed."""
     names = kept or counts
     if not names:
         return []
-    some = ", ".join(f"`{name}`" for name in names[:5]) + (", ..." if len(names) > 5 else "")
+    some, others = _some(names), _some([name for name in touched if name not in names])
     if kept:
         return [
             f"the network keeps state between calls ({some}), and answers by it: the state is put back before every "
             "call, so that what is judged is a network that nobody has asked yet"
         ]
-    return [f"the network counts its calls ({some}): this state is put back before every call"]
+    more = f"; {others}, which calls write too, changes no answer" if others else ""
+    return [f"the network counts its calls ({some}): this state is put back before every call{more}"]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names[:5]) + (", ..." if len(names) > 5 else "")

@@ -139,7 +139,7 @@ def preflight(
     error = gradient_error(classifier, probe, labels, some)
     counts, touched = () if kept else state.counts(), state.changes()
     state.only(kept or counts).restore()
-    warnings += said_of_state(kept, counts)
+    warnings += said_of_state(kept, counts, touched)
     warnings += of_examples(x, y, box, classes, accuracy, better, detector=answers.has_detector)
     warnings += of_company(differs)
     warnings += of_answers(answers.outputs, answers.place, probabilities=answers.probabilities)

@@ -65,7 +65,7 @@ def of_answers(outputs: Outputs, place: Site | None, *, probabilities: bool) -> 
     """Of probabilities in the place of logits. `place`: of the soft-max that makes them, if it is torch's."""
     if not probabilities:
         return []
-    attacked = "their logs are attacked, for no soft-max of torch's makes them"
+    attacked = "their logs are attacked, for no soft-max of torch's was found as the last operation"
     if place is not None:
         attacked = f"the logits in front of the soft-max are attacked ({Path(place.file).name}:{place.line})"
     zeros, examples = int((outputs.logits == 0).any(1).sum()), len(outputs.logits)

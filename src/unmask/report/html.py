@@ -66,7 +66,7 @@ def render(report: Report, folder: str = "DIR") -> str:
         explained=_explained,
         named=lambda label: words.class_name(report, label),
         of=lambda share: words.of(share, report),
-        controls=_groups(report.controls),
+        controls=_groups(report),
         headline=words.headline(report),
         sentence=words.verdict_sentence(report),
         naive=words.naive_sentence(report),
@@ -170,14 +170,20 @@ def _explained(text: str, term: str) -> Markup:
     return Markup('<a href="#term-{}">{}</a>').format(list(TERMS).index(term) + 1, text)
 
 
-def _groups(controls: list[Control]) -> list[tuple[str, str, list[Control]]]:
+def _groups(report: Report) -> list[tuple[str, str, list[Control]]]:
     """Title, what it means, and the controls: what failed first."""
+    controls = report.controls
     failed = [c for c in controls if c.passed is False]
+    unexplained = "unexplained, so that not breaking proves nothing"
+    if report.verdict == "refuted":
+        unexplained = "unexplained: what was missed could only refute more"
     groups = [
-        ("Open", "unexplained, so that not breaking proves nothing", [c for c in failed if c.role == "open"]),
+        ("Open", unexplained, [c for c in failed if c.role == "open"]),
         (
-            "Symptoms of the masking found",
-            "failed along the network's own gradient; the attacks were repaired and went on",
+            "Symptoms of the masking found" if report.masking else "Answered by what was tried then",
+            "failed along the network's own gradient; the attacks were repaired and went on"
+            if report.masking
+            else "failed at first; asked again of all that the attacks found, they pass",
             [c for c in failed if c.role == "symptom"],
         ),
         ("Failed, and nothing rests on it", "", [c for c in failed if c.role is None]),

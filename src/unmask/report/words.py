@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from typing import Any
 
-from ..audit.records import Control, Fact, Report, ThreatRecord
+from ..audit.records import Fact, Report, ThreatRecord
 from ..audit.verdict import contradictions, undecided
 from ..errors import plural
 from ..statistics import clopper_pearson
@@ -194,20 +193,20 @@ def fact_sentence(fact: Fact) -> str:
     return f"{fact.operation or 'the network'} {fact.statement}{where}"
 
 
-def controls_sentence(controls: Sequence[Control]) -> str:
-    """How many controls passed, and of those that failed, whether what was found explains it.
-
-    >>> controls_sentence([])
-    '0 passed'
-    """
-    failed = [c for c in controls if c.passed is False]
+def controls_sentence(report: Report) -> str:
+    """How many controls passed, and what those that failed mean for the verdict."""
+    failed = [c for c in report.controls if c.passed is False]
+    against = undecided(failed)
+    idle = [c for c in failed if c.role is None and c not in against]
+    passed = [(sum(c.passed is True for c in report.controls), "passed")]
+    explained = "explained by what was found" if report.masking else "answered by what was tried then"
+    still = "failed and open" + ", for what was missed could only refute more" * (report.verdict == "refuted")
     roles = [
-        (sum(c.role == "symptom" for c in failed), "explained by what was found"),
-        (sum(c.role == "open" for c in failed), "failed and open"),
-        (sum(c.role is None for c in failed), "failed"),
+        (sum(c.role == "symptom" for c in failed), explained),
+        (len(against), still),
+        (len(idle), f"failed, and nothing rests on {plural(len(idle), 'it', 'them')}"),
     ]
-    passed = sum(c.passed is True for c in controls)
-    return ", ".join([f"{passed} passed", *(f"{n} {what}" for n, what in roles if n)])
+    return "; ".join(f"{n} {what}" for n, what in [*passed, *((n, what) for n, what in roles if n)])
 
 
 def clever_sentence(report: Report) -> str:

@@ -68,7 +68,7 @@ def floors_below_logs(trace: Trace) -> set[int]:
 
 
 def soft_max_at_the_end(classifier: Classifier, x: Tensor) -> Site | None:
-    """Where the network makes probabilities of its logits; None where no soft-max of torch's does.
+    """Where the network makes probabilities of its logits; None where something happens to a soft-max's after it.
 
     **Cost**: one recorded forward.
     """

@@ -141,3 +141,19 @@ def test_a_copy_of_the_process_neither_keeps_the_lock_nor_gives_it_away(tmp_path
     finally:
         os.kill(stays, signal.SIGKILL)
         os.waitpid(stays, 0)
+
+
+def test_the_time_that_was_spent_before_is_known(tmp_path):
+    first = Journal(tmp_path, SETTINGS)
+    assert first.before == 0
+    first._opened -= 100
+    first.put("a", {})
+    first.close()
+    second = Journal(tmp_path, SETTINGS, resume=True)
+    assert 100 <= second.before < 110
+    second._opened -= 1000
+    second.put("b", {})
+    second.close()
+    assert 1100 <= Journal(tmp_path, SETTINGS, resume=True).before < 1110
+    (tmp_path / "seconds").write_text("what?")
+    assert Journal(tmp_path, SETTINGS, resume=True).before == 0

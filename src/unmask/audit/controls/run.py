@@ -81,13 +81,18 @@ def run_controls(
     - `tag`: names the run, its random numbers and its entries in the journal.
     """
     memory = BatchSize(standing.rounds.memory.size, tag, subject.journal, subject.progress)
-    found = []
+    found, mute = [], {}
     for done, (check, diagnostic) in enumerate(checks.items(), 1):
         reading = _run(subject, standing, memory, diagnostic, f"{tag} {check.name}")
         if reading is not None and RAISED in reading.statistics:
-            subject.warn(f"the control “{check.name}” tells nothing: {reading.explanation}")
+            mute.setdefault(reading.explanation, []).append(f"“{check.name}”")
         found.append(Examined(check, reading))
         subject.progress.update(standing.robust_accuracy, done, len(checks))
+    for why, names in mute.items():
+        if any(why in said and all(name in said for name in names) for said in subject.warnings):
+            continue  # when they were asked first
+        these = f"control {names[0]} tells" if len(names) == 1 else f"controls {', '.join(names)} tell"
+        subject.warn(f"the {these} nothing: {why}")
     return found
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from ...errors import UnusableInput
 
-SETTINGS, LOCK = "settings.json", ".lock"
+SETTINGS, LOCK, ELAPSED = "settings.json", ".lock", "seconds"
 _DIGEST = 32  # bytes of SHA-256 in front of each entry
 _HELD: set[int] = set()  # descriptors of the locks that this process holds
 
@@ -48,19 +49,25 @@ class Journal:
 
     While it is open nobody else can open it: the lock is the system's, and goes with the process that holds it.
 
+    `before`: seconds that the audit had taken at the last step that was finished before this journal was opened.
+
     **Raises** `UnusableInput` where the folder holds an audit already, one begun with other settings, entries without
     settings, or one that is being written.
     """
 
     _lock: int | None = None
+    before: float = 0.0
 
     def __init__(self, folder: str | os.PathLike[str], settings: Mapping[str, Any], *, resume: bool = False):
         self.folder = Path(folder)
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self.digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
         self._lock = _locked(self.folder)
+        self._opened = time.perf_counter()
         try:
             self._begin(resume)
+            with contextlib.suppress(OSError, ValueError):
+                self.before = max(0.0, float((self.folder / ELAPSED).read_text()))
         except BaseException:
             self.close()
             raise
@@ -116,6 +123,7 @@ class Journal:
         plain = {name: t.detach().cpu().contiguous() for name, t in (tensors or {}).items()}
         body = len(text).to_bytes(8, "little") + text + serialize_tensors(plain)
         write_atomically(self._path(key), hashlib.sha256(body).digest() + body)
+        (self.folder / ELAPSED).write_text(f"{self.before + time.perf_counter() - self._opened:.3f}")
 
     def __contains__(self, key: str) -> bool:
         return self._path(key).exists()
