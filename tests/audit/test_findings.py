@@ -105,6 +105,14 @@ def test_a_lost_gradient_is_named_where_it_fooled_an_attack_or_surely_would(symp
 
 
 @pytest.mark.parametrize("symptom", LEADING_NOWHERE)
+def test_a_lost_gradient_is_named_where_most_passes_it_and_all_attacks_together_led_further(symptom):
+    assert named(symptom, share=0.51, more={"gained": MISLED})
+    assert not named(symptom, share=0.5, more={"gained": MISLED})
+    assert not named(symptom, share=0.51, more={"gained": MISLED - 0.001})
+    assert not named(symptom, share=float("nan"), more={"gained": 1.0})
+
+
+@pytest.mark.parametrize("symptom", LEADING_NOWHERE)
 def test_nan_explains_a_failed_attack_unless_most_of_the_effect_passes_here(symptom):
     assert not named(symptom, gap=GAP, non_finite=0.01, share=0.5)
     assert named(symptom, gap=GAP, non_finite=0.01, share=0.51)
@@ -221,7 +229,7 @@ def test_a_misled_attack_without_a_guilty_line_is_a_finding_of_its_own():
         "the standard attack overestimates robust accuracy by 50 points: the detector"
     )
     for share, said in (
-        (0.49, "no operation falsifies"),
+        (0.49, "no operation was found to falsify"),
         (0.5, "on 50% of the images the gradient is zero, and the"),
     ):
         dead = GradientState(0.0, share, 0.0, torch.zeros(0))
@@ -232,7 +240,7 @@ def test_a_misled_attack_without_a_guilty_line_is_a_finding_of_its_own():
 
 
 def test_one_finding_for_each_place_and_mechanism():
-    first = suspect(statistics={"a": 1 / 3, "b": float("nan"), "c": -float("inf")}, kind="opaque")
+    first = suspect(statistics={"a": 1 / 3, "b": float("nan"), "c": -float("inf")}, kind="opaque module")
     same, other = suspect("torch.g"), suspect(symptom=OTHER)
     within, further = suspect(inside=("lib.py", 7)), suspect(inside=("lib.py", 9))
     nowhere = suspect("torch.h", 0, file="", module="conv1")

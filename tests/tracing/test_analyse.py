@@ -114,7 +114,7 @@ def test_scripted_module_is_one_opaque_operation():
     scripted = torch.jit.script(Quantise())
     network = nn.Sequential(scripted, Wrapped(lambda x: x))
     (found,) = suspects(network).where(*named("zero"))
-    assert found.kind == "opaque"
+    assert found.kind == "opaque module"
 
 
 def test_tracing_leaves_everything_as_it_was():

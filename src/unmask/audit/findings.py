@@ -17,6 +17,7 @@ from ..gradients import Exact
 from ..objectives import cross_entropy, margin_loss
 from ..randomness import Streams
 from ..tracing.detect.flow import DEAD
+from ..tracing.intercept.operations import CLOSED
 from ..tracing.suspect import Analysis, Group, Measurements, Suspect
 from ..tracing.symptoms.thresholds import MISLED
 from .records import Fact, MaskingFinding, Scalar
@@ -121,7 +122,9 @@ def unlocated(
     if detector:
         symptom = f"{wrong}: the detector rejects what it finds, but not all that fools the classifier"
         return [MaskingFinding(mechanism="detector", symptom=symptom, repair=JOINT)]
-    symptom = f"{wrong}, although no operation falsifies its gradient: the loss surface misleads it"
+    symptom = (
+        f"{wrong}, although no operation was found to falsify its gradient: the loss surface misleads it"
+    )
     if state.dead_margin >= 0.5:
         symptom = (
             f"{wrong}: on {state.dead_margin:.0%} of the images the gradient is zero, and the operation that does this "
@@ -168,7 +171,7 @@ def describe(
         found[key] = MaskingFinding(
             mechanism=mechanism,
             symptom=s.symptom.sentence(s)
-            + (" (one opaque operation: repaired as a whole)" if s.kind == "opaque" else ""),
+            + (" (one opaque operation: repaired as a whole)" if s.kind in CLOSED else ""),
             operation=s.operation,
             file=s.site.file or None,
             line=s.site.line or None,

@@ -213,6 +213,10 @@ def _standing(subject: Subject, elsewhere: Meter | None = None) -> Standing:
     )
 
 
+# What is said of a finding where the race was won by what a standard attack follows.
+OWN = "none: no other gradient led further than the network's own"
+
+
 def _findings(
     subject: Subject,
     analysis: Analysis,
@@ -237,6 +241,6 @@ def _findings(
         steady=steady,
     )
     winner, many = race.winners()[0], "EOT: gradients averaged over as many draws as their noise demands"
-    general = many if subject.random else winner.name
+    general = many if subject.random else OWN if winner.exact else winner.name
     facts = harmless(analysis, suspects, state, deterministic=not subject.random)
     return describe(suspects, winner.at, general), facts

@@ -59,3 +59,34 @@ def test_it_is_suspected_and_repaired(step):
 def test_one_that_goes_back_to_both_is_none():
     analysis = suspects(Network(lambda net, x: looked_up(x, "bilinear")).eval())
     assert "zero" not in {s.symptom.name for s in analysis.suspects}
+
+
+class OfNoWeight(torch.autograd.Function):
+    """As the implicit layers that people write: nothing goes back to the weight, and its gradient to x is wrong."""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x)
+        return torch.tanh(3 * x @ weight)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return -grad, None
+
+
+class Implicit(torch.nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.weight = function, torch.nn.Parameter(torch.eye(16))
+
+    def forward(self, x):
+        return self.function(x, 0.9 * self.weight / self.weight.norm(2).clamp_min(1.0))
+
+
+def test_a_weight_that_gets_no_gradient_is_no_loss():
+    """What an image does not move has nothing to say to an attack, be it a parameter or what is made of parameters."""
+    network = Network(lambda net, x: net.implicit(x)).eval()
+    network.implicit = Implicit(OfNoWeight.apply)
+    found = {s.symptom.name for s in suspects(network).suspects}
+    assert "wrong" in found
+    assert "zero" not in found

@@ -118,6 +118,12 @@ def test_one_operation_alone_pulls_a_cotangent_back():
     assert local_vjp(value, [v for v in r.inputs if not v.carries], torch.ones(value.shape)) is None
 
 
+def put(x):
+    x = x.clone()
+    x[:, :1] = -1.0
+    return x
+
+
 def test_what_is_looked_at_closely():
     one = operation(torch.exp, "exp", flat(0.1, 0.2), 0.0)[0]
     assert elementwise(one)
@@ -126,7 +132,10 @@ def test_what_is_looked_at_closely():
         (lambda x: x * x.detach(), "mul", True),  # two ways meet: together they may be one function
         (lambda x: x * x.flatten(1).mean(1, keepdim=True), "mul", False),
         (lambda x: x.flatten(1) @ torch.eye(2), "matmul", False),
-        (lambda x: x.flatten(1).sum(1, keepdim=True), "sum", False),
+        (lambda x: x.flatten(1).sum(1, keepdim=True), "sum", True),  # a sum of two
+        (lambda x: x.flatten(1).repeat(1, 20).mean(1, keepdim=True), "mean", False),
+        (lambda x: x.roll(1, 1), "roll", False),  # where it puts things was decided elsewhere
+        (put, "__setitem__", False),
     ):
         network = Wrapped(lambda x, f=function: x + 0 * f(x).sum(), inputs=2)
         found = next(r for r in run(network, flat(0.1, 0.2)).records if name in r.name)

@@ -18,7 +18,7 @@ MEANINGS = {
     "exploding": "The gradient becomes NaN or infinite.",
     "stochastic": "The gradient is that of one random draw.",
     "detector": "A detector rejects what attacks on the classifier alone find.",
-    "evaluation": "A standard attack is misled although no operation falsifies its gradient.",
+    "evaluation": "A standard attack is misled although no operation was found to falsify its gradient.",
 }
 
 

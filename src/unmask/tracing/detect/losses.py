@@ -61,7 +61,7 @@ def lost_gradients(
             or not any(changed(r, twins[scale].get(r.key)) for scale in moved)
         ):
             continue
-        symptom = CUT if taken_for_constant(base, r) else _loses(r)
+        symptom = CUT if taken_for_constant(base, r) else _loses(r, twins)
         if symptom is ZERO and r.kind == "torch" and base_name(r) in SATURATING:
             symptom = SATURATED  # it has a slope elsewhere
         if symptom is None and any(found[r.key].wraps for found in slopes.values() if r.key in found):
@@ -168,7 +168,7 @@ def _without_echoes(suspects: list[Suspect]) -> list[Suspect]:
     return kept
 
 
-def _loses(r: Record) -> Symptom | None:
+def _loses(r: Record, twins: Twins) -> Symptom | None:
     """How this operation loses the gradient of its inputs; None where it does not."""
     arriving = [v for v in r.inputs if v.carries]
     if not arriving or r.name in GRADIENTS:
@@ -184,7 +184,8 @@ def _loses(r: Record) -> Symptom | None:
         return DISCRETE if r.outputs else None
     if len(leaving) < len(r.outputs) and any(not v.carries for v in r.outputs):
         return DISCRETE  # indices beside values
-    return ZERO if zero_everywhere(r) or deaf_to_one(r) else None
+    others = [run[r.key] for run in twins.values() if r.key in run]
+    return ZERO if zero_everywhere(r) or deaf_to_one(r, others) else None
 
 
 def _raises(r: Record) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from ..attention import ATTENTION
-from ..intercept.operations import GRADIENTS, SATURATING
+from ..intercept.operations import GRADIENTS, PLACING, SATURATING
 from ..pointwise import GATED, Span, denied, denied_in_attention, joins, spanned
 from ..record.compare import equal
 from ..record.values import Record, Trace, Value, held
@@ -55,9 +57,9 @@ def zero_everywhere(r: Record) -> bool:
     return True
 
 
-def deaf_to_one(r: Record) -> bool:
-    """Whether the gradient to one of several inputs alone is exactly zero: that of where to look, beside at what."""
-    carrying = [v for v in r.inputs if v.carries and v.edge is not None]
+def deaf_to_one(r: Record, others: Sequence[Record]) -> bool:
+    """Whether the gradient to one of several inputs that move, in other runs, is exactly zero: where to look, say."""
+    carrying = [n for n, v in enumerate(r.inputs) if v.carries and v.edge is not None]
     if len(carrying) < 2 or not (r.kind == "function" or base_name(r) in POINTING):
         return False
     told = [False] * len(carrying)
@@ -67,17 +69,19 @@ def deaf_to_one(r: Record) -> bool:
             if grads is None or len(grads) != len(told):
                 return False
             told = [known or bool(g.ne(0).any()) for known, g in zip(told, grads, strict=True)]
-    return any(told) and not all(told)
+    deaf = [n for n, known in zip(carrying, told, strict=True) if not known]
+    pairs = [(r.inputs[n], o.inputs[n]) for o in others for n in deaf if n < len(o.inputs)]
+    return any(told) and not all(equal(a, b) for a, b in pairs)
 
 
 def elementwise(r: Record) -> bool:
     """One tensor in, one out, same shape: where a slope can be useless although torch computes it correctly.
 
     Products, sums and convolutions are right to first order whatever the scale; a saturating function of two arguments,
-    as a minimum with a constant, is not.
+    as a minimum with a constant, is not. What only puts values elsewhere is right at any scale.
     """
-    live = _live(r)
-    alone = len(r.inputs) == 1 or base_name(r) in SATURATING
+    live, name = _live(r), base_name(r)
+    alone = (len(r.inputs) == 1 or name in SATURATING) and name not in PLACING
     return len(live) == len(r.outputs) == 1 and live[0].shape == r.outputs[0].shape and alone
 
 
@@ -96,9 +100,8 @@ def _zeros(v: Value) -> Tensor:
 
 
 def _noise(v: Value) -> Tensor:
-    draw = (
-        torch.randn if v.dtype.is_floating_point or v.dtype.is_complex else torch.ones
-    )  # autograd will refuse it
+    # Autograd will refuse whole numbers.
+    draw = torch.randn if v.dtype.is_floating_point or v.dtype.is_complex else torch.ones
     return draw(v.shape, dtype=v.dtype, device=v.device)
 
 

@@ -14,6 +14,8 @@ EXITS = frozenset(
 )
 # Kinds of what is seen from outside alone: a scripted or compiled module, and a scripted or transformed function.
 CLOSED = frozenset(("opaque module", "opaque"))
+# They put values elsewhere, which a gradient follows exactly: where they put them, another place has decided.
+PLACING = frozenset("__setitem__ roll flip fliplr flipud rot90".split())
 # `d.data = value`, as `Interceptor` names it.
 SET_DATA = "data="
 # Put another tensor's memory in the place of the first one's.

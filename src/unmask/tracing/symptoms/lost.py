@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..suspect import Asks, Measurements, Suspect, Symptom
-from .thresholds import GAP
+from .thresholds import GAP, MISLED
 
 # From this on, the change of the logits hardly shrinks with the move: sixteen times smaller, and nearly as large. Ours.
 CHAOTIC = 0.8
@@ -35,10 +35,11 @@ class Lost(Symptom):
         return f"{self.said}, yet {share}"
 
     def confirmed(self, s: Suspect, m: Measurements) -> bool:
-        """Where the gradient is dead, where another one leads further, or where no gradient could lead anywhere."""
+        """Where the gradient is dead, where another or all attacks lead further, or where none could lead anywhere."""
         # NaN explains a failed attack by itself: then a step needs more than a share of the effect.
         led_further = m.gap >= GAP and (not m.non_finite or s.share > 0.5)
-        return m.dead_margin >= 0.5 or led_further or (m.deterministic and chaotic(s))
+        misled = m.gained >= MISLED and s.share > 0.5
+        return m.dead_margin >= 0.5 or led_further or misled or (m.deterministic and chaotic(s))
 
 
 @dataclass(frozen=True, kw_only=True)
