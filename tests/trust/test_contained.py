@@ -1,6 +1,10 @@
 """An attack of the user's own changes nothing but its proposals, and fails in its own name."""
 
+import gc
+import os
 import random
+import resource
+import signal
 import sys
 from functools import partial
 from types import SimpleNamespace
@@ -21,6 +25,8 @@ from unmask.cli.main import main
 from unmask.data import load
 from unmask.errors import AttackFailed, ModelFailed
 from unmask.randomness import Streams
+from unmask.state.limits import limits
+from unmask.state.process import Settings
 from unmask.threat import Linf
 
 from .networks import AUDIT, write
@@ -214,6 +220,48 @@ CHANGES |= {
     ),
     "a method removed": (lambda s: delattr(Net, "forward"), "Net.forward`"),
 }
+
+
+def limited(which, value):
+    """The soft limit alone, which may be raised again."""
+    resource.setrlimit(which, (value, resource.getrlimit(which)[1]))
+
+
+CHANGES |= {
+    "a timer": (lambda s: signal.setitimer(signal.ITIMER_REAL, 60), "timers"),
+    "a timer of processor time": (lambda s: signal.setitimer(signal.ITIMER_PROF, 60), "timers"),
+    "an alarm's handler": (
+        lambda s: signal.signal(signal.SIGALRM, lambda *_: sys.exit(0)),
+        "handlers of other signals",
+    ),
+    "a child's handler": (
+        lambda s: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+        "handlers of other signals",
+    ),
+    "largest file": (lambda s: limited(resource.RLIMIT_FSIZE, 1000), "the system's limits"),
+    "open files": (lambda s: limited(resource.RLIMIT_NOFILE, 30), "the system's limits"),
+    "mask of files": (lambda s: os.umask(0o777), "the mask of new files"),
+    "environment emptied": (lambda s: os.environ.clear(), "variables of the environment"),
+    "a variable": (lambda s: os.environ.update(OMP_NUM_THREADS="7"), "variables of the environment"),
+    "a variable more": (lambda s: os.environ.update(OF_A_TEST="7"), "variables of the environment"),
+    "garbage kept": (lambda s: gc.disable(), "garbage collection"),
+}
+
+
+def test_limits_timers_and_variables_are_as_they_were(monkeypatch):
+    monkeypatch.setenv("OF_A_TEST", "1")
+    held = Settings(limits())
+    for name in (
+        "a timer",
+        "an alarm's handler",
+        "largest file",
+        "mask of files",
+        "environment emptied",
+        "garbage kept",
+    ):
+        run(first(CHANGES[name][0]))
+        assert held.put_back() == [], name
+    assert os.environ["OF_A_TEST"] == "1"
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -12,6 +12,7 @@ from torch.nn.modules import module as everywhere
 
 from ...classifier import Classifier
 from ...state.functions import Functions
+from ...state.limits import limits
 from ...state.process import Settings
 from ...state.settings import arithmetic, random_numbers, surroundings
 from ...types import plain
@@ -36,7 +37,7 @@ class Snapshot:
         named = [pair for root in _roots(network) for pair in root.named_modules()]
         self.functions = Functions(module for _, module in named)
         self.modules = [_ModuleState(name, module) for name, module in named]
-        self.settings = Settings(arithmetic(device.type) + surroundings() + random_numbers(device))
+        self.settings = Settings(limits() + arithmetic(device.type) + surroundings() + random_numbers(device))
         self.hooks = [(n, dict(getattr(everywhere, n))) for n in _GLOBAL_HOOKS]
 
     def put_back(self) -> list[str]:
