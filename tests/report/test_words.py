@@ -10,6 +10,7 @@ from unmask.cli.main import parser
 from unmask.cli.terminal import show_report
 from unmask.report.export import junit, markdown
 from unmask.report.html import render
+from unmask.report.places import by_place
 from unmask.report.words import (
     controls_sentence,
     naive_sentence,
@@ -99,3 +100,29 @@ def test_what_failed_controls_mean_is_said_with_their_number(tmp_path):
     assert said("symptom", report=kept) == "1 passed; 1 answered by what was tried then"
     # Of an audit that did not sort its controls, the decisive ones count against it.
     assert said(None, report=kept, decisive=True) == "1 passed; 1 failed and open"
+
+
+def test_what_one_operation_does_to_gradients_stands_together(tmp_path):
+    report = refuted(tmp_path / "s.py")
+    first = report.masking[0].model_copy(update={"repair": "smooth", "inside": None})
+    second = first.model_copy(update={"mechanism": "vanishing", "symptom": "on 25% of the examples it dies"})
+    other = first.model_copy(
+        update={"line": (first.line or 0) + 1, "symptom": "another line", "code": "other()"}
+    )
+    nowhere = first.model_copy(update={"file": None, "line": None})
+    assert by_place([first, other, second]) == [[first, second], [other]]
+    assert by_place([nowhere, nowhere]) == [[nowhere], [nowhere]]
+    report = report.model_copy(update={"masking": [first, other, second]})
+    out = io.StringIO()
+    show_report(report, [], Console(file=out, width=1000))
+    printed = out.getvalue()
+    for text, once in (
+        (printed, "repair: smooth"),
+        (markdown(report), "- **"),
+        (render(report), "Repair: smooth"),
+    ):
+        assert "on 25% of the examples it dies" in text
+        assert "another line" in text
+        assert text.count(once) == 2
+    assert sum(line.startswith("masked") for line in printed.splitlines()) == 2
+    assert render(report).count('<article class="finding">') == 2

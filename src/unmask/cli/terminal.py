@@ -15,6 +15,7 @@ from rich.text import Text
 from ..audit.records import MaskingFinding, Report
 from ..report import words
 from ..report.html import place
+from ..report.places import by_place, repairs
 from .pipes import silence
 
 STYLES = {
@@ -138,16 +139,18 @@ def show_report(report: Report, files: list[Path], out: Console) -> None:
     for name, value in rows:
         if value not in ("", words.percent(None)):
             table.add_row(name, value)
-    for finding in report.masking:
+    for group in by_place(report.masking):
         table.add_row("", "")
-        operation = f" · {finding.operation}" if finding.operation else ""
-        table.add_row("masked", Text(words.MECHANISMS[finding.mechanism] + operation, style="red"))
-        table.add_row("", place(finding))
-        if finding.code:
-            table.add_row("", Text("  " + finding.code.strip(), style="bold"))
-        table.add_row("", finding.symptom)
-        if finding.repair:
-            table.add_row("", f"repair: {finding.repair}")
+        first, harms = group[0], ", ".join(words.MECHANISMS[f.mechanism] for f in group).capitalize()
+        operation = f" · {first.operation}" if first.operation else ""
+        table.add_row("masked", Text(harms + operation, style="red"))
+        table.add_row("", place(first))
+        if first.code:
+            table.add_row("", Text("  " + first.code.strip(), style="bold"))
+        for finding in group:
+            table.add_row("", finding.symptom)
+        for repair in repairs(group):
+            table.add_row("", f"repair: {repair}")
     for fact in report.facts:
         table.add_row("fact", words.fact_sentence(fact))
     table.add_row("", "")

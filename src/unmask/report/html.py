@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 from ..audit.records import Control, MaskingFinding, Report
 from ..report import plots, radius, words
 from .glossary import TERMS
+from .places import by_place, repairs
 
 FILE = "report.html"
 _PACKAGES = re.compile(r".*[/\\\\](?:site|dist)-packages[/\\\\]")
@@ -76,7 +77,8 @@ def render(report: Report, folder: str = "DIR") -> str:
         mechanisms=words.MECHANISMS,
         bars=_bars(report),
         findings=[
-            (finding, place(finding), source_lines(finding, _beside(report))) for finding in report.masking
+            (group, place(group[0]), source_lines(group[0], _beside(report)), repairs(group))
+            for group in by_place(report.masking)
         ],
         facts=[words.fact_sentence(fact) for fact in report.facts],
         figures=_figures(report),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...audit.records import Report
+from ..places import by_place
 from ..words import (
     MECHANISMS,
     headline,
@@ -20,10 +21,11 @@ def markdown(report: Report) -> str:
     lines += [naive_sentence(report), ""]
     if report.masking:
         lines += ["### Where the gradient is masked", ""]
-        for found in report.masking:
+        for group in by_place(report.masking):
+            found, harms = group[0], ", ".join(MECHANISMS[f.mechanism] for f in group).capitalize()
             place = f" at {_code(f'{found.file}:{found.line}')}" if found.file else ""
             place += f", inside {_code(found.inside)}" if found.inside else ""
-            lines.append(f"- **{MECHANISMS[found.mechanism]}**{place}: {_text(found.symptom)}")
+            lines.append(f"- **{harms}**{place}: {_text('; '.join(f.symptom for f in group))}")
             lines += [f"  `{found.code.strip()}`"] if found.code and "`" not in found.code else []
         lines.append("")
     lines += [
