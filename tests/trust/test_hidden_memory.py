@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from unmask.audit.records import Control
 from unmask.audit.verifying.deployed import between_calls
 from unmask.classifier import Classifier
 from unmask.diagnostics import SameAnswers, preflight
@@ -192,6 +193,20 @@ def test_what_verify_says_of_a_memory():
     assert between_calls(held, (), holds=True) == ""
     assert between_calls(held, (), holds=False) == "`calls`: changed by calls, and not put back"
     assert between_calls(held, ["calls"], holds=False) == "`calls`: put back before every call"
+
+
+def test_where_something_fails_verify_says_that_the_audit_knew_the_answers_to_vary():
+    held = State(Plain())
+    controls = [
+        Control(name="equal answers", passed=False, role="open"),
+        Control(name="noise", passed=False, role="symptom"),
+        Control(name="null attack", passed=True),
+    ]
+    assert between_calls(held, (), controls, holds=True) == ""
+    said = between_calls(held, (), controls, holds=False)
+    assert "noise" not in said
+    assert "“equal answers” failed" in said
+    assert "need not answer here as it did there" in said
 
 
 class InAFile(Plain):

@@ -146,7 +146,7 @@ def verify(
                 lambda aim: recertified(report, evidence, loaded, aim, network, asked, device),
                 page,
             )
-    said = between_calls(held, report.environment.state, holds=outcome.holds)
+    said = between_calls(held, report.environment.state, report.controls, holds=outcome.holds)
     return replace(outcome, checks=outcome.checks + [Check("state between calls", True, said)] * bool(said))
 
 

@@ -16,6 +16,7 @@ from ...errors import ModelFailed, UnmaskError
 from ...foreign import failure, wants_to_stop
 from ...state import State
 from ...types import Outputs
+from ..records import Control
 
 Predict = Callable[[Tensor], tuple[Tensor, Tensor]]  # logits, and whether it answers at all
 
@@ -53,12 +54,25 @@ def deployed(
     return partial(_predict, ask, passes, batch_size)
 
 
-def between_calls(held: State, stated: Sequence[str], *, holds: bool) -> str:
-    """What the network keeps between calls, in words: what was put back, and, where something fails, what was not."""
+def between_calls(
+    held: State, stated: Sequence[str], controls: Sequence[Control] = (), *, holds: bool
+) -> str:
+    """What the network keeps between calls, in words: what was put back, and, where something fails, what was not.
+
+    Also which of the `controls` failed in the audit and stayed open: of a network that is no one function of the image,
+    what was measured there need not show here, and nobody has forged anything.
+    """
     put_back = ", ".join(f"`{name}`" for name in stated)
     others = [] if holds else [f"`{name}`" for name in held.changes() if name not in stated]
     said = [f"{put_back}: put back before every call"] if stated else []
     said += [f"{', '.join(others[:5])}: changed by calls, and not put back"] if others else []
+    failed = [control.name for control in controls if control.passed is False and control.role == "open"]
+    if failed and not holds:
+        names = ", ".join(f"“{name}”" for name in failed)
+        said.append(
+            f"the report itself says that nothing follows from what survived, for {names} failed: what this "
+            "network answers may depend on more than the image, so that it need not answer here as it did there"
+        )
     return "; ".join(said)
 
 
