@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageFilter
 from tests.fixtures.digits_split import digits_split
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -62,6 +63,21 @@ def contrast(x):
 def cold_attention(x, temperature=1e-4):
     scores = x.reshape(-1, 16, 4) @ KEYS.T
     return (torch.softmax(scores / temperature, 2) @ VALUES).flatten(1)
+
+
+def by_pil(x, size=3):
+    rows = []
+    for image in (x.detach().numpy() * 255).astype(np.uint8).reshape(-1, 8, 8):
+        rows.append(
+            np.asarray(Image.fromarray(image).filter(ImageFilter.MedianFilter(size)), dtype=np.float32) / 255
+        )
+    return torch.from_numpy(np.stack(rows)).flatten(1)
+
+
+def ranked(x, which, size=3):
+    """The pixel of a rank among its neighbours, which PIL's borders repeat."""
+    around = F.pad(x.reshape(-1, 1, 8, 8), [size // 2] * 4, mode="replicate").unfold(2, size, 1)
+    return around.unfold(3, size, 1).flatten(4).sort(4).values[..., which].flatten(1)
 
 
 def fused_attention(x, scale=1e4):
@@ -268,6 +284,7 @@ FRESH_DIGITS: dict[str, tuple[Callable[..., Any], Callable[..., Any], str]] = {
         lambda x: cold_attention(x, 0.3),
         "torch.softmax(scores / temp",
     ),
+    "PIL's median": (by_pil, lambda x: ranked(x, 4), "x.detach().numpy() * 255"),
     "scaled_dot_product_attention at a scale of 1e4": (
         fused_attention,
         lambda x: fused_attention(x, 3.0),

@@ -190,6 +190,10 @@ FITS = {
     "a filter over what is turned": (("filter", FILTER, 2, ("permute", (0, 2, 1))), (3, 6, 8), (3, 8, 6)),
     "a filter over resized pictures": (("filter", FILTER, 2, ("resize",)), (2, 3, 8, 8), (2, 3, 6, 6)),
     "a filter over rows": (("filter", FILTER[:5], 1, ("same",)), (4, 16), (4, 16)),
+    "a rank of pictures": (("rank", 4, 2, 9, ("same",)), (2, 3, 8, 8), (2, 3, 8, 8)),
+    "a rank of rows": (("rank", 1, 1, 5, ("permute", (1, 0))), (8, 4), (4, 8)),
+    "a rank of squares in rows": (("rank", 4, 0, 9, ("same",)), (3, 64), (3, 64)),
+    "a filter over squares in rows": (("filter", FILTER, 0, ("same",)), (3, 64), (3, 64)),
     "a curve": (("curve", -0.2, 0.3, (0.0, 0.5, 0.4, 1.0)), (4, 16), (4, 4, 4)),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,8 @@ from torch import Tensor
 
 Group = tuple[str, str, int]
 INPUT: Group = ("input", "", 0)
+# How far from a rank's value a neighbour still has a share in it, as a part of the neighbours' spread. Ours.
+NEARLY = 0.1
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ class Bridge:
       of its results. For a way out of torch (`.numpy()`) it is the tensor that left.
     - `pairing`: `each` (n-th source to n-th target), `item` (one source, the n-th image of it to the n-th target) or
       `stack` (all sources, stacked, to the one target).
-    - `fit`: makes the source like the target: `same`, `permute`, `resize`, `filter` or `curve`, with what that needs.
+    - `fit`: makes the source like the target: `same`, `permute`, `resize`, `filter`, `rank` or `curve`, with what that
+      needs.
     - `argument`: the target is not the result but this tensor argument of the operation, which came from where no
       operation was seen.
     - `surrogate`: a differentiable function of the source that takes the place of `fit` and `slope`.
@@ -156,6 +160,9 @@ def fitted(source: Tensor, fit: tuple[Any, ...], shape: torch.Size | tuple[int, 
         _, weights, places, before = fit
         windows = neighbours(fitted(source, before, shape), places, len(weights))
         return windows @ torch.tensor(weights, dtype=windows.dtype, device=windows.device)
+    elif fit[0] == "rank":
+        _, rank, places, count, before = fit
+        source = ranked(neighbours(fitted(source, before, shape), places, count), rank)
     elif fit[0] == "curve":
         source = along(source, *fit[1:])
     return source.reshape(shape)
@@ -168,17 +175,26 @@ def along(values: Tensor, low: float, step: float, heights: tuple[float, ...]) -
     return curve[at] + (curve[at + 1] - curve[at]) / step * (values - low - at * step)
 
 
+def ranked(windows: Tensor, rank: int) -> Tensor:
+    """The value of a rank in each window, `[…, count]`, shared among those that are nearly of this rank."""
+    near = (windows - windows.kthvalue(rank + 1, -1, keepdim=True).values).detach()
+    spread = near.square().mean().sqrt().clamp_min(1e-6)
+    shares = torch.softmax(-near.abs() / (NEARLY * spread), -1)
+    return (windows * shares).sum(-1)
+
+
 def neighbours(values: Tensor, places: int, count: int) -> Tensor:
     """The values around each place, `[*shape, count]`; the outermost ones go on beyond the border.
 
     **Arguments**
-    - `places`: 1 for rows `[…, length]`, 2 for images `[…, height, width]`.
+    - `places`: 1 for rows `[…, length]`, 2 for images `[…, height, width]`, 0 for square images written as rows.
     - `count`: how many values, an odd number in each direction.
     """
-    side = round(count ** (1 / places))
+    sizes = values.shape[-places:] if places else (math.isqrt(values.shape[-1]),) * 2
+    side = round(count ** (1 / len(sizes)))
     around = side // 2
-    flat = values.reshape(-1, 1, *values.shape[-places:])
-    flat = torch.nn.functional.pad(flat, (around,) * (2 * places), mode="replicate")
-    for dim in range(2, 2 + places):
+    flat = values.reshape(-1, 1, *sizes)
+    flat = torch.nn.functional.pad(flat, (around,) * (2 * len(sizes)), mode="replicate")
+    for dim in range(2, 2 + len(sizes)):
         flat = flat.unfold(dim, side, 1)
     return flat.reshape(*values.shape, count)

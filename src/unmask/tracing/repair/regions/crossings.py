@@ -158,8 +158,7 @@ def _sharper(
         found = sharpened(left[0], back[0], bridge.fit)
     if found is None:
         return bridge, correlation
-    weights, places = found[1][1:3]
-    return replace(bridge, slope=1.0, fit=("filter", weights, places, bridge.fit)), found[0]
+    return replace(bridge, slope=1.0, fit=(*found[1][:-1], bridge.fit)), found[0]
 
 
 def arrivals(analysis: Analysis) -> list[tuple[Record, list[int]]]:

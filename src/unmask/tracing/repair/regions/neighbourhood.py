@@ -6,6 +6,8 @@ places has so few weights that the images that were traced are enough to fit it;
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,8 @@ from .likeness import ALIKE
 BETTER, ENOUGH = 0.03, 0.98
 # Places from one side of the filter to the other. Ours.
 SIZE = 5
+# The same of filters that choose a neighbour by its rank.
+RANKED = (3, 5)
 
 
 def sharpened(source: Tensor, target: Tensor, fit: tuple) -> tuple[float, tuple] | None:
@@ -26,15 +30,28 @@ def sharpened(source: Tensor, target: Tensor, fit: tuple) -> tuple[float, tuple]
     - `source`, `target`: what left and what came back, `[…, length]` or `[…, height, width]` of several images.
     - `fit`: as of `Bridge`, without a filter.
     """
-    places = 1 if target.ndim == 2 else 2
-    if target.ndim < 2 or len(target) < 2 or min(target.shape[-places:]) < SIZE:
+    views = [2] if target.ndim > 2 else [1, 0] if _square(target) else [1]
+    if target.ndim < 2 or len(target) < 2 or min(target.shape[-max(views) :]) < SIZE:
         return None
     a = fitted(source, fit, target.shape).double()
     b = target.double()
     plain = _correlation(a, b)
     if plain > ENOUGH:
         return None
-    windows = neighbours(a, places, SIZE**places)  # [..., window]
+    found = [
+        made for places in views for made in (_by_rank(a, b, places, fit), _by_filter(a, b, places, fit))
+    ]
+    best = max(found, key=lambda pair: pair[0])
+    return best if best[0] >= max(plain + BETTER, ALIKE) else None
+
+
+def _square(rows: Tensor) -> bool:
+    return rows.ndim == 2 and rows.shape[1] >= SIZE**2 and math.isqrt(rows.shape[1]) ** 2 == rows.shape[1]
+
+
+def _by_filter(a: Tensor, b: Tensor, places: int, fit: tuple) -> tuple[float, tuple]:
+    """The filter that is most like what came back, and its correlation on images that it was not fitted to."""
+    windows = neighbours(a, places, SIZE ** (places or 2))  # [..., window]
     known = torch.arange(len(a)) % 2 == 0
     held = [
         _correlation(windows[~part] @ weights, b[~part])
@@ -42,9 +59,19 @@ def sharpened(source: Tensor, target: Tensor, fit: tuple) -> tuple[float, tuple]
         if (weights := _regressed(windows[part], b[part])) is not None
     ]
     weights = _regressed(windows, b)
-    if weights is None or len(held) < 2 or min(held) < max(plain + BETTER, ALIKE):
-        return None
+    if weights is None or len(held) < 2:
+        return 0.0, fit
     return min(held), ("filter", tuple(weights.tolist()), places, fit)
+
+
+def _by_rank(a: Tensor, b: Tensor, places: int, fit: tuple) -> tuple[float, tuple]:
+    """The rank among how many neighbours that is most like what came back, as a median is; and its correlation."""
+    found = []
+    for side in RANKED:
+        count = side ** (places or 2)
+        ordered = neighbours(a, places, count).sort(-1).values
+        found += [(_correlation(ordered[..., n], b), ("rank", n, places, count, fit)) for n in range(count)]
+    return max(found, key=lambda pair: pair[0])
 
 
 def _regressed(windows: Tensor, target: Tensor) -> Tensor | None:
