@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ...classifier import Classifier, lent, seeded
 from ...state.checkpointing import differentiable_checkpoints
+from ...state.process import back_afterwards
+from ...state.settings import modes
 from ...types import Outputs
 from ..intercept.draws import generator_states, watching_draws
 from ..intercept.graph_hooks import watching_saves
@@ -21,7 +23,7 @@ from .values import Trace
 
 def run_network(classifier: Classifier, x: Tensor) -> Tensor:
     """One bare pass, read as logits `[batch, classes]`; the frame at which every recorded stack ends."""
-    with differentiable_checkpoints():
+    with back_afterwards(modes()), differentiable_checkpoints():
         outputs = Outputs.of(classifier.network(x))
     assert outputs is not None, "it ran before, and was read"
     return outputs.logits

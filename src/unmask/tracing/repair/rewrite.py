@@ -64,7 +64,8 @@ class Rewritten:
             # Read inside: arrays come back to torch here, and whole numbers become floats.
             if not (isinstance(returned, Tensor) and returned.is_floating_point()):
                 returned = Outputs.of(returned) or returned
-            return rewriter.whole(returned)
+            with torch.enable_grad():  # a network may switch it off and leave it so
+                return rewriter.whole(returned)
 
 
 class _Rewriter(Interceptor):
