@@ -130,7 +130,7 @@ def test_a_claim_of_scores_end_to_end(tmp_path, capsys):
             {"targets": 3, "knowledge": "labels"},
             "no attack that reaches a given class by labels alone",
         ),
-        (Linf(epsilon=0.1, goal="targeted"), {"targets": 3}, "images are of that class already"),
+        (Linf(epsilon=0.1, goal="targeted"), {"targets": 3}, "1 of 40 images is of that class already"),
     ],
 )
 def test_what_cannot_be_asked_for_is_one_line(network, data, threat, options, told):

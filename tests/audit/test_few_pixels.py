@@ -158,7 +158,7 @@ def test_an_adversary_who_is_told_scores_searches(here):
         (["audit", "net.py:plain", "--norm", "l0", "--epsilon", "64"], "64 pixels"),
         (["audit", "net.py:plain", "--norm", "patch", "--epsilon", "8"], "covers the whole"),
         (["audit", "net.py:plain", "--norm", "l0", "--epsilon", "3", "--knowledge", "labels"], "labels"),
-        (["bound", "net.py:plain", "--norm", "l0", "--epsilon", "3"], "`unmask bound` needs a ball"),
+        (["bound", "net.py:plain", "--norm", "l0", "--epsilon", "3"], "choose from 'linf', 'l2', 'l1'"),
     ],
 )
 def test_what_has_no_meaning_is_refused_in_one_line(words, says, here, capsys):

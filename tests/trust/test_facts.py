@@ -126,7 +126,7 @@ def suspect(symptom, line=3, kind="torch"):
     ],
 )
 def test_named_where_something_is_gained_and_a_fact_elsewhere(symptom, measured, named):
-    analysis = SimpleNamespace(suspects=(suspect(symptom),))
+    analysis = SimpleNamespace(everywhere=(suspect(symptom),))
     options = NOTHING | measured
     kept = confirmed(analysis, STATE, **options)
     facts = harmless(analysis, kept, STATE, deterministic=options["deterministic"])
@@ -136,10 +136,10 @@ def test_named_where_something_is_gained_and_a_fact_elsewhere(symptom, measured,
 
 
 def test_a_place_that_is_named_is_no_fact_as_well():
-    analysis = SimpleNamespace(suspects=(suspect("random"), suspect("zero"), suspect("wrong", line=9)))
+    analysis = SimpleNamespace(everywhere=(suspect("random"), suspect("zero"), suspect("wrong", line=9)))
     kept = confirmed(analysis, STATE, **NOTHING | {"gap": 0.04})
     assert kept == []
-    kept = [analysis.suspects[1]]
+    kept = [analysis.everywhere[1]]
     assert [f.line for f in harmless(analysis, kept, STATE, deterministic=False)] == [9]
 
 

@@ -188,7 +188,7 @@ def test_ties_never_exceed_the_rate():
     [
         (torch.ones(3), 1.0, "the false-positive rate is 1.0"),
         (torch.ones(3), -0.1, "the false-positive rate is -0.1"),
-        (torch.tensor([1.0, torch.inf]), 0.1, "1 of 2 clean scores are not finite"),
+        (torch.tensor([1.0, torch.inf]), 0.1, "1 of 2 clean scores is not finite"),
         (torch.ones(0), 0.1, "0 of 0 clean scores"),
     ],
 )
