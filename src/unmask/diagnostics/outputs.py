@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.stats import binomtest
@@ -27,6 +28,41 @@ def predicted(classifier: Classifier, x: Images, parts: Sequence[Tensor], stream
     found = [classifier.predict(x[part], generator=streams[part].fork("clean")) for part in parts]
     scores = [o.detector_score for o in found if o.detector_score is not None]
     return Outputs(torch.cat([o.logits for o in found]), torch.cat(scores) if scores else None)
+
+
+def unread(classifier: Classifier, x: Images, streams: Streams) -> tuple[str, ...]:
+    """Names of what a network returns beside its logits, a number for each image, and nobody reads.
+
+    **Cost**: one forward of `x`.
+    """
+    found: list[str] = []
+
+    def watched(images: Tensor) -> Tensor | Outputs:
+        returned = classifier.network(images)
+        found.extend(str(name) for name, value in _parts(returned) if _one_each(name, value, len(images)))
+        return returned
+
+    _forward(classifier.replace(network=watched, alone=False), x, streams.fork("unread"))
+    return tuple(found)
+
+
+def _parts(returned: object) -> Iterable[tuple[object, object]]:
+    """What a mapping, a record or a named tuple holds, by name."""
+    if isinstance(returned, Mapping):
+        return returned.items()
+    if isinstance(returned, tuple):
+        return zip(getattr(returned, "_fields", ()), returned, strict=False)
+    return () if isinstance(returned, Tensor | np.ndarray) else getattr(returned, "__dict__", {}).items()
+
+
+def _one_each(name: object, value: object, examples: int) -> bool:
+    """Whether it may be a detector's score that is called otherwise."""
+    mine = name in ("logits", "detector_score") or "loss" in str(name)
+    return (
+        not mine
+        and isinstance(value, Tensor | np.ndarray)
+        and tuple(value.shape) in ((examples,), (examples, 1))
+    )
 
 
 def _forward(classifier: Classifier, x: Tensor, streams: Streams) -> Outputs:

@@ -23,10 +23,10 @@ from .inputs import check_images, check_label_range, check_labels
 from .memory import judged_alone, memory, remembered_elsewhere, said_of_state
 from .modes import check_normalisation, check_train_mode
 from .one_function import modes
-from .outputs import check_claim, check_logits, check_shape, predicted
+from .outputs import check_claim, check_logits, check_shape, predicted, unread
 from .reach import gradient_error, within_reach
 from .readings import BELOW, meant
-from .sentences import of_answers, of_attacks, of_company, of_examples, of_refusal
+from .sentences import of_answers, of_attacks, of_company, of_examples, of_refusal, of_unread
 
 PROBED = 16  # examples that are asked about repeatedly
 
@@ -137,12 +137,14 @@ def preflight(
             check_use_alone(classifier, x, y, logits.argmax(1), streams, differs)
         warnings += modes(compare)
     error = gradient_error(classifier, probe, labels, some)
+    names = unread(classifier, probe, some)
     counts, touched = () if kept else state.counts(), state.changes()
     state.only(kept or counts).restore()
     warnings += said_of_state(kept, counts, touched)
     warnings += of_examples(x, y, box, classes, accuracy, better, detector=answers.has_detector)
     warnings += of_company(differs)
     warnings += of_answers(answers.outputs, answers.place, probabilities=answers.probabilities)
+    warnings += of_unread(names)
     warnings += of_refusal(refused)
     warnings += of_attacks(classifier, label_only=answers.label_only, seedable=seedable, gradient_error=error)
     return Preflight(

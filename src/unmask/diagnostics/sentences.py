@@ -106,3 +106,15 @@ def of_refusal(refused: str) -> list[str]:
         f"autograd refuses the network as it is ({refused}): what its backward pass needs is kept apart, so that there "
         "is a gradient; an attack that takes this error for an end finds nothing"
     ]
+
+
+def of_unread(names: tuple[str, ...]) -> list[str]:
+    """Of what may be a detector's score that is called otherwise."""
+    if not names:
+        return []
+    several = len(names) > 1
+    return [
+        f"the network also returns {', '.join(f'`{name}`' for name in names)}, a number for each image, and "
+        f"{'these are' if several else 'this is'} not read: a detector's score is read as `detector_score`, above zero "
+        "where it rejects"
+    ]
