@@ -30,7 +30,7 @@ def limits() -> list[Setting]:
         Setting("timers", lambda: [_runs(timer) for timer in _TIMERS], _stop_timers),
         Setting(
             "handlers of other signals",
-            lambda: [signal.getsignal(number) for number in _SIGNALS],
+            lambda: [_handler(number) for number in _SIGNALS],
             _set_handlers,
         ),
         Setting("the system's limits", lambda: [_limit(which) for which in _LIMITS], _set_limits),
@@ -50,9 +50,15 @@ def _stop_timers(ran: list[bool]) -> None:
             signal.setitimer(timer, 0)
 
 
+def _handler(number: int) -> object:
+    """What hears a signal; torch's data loaders listen to their workers' ends, from the first one on, for everybody."""
+    found = signal.getsignal(number)
+    return signal.SIG_DFL if getattr(found, "__module__", "").startswith("torch.") else found
+
+
 def _set_handlers(were: list[object]) -> None:
     for number, handler in zip(_SIGNALS, were, strict=True):
-        if handler is not None and signal.getsignal(number) is not handler:
+        if handler is not None and _handler(number) is not handler:
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
 
