@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 # Operations that return several views of one tensor, and along which dimension if none is given. Autograd lets nobody
 # write into these, and does so into one view at a time.
@@ -36,13 +37,18 @@ def _as_it_is(kept: Tensor) -> Tensor:
 
 
 class _OneByOne(TorchFunctionMode):
-    """Takes each view that an operation returns by an operation of its own."""
+    """Takes each view that an operation returns by an operation of its own.
+
+    What was made in inference mode is copied, and a leaf, such as a weight, is written into as without gradient.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        name, given = getattr(func, "__name__", ""), kwargs or {}
-        found = func(*args, **given)
+        name = getattr(func, "__name__", "")
+        args, given = tree_map_only(Tensor, _saveable, (args, kwargs or {}))
+        with torch.no_grad() if _writes_into_a_leaf(name, args) else nullcontext():
+            found = func(*args, **given)
         if name not in _VIEWS:
             return found
         whole = args[0] if args else given.get("input", given.get("self"))
@@ -59,6 +65,15 @@ class _OneByOne(TorchFunctionMode):
         return _handed(
             name, (whole.narrow(dim, a, v.shape[dim]) for a, v in zip(starts, views, strict=False))
         )
+
+
+def _saveable(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+def _writes_into_a_leaf(name: str, args: tuple[Any, ...]) -> bool:
+    into = args[0] if args and (name == "__setitem__" or (name[-1:] == "_" and name[-2:] != "__")) else None
+    return isinstance(into, Tensor) and into.is_leaf and into.requires_grad
 
 
 def _dimension(name: str, whole: Tensor) -> int:

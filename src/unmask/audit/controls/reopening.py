@@ -68,9 +68,8 @@ class Controlled:
     def steadiness(self) -> float:
         """Mean cosine between the network's own gradients of two draws; 1 where nothing is random, 0 if unknown."""
         for e in self.examined:
-            if (
-                e.check == REPEATABILITY and e.reading is not None
-            ):  # without it where there is no gradient at all
+            if e.check == REPEATABILITY and e.reading is not None:
+                # Without it where there is no gradient at all.
                 return e.reading.statistics.get("gradient_cosine", 0.0)
         return 0.0
 
