@@ -219,7 +219,7 @@ class Outcome:
             batch_size=self.standing.rounds.memory.size,
             checkpoint_hash=subject.checkpoint_hash,
             processes=subject.processes.count,
-            date=utc(time.time() - (time.perf_counter() - self.began)),
+            date=utc(subject.journal.began if subject.journal else time.time() - time.perf_counter() + self.began),
             hardware=hardware(subject.device),
             state=list(self.facts.state),
         )

@@ -92,8 +92,8 @@ def preflight(
     - `elsewhere`: the network in processes in which nobody has asked it, the cheapest first.
 
     **Cost**: one prediction of every example, about 21 forwards of 40 points, a short attack on 16 images and
-    on eight alone, one backward of at most 16, about three batches. A random network costs 40 more, and one that
-    errs often what `readings.meant` costs.
+    on eight alone, backwards of at most 16 and of two, one forward of 16 more, about three batches. A random network
+    costs 40 more, and one that errs often what `readings.meant` costs.
     **Raises** `UnusableInput` (or `ModelFailed`) with one line: name, value, way out.
     """
     check_images(x, box)

@@ -155,5 +155,19 @@ def test_the_time_that_was_spent_before_is_known(tmp_path):
     second.put("b", {})
     second.close()
     assert 1100 <= Journal(tmp_path, SETTINGS, resume=True).before < 1110
-    (tmp_path / "seconds").write_text("what?")
-    assert Journal(tmp_path, SETTINGS, resume=True).before == 0
+
+
+def test_a_resumed_audit_has_the_date_of_its_beginning(tmp_path):
+    first = Journal(tmp_path, SETTINGS)
+    first.began -= 3 * 86400
+    first.put("a", {})
+    first.close()
+    assert abs(Journal(tmp_path, SETTINGS, resume=True).began - first.began) < 1
+
+
+@pytest.mark.parametrize("damaged", ["what?", "", "5", "nan nan", "1 1e300", "-1 -1", "1 2 3"])
+def test_damaged_times_are_no_times(tmp_path, damaged):
+    Journal(tmp_path, SETTINGS).close()
+    (tmp_path / "seconds").write_text(damaged)
+    again = Journal(tmp_path, SETTINGS, resume=True)
+    assert again.before == 0 and abs(again.began - time.time()) < 60

@@ -50,6 +50,7 @@ class Journal:
     While it is open nobody else can open it: the lock is the system's, and goes with the process that holds it.
 
     `before`: seconds that the audit had taken at the last step that was finished before this journal was opened.
+    `began`: when the audit did, in seconds since 1970 (where nothing was finished before: when this was opened).
 
     **Raises** `UnusableInput` where the folder holds an audit already, one begun with other settings, entries without
     settings, or one that is being written.
@@ -63,11 +64,13 @@ class Journal:
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
         self.digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
         self._lock = _locked(self.folder)
-        self._opened = time.perf_counter()
+        self._opened, self.began = time.perf_counter(), time.time()
         try:
             self._begin(resume)
             with contextlib.suppress(OSError, ValueError):
-                self.before = max(0.0, float((self.folder / ELAPSED).read_text()))
+                before, began = map(float, (self.folder / ELAPSED).read_text().split())
+                if before >= 0 and 0 <= began <= self.began:
+                    self.before, self.began = before, began
         except BaseException:
             self.close()
             raise
@@ -123,7 +126,8 @@ class Journal:
         plain = {name: t.detach().cpu().contiguous() for name, t in (tensors or {}).items()}
         body = len(text).to_bytes(8, "little") + text + serialize_tensors(plain)
         write_atomically(self._path(key), hashlib.sha256(body).digest() + body)
-        (self.folder / ELAPSED).write_text(f"{self.before + time.perf_counter() - self._opened:.3f}")
+        taken = self.before + time.perf_counter() - self._opened
+        (self.folder / ELAPSED).write_text(f"{taken:.3f} {int(self.began)}")
 
     def __contains__(self, key: str) -> bool:
         return self._path(key).exists()
