@@ -12,26 +12,20 @@ from multiprocessing import shared_memory
 
 import pytest
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
-from unmask.attacks import Attack
 from unmask.attacks.foreign import as_attack
-from unmask.audit.campaign.own_attack import OwnAttack
 from unmask.audit.runtime.children import Children
-from unmask.classifier import Classifier
 from unmask.errors import AttackFailed
 from unmask.foreign import signals_heard, wants_to_stop
-from unmask.randomness import Streams
-from unmask.threat import Linf
 
 from .networks import AUDIT, write
+from .own_attack import Own, run
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are seen on Linux alone"),
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
 ]
-X, Y = torch.rand(2, 4), torch.zeros(2, dtype=torch.int64)
 KEPT = []
 
 
@@ -102,23 +96,6 @@ def by_an_executor():
     return "Process-"
 
 
-class Own(Attack):
-    def __init__(self, does):
-        self.does = does
-
-    def run(self, classifier, x, y, threat, *, generator):
-        self.said = self.does()
-        return x
-
-
-def run(attack):
-    told = []
-    classifier = Classifier(nn.Linear(4, 2), deterministic=True)
-    streams = Streams.seeded(0, torch.arange(2))
-    OwnAttack(attack, told.extend).run(classifier, X, Y, Linf(epsilon=0.1), generator=streams)
-    return told
-
-
 WAYS = [
     by_a_command,
     in_a_session_of_its_own,
@@ -133,7 +110,7 @@ WAYS = [
 
 @pytest.mark.parametrize("does", WAYS)
 def test_what_goes_on_is_named_and_ended(does):
-    attack, before = Own(does), Children()
+    attack, before = Own(lambda network: does()), Children()
     with pytest.raises(AttackFailed, match=r"left the process .* running, which could change") as raised:
         run(attack)
     assert attack.said in str(raised.value)
@@ -159,7 +136,7 @@ def test_who_raises_leaves_none_either():
         raise ValueError("mine")
 
     with pytest.raises(AttackFailed, match="ValueError: mine"):
-        run(Own(does))
+        run(Own(lambda network: does()))
     assert before.left(0.0) is None
 
 
@@ -197,7 +174,7 @@ def counts_shared_memory():
 
 @pytest.mark.parametrize("does", [loads, waits_for_it, pools, ends_soon, counts_shared_memory])
 def test_what_ends_or_serves_all_is_let_be(does):
-    assert set(run(Own(does))) <= {"torch's random state"}
+    assert set(run(Own(lambda network: does()))) <= {"torch's random state"}
 
 
 def test_what_ran_before_is_not_the_attacks_nor_is_what_that_starts():
@@ -212,7 +189,7 @@ def test_what_ran_before_is_not_the_attacks_nor_is_what_that_starts():
             below.append(int(server.stdout.readline()))
 
         try:
-            assert run(Own(does)) == []
+            assert run(Own(lambda network: does())) == []
             assert server.poll() is None
         finally:
             os.kill(below[0], signal.SIGTERM)  # fails where it has ended

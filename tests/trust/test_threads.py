@@ -8,21 +8,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import torch
-from torch import nn
 
-from unmask.attacks import Attack
 from unmask.attacks.foreign import as_attack
-from unmask.audit.campaign.own_attack import OwnAttack
 from unmask.audit.runtime.threads import Threads
-from unmask.classifier import Classifier
 from unmask.errors import AttackFailed
-from unmask.randomness import Streams
-from unmask.threat import Linf
 
 from .networks import AUDIT, write
+from .own_attack import Own, run
 
-X, Y = torch.rand(2, 4), torch.zeros(2, dtype=torch.int64)
 END = threading.Event()
 
 
@@ -61,23 +54,6 @@ def of_a_thread(network):
     thread = threading.Thread(target=plainly, args=(network,))
     thread.start()
     thread.join()
-
-
-class Own(Attack):
-    def __init__(self, does):
-        self.does = does
-
-    def run(self, classifier, x, y, threat, *, generator):
-        self.does(classifier.network)
-        return x
-
-
-def run(attack):
-    told = []
-    classifier = Classifier(nn.Linear(4, 2), deterministic=True)
-    streams = Streams.seeded(0, torch.arange(2))
-    OwnAttack(attack, told.extend).run(classifier, X, Y, Linf(epsilon=0.1), generator=streams)
-    return told
 
 
 @pytest.mark.parametrize("does", [plainly, without_threading, by_a_pool, later, of_a_thread])

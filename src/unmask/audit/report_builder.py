@@ -206,6 +206,8 @@ class Outcome:
 
     def _environment(self) -> Environment:
         subject = self.subject
+        journal = subject.journal
+        began = journal.began if journal else time.time() - (time.perf_counter() - self.began)
         versions = {
             "unmask": __version__,
             "torch": torch.__version__,
@@ -219,7 +221,7 @@ class Outcome:
             batch_size=self.standing.rounds.memory.size,
             checkpoint_hash=subject.checkpoint_hash,
             processes=subject.processes.count,
-            date=utc(subject.journal.began if subject.journal else time.time() - time.perf_counter() + self.began),
+            date=utc(began),
             hardware=hardware(subject.device),
             state=list(self.facts.state),
         )
