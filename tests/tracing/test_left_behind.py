@@ -1,5 +1,8 @@
 """Networks that leave a mode of torch as it was not: traced they change nobody else's, and their gradient returns."""
 
+import os
+import signal
+
 import pytest
 import torch
 from torch import nn
@@ -36,6 +39,8 @@ LEFT = {
     "gradient mode": lambda: torch.set_grad_enabled(False),
     "gradient mode, by a block": lambda: torch.no_grad().__enter__(),
     "gradient mode, underneath": lambda: torch._C._set_grad_enabled(False),
+    "working directory": lambda: os.chdir(os.sep),
+    "handlers": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     "precision": lambda: torch.set_float32_matmul_precision("high"),
 }
 

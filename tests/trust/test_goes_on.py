@@ -252,3 +252,25 @@ def test_a_backward_pass_that_raises(how):
 
     report = audit(Hooked().eval(), made()[1], CLAIM)
     assert report.robust_accuracy < 1  # searches without gradients find what there is
+
+
+WANDERS = {
+    "goes to the root": "os.chdir(os.sep)",
+    "goes to a folder that is gone": "import tempfile; d = tempfile.mkdtemp(); os.chdir(d); os.rmdir(d)",
+    "goes a folder up": "os.chdir(os.pardir)",
+}
+
+
+@pytest.mark.parametrize("line", WANDERS.values(), ids=WANDERS)
+def test_a_network_that_changes_the_working_directory_loses_no_file(tmp_path, monkeypatch, capsys, line):
+    text = f"class Wanders(Means):\n    def forward(self, x):\n        {line}\n        return super().forward(x)\n\n\n"
+    write(tmp_path, text + "def wanders():\n    return Wanders().eval()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    status = main(["audit", "own.py:wanders", *AUDIT, "--claim", "0.1", "--out", "out"])
+    assert status in (0, 1), capsys.readouterr().err
+    assert {"report.json", "report.html", "evidence.safetensors"} <= {
+        p.name for p in (tmp_path / "out").iterdir()
+    }
+    assert main(["verify", "out", "--target", "own.py:wanders"]) == 0, capsys.readouterr().out

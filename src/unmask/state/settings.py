@@ -41,6 +41,8 @@ _MODES = [
     ),
     Setting("torch's functions that read answers", lambda: _readers(), lambda were: _set_readers(were)),
 ]
+_FOLDER = Setting("the working directory", lambda: _folder(), lambda was: was and os.chdir(was))
+_HANDLERS = Setting("handlers of signals", lambda: _handlers(), lambda were: _set_handlers(were))
 # What a prediction is read, copied and compared with: whoever replaces one of these decides a judgement.
 _READERS = (
     "argmax argmin max min amax amin topk sort argsort kthvalue gather where cat stack clone detach to "
@@ -53,7 +55,7 @@ _SPARE: dict[str, int | None] = {}
 
 def modes() -> list[Setting]:
     """What a forward pass may leave behind it, to the harm of whoever called it; cheap enough to look at each time."""
-    return _MODES
+    return [*_MODES, _FOLDER, _HANDLERS]
 
 
 def arithmetic(kind: str = "cpu") -> list[Setting]:
@@ -75,12 +77,12 @@ def arithmetic(kind: str = "cpu") -> list[Setting]:
 def surroundings() -> list[Setting]:
     """What decides where a process reads and writes, and how it ends."""
     return [
-        Setting("the working directory", _folder, os.chdir),
+        _FOLDER,
         Setting(
             "the command line", lambda: list(sys.argv), lambda was: sys.argv.__setitem__(slice(None), was)
         ),
         Setting("variables of the environment that are read here", _ranks, _set_ranks),
-        Setting("handlers of signals", _handlers, _set_handlers),
+        _HANDLERS,
         Setting("standard output", lambda: _stream("stdout"), lambda was: _set_stream("stdout", was)),
         Setting("standard error", lambda: _stream("stderr"), lambda was: _set_stream("stderr", was)),
         Setting("the limit on recursion", sys.getrecursionlimit, sys.setrecursionlimit),
@@ -108,7 +110,7 @@ def random_numbers(device: torch.device | None = None) -> list[Setting]:
 
 def _readers() -> list[Any]:
     """Each as tensors and torch have it themselves; None where it is inherited, as most of a tensor's are."""
-    return [vars(owner).get(name) for owner in (Tensor, torch) for name in _READERS]
+    return [own.get(name) for own in (vars(Tensor), vars(torch)) for name in _READERS]
 
 
 def _set_readers(were: list[Any]) -> None:
