@@ -105,6 +105,19 @@ def test_underflowing_logits_are_named():
         assert "# handed out here" in found.site.code
 
 
+def test_underflowing_logits_of_a_layer_without_a_line_are_named_by_their_layer():
+    class Normalised(nn.Module):
+        def forward(self, x):
+            return (x - 0.5) / 0.1
+
+    network = nn.Sequential(Normalised(), Wrapped(lambda x: x), nn.Linear(4, 4, bias=False))
+    with torch.no_grad():
+        network[2].weight *= 1e5
+    (found,) = suspects(network).where(*named("underflow"))
+    assert found.site.module == "2"
+    assert "0.5" not in found.site.code
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_scripted_module_is_one_opaque_operation():
     class Quantise(nn.Module):

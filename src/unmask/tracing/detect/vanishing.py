@@ -109,7 +109,7 @@ def _maker_of_logits(base: Trace) -> Record:
     printed = digest(said)
     for r in reversed(base.records):
         if any(v.shape == said.shape and v.dtype == said.dtype and v.print == printed for v in r.outputs):
-            while not r.site.file and r.inputs and r.inputs[0].producer >= 0:
+            while not (r.site.file or r.site.module) and r.inputs and r.inputs[0].producer >= 0:
                 r = base.records[r.inputs[0].producer]  # read as logits by us, as whole numbers are
             return r
     return base.records[-1]
