@@ -17,6 +17,7 @@ from ..types import per_example
 from .base import Cost, GradientAttack, Images, Labels
 from .batch import Batch, Incumbent, restarts
 from .hyperplane import to_hyperplane
+from .target_classes import likeliest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,7 @@ class FAB(GradientAttack):
         """What is linearised: the logit of each target class minus the label's."""
         if threat.goal == "targeted":
             return [Towards(margin_loss)]
-        ranked = logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)
+        ranked = likeliest(logits, y)
         count = logits.shape[1] - 1 if self.targets is None else min(self.targets, logits.shape[1] - 1)
         return [Targeted(ranked[:, rank]) for rank in range(count)]
 

@@ -19,6 +19,7 @@ from ..threat import NormBall, ThreatModel, norm_ball
 from ..types import Outputs, per_example
 from .base import Ascent, Attack, Cost, Images, Labels, Setting
 from .batch import Batch, Incumbent, restarts
+from .target_classes import likeliest
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ class JointPGD(Attack):
         whole = Batch.whole(x, y, generator, Targeted())
         with torch.no_grad():
             logits = classifier(x, generator=whole.streams).logits
-        ranked = logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)
+        ranked = likeliest(logits, y)
         for rank, batch in restarts(min(self.targets, logits.shape[1] - 1), whole, best, "target"):
             aimed = replace(batch, objective=Targeted(ranked[batch.index, rank]))
             self._ascend(classifier, aimed, threat, best)
