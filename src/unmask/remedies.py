@@ -39,6 +39,7 @@ class Candidate:
     - `name`: for people, distinct.
     - `at`: what it does at each suspect, in words.
     - `passes`: forwards of one estimate.
+    - `seconds`: that an estimate of one image takes, once that has been measured.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Candidate:
     objective: Objective = margin_loss
     at: dict[Group, str] = field(default_factory=dict)
     passes: int = 1
+    seconds: float = 0.0
 
     @property
     def exact(self) -> bool:

@@ -8,7 +8,10 @@ import torch
 from scipy.stats import binom
 
 from unmask.audit.campaign import race as racing
-from unmask.audit.campaign.race import FEWEST, LUCK, PATIENCE, Race, affordable, run_race
+from unmask.audit.campaign.pricing import FEWEST, PATIENCE, payable
+from unmask.audit.campaign.race import LUCK, Race, run_race
+from unmask.gradients import Exact
+from unmask.remedies import Candidate
 
 
 def race(*rates):
@@ -45,43 +48,68 @@ def test_shares_of_draws_count_by_their_sign():
     assert race([0.5] * 8, [0.6] * 4 + [0.4] * 4).gap == 0
 
 
-def test_fewer_images_where_the_forecast_is_too_long():
-    assert affordable(32, forecast=10, left=10) == 32
-    assert affordable(32, forecast=20, left=10) == 16
-    assert affordable(32, forecast=1e6, left=10) == FEWEST
-    assert affordable(32, forecast=5, left=-1) == FEWEST
-    assert affordable(5, forecast=1e6, left=0) == 5
+def entrant(name, seconds, passes=1):
+    return Candidate(name, Exact(), passes=passes, seconds=seconds)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "raced"), [(0.1, [32, 32, 32, 32]), (3.0, [32, 21, 21, 21]), (99.0, [32, 8, 8, 8])]
-)
-def test_entrants_out_of_proportion_are_raced_on_fewer_images(monkeypatch, seconds, raced):
-    """`seconds` are those of an image and a pass; the whole race may take `PATIENCE` for each image and step."""
+def named(entrants):
+    return [e.name for e in entrants]
+
+
+def test_fewer_images_and_then_fewer_entrants_where_a_race_takes_too_long():
+    """The patience for 32 images and 10 steps is 320 times `PATIENCE` seconds."""
+    names = ("exact", "smooth", "smooth, wide", "identity", "smoothed")
+
+    def raced(*prices):
+        images, chosen = payable([entrant(*of) for of in zip(names, prices, strict=True)], 32, 10)
+        return images, named(chosen)
+
+    fifth = PATIENCE / 5
+    assert raced(*[fifth] * 5) == (32, list(names))
+    assert raced(*[2 * fifth] * 5) == (16, list(names))
+    assert raced(*[4 * fifth] * 5) == (FEWEST, list(names))
+    # At the fewest images four times the patience of one: sixteen fifths are over once two have taken eight.
+    assert raced(fifth, 8 * fifth, 8 * fifth, 8 * fifth, fifth) == (
+        FEWEST,
+        ["exact", "smooth", "identity", "smoothed"],
+    )
+    assert raced(fifth, 1e6, 1.0, 1.0, 1.0) == (FEWEST, ["exact", "smooth"])
+    assert payable([entrant("exact", 1.0), entrant("smooth", 1e6)], 5, 10)[0] == 5
+
+
+@pytest.mark.parametrize(("price", "raced"), [(0.05, 32), (PATIENCE / 5, 16), (99.0, FEWEST)])
+def test_entrants_out_of_proportion_are_raced_on_fewer_images_from_the_first_lap(monkeypatch, price, raced):
     laps, notes = [], []
 
     def lap(subject, standing, entrant, some, name="race"):
-        if name == "heat":
-            return torch.zeros(len(some))
-        laps.append(len(some))
-        standing.spent.append(SimpleNamespace(seconds=seconds * len(some) * entrant.passes))
-        return (some < entrant.passes).float()
+        if name == "race":
+            laps.append(len(some))
+        return torch.zeros(len(some))
 
     monkeypatch.setattr(racing, "_lap", lap)
-    steps = round(
-        5 * 3.0 / PATIENCE
-    )  # of 1 + 2 + 2 + 2 passes, three seconds each, the rest is 18 of 12 that are left
     subject = SimpleNamespace(
         progress=SimpleNamespace(stage=lambda name: None, note=notes.append),
-        budget=SimpleNamespace(race_examples=32, race_steps=steps),
-        processes=SimpleNamespace(first=lambda ask: ask()),
+        budget=SimpleNamespace(race_examples=32, race_steps=10),
         random=False,
     )
-    standing = SimpleNamespace(rate=torch.zeros(40), spent=[SimpleNamespace(seconds=1e6)])
-    result = run_race(subject, standing, [SimpleNamespace(name="", passes=n) for n in (1, 2, 2, 2)])
-    assert (laps, bool(notes)) == (raced, raced[-1] < 32)
-    assert result.rates.shape == (4, raced[-1])
-    assert result.rates[:, :3].tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 0], [1, 1, 0]]
+    entrants = [entrant("exact", price), entrant("smooth", 2 * price), entrant("identity", 3 * price)]
+    result = run_race(subject, SimpleNamespace(rate=torch.zeros(40)), entrants)
+    runners = 2 if raced == FEWEST else 3
+    assert laps == [raced] * runners
+    assert bool(notes) == (raced < 32)
+    assert result.rates.shape == (runners, raced)
+
+
+def test_of_equally_good_gradients_one_that_is_far_quicker_wins():
+    rates = torch.tensor([broken(0), broken(3), broken(3)])
+
+    def winner(*prices):
+        entrants = [entrant(n, p) for n, p in zip(("exact", "smooth", "identity"), prices, strict=True)]
+        return named(Race(entrants, rates).winners())
+
+    assert winner(0.1, 1.0, 1.0) == ["smooth"]
+    assert winner(0.1, 1.0, 0.6) == ["smooth"]  # what a clock says twice differs by more
+    assert winner(0.1, 1.0, 0.4) == ["identity"]
 
 
 def test_what_few_images_do_not_tell_is_asked_of_more():
@@ -119,7 +147,7 @@ def test_a_heat_is_run_where_a_lead_may_be_luck(monkeypatch, exact, repaired, ra
     )
     standing = SimpleNamespace(rate=torch.zeros(30), spent=[])
     entrants = [
-        SimpleNamespace(name=name, passes=1, breaks=breaks)
+        SimpleNamespace(name=name, passes=1, seconds=0.0, breaks=breaks)
         for name, breaks in (("exact", exact), ("repaired", repaired))
     ]
     found = run_race(subject, standing, entrants)
@@ -129,7 +157,7 @@ def test_a_heat_is_run_where_a_lead_may_be_luck(monkeypatch, exact, repaired, ra
 
 def level(passes=(), **rates):
     """Names of the winners and of their rivals; `passes` of one estimate by name, else 1."""
-    entrants = [SimpleNamespace(name=name, passes=dict(passes).get(name, 1)) for name in rates]
+    entrants = [SimpleNamespace(name=name, passes=dict(passes).get(name, 1), seconds=0.0) for name in rates]
     found = Race(entrants, torch.tensor(list(rates.values())))
     return [e.name for e in found.winners()], [e.name for e in found.rivals()]
 

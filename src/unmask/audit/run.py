@@ -27,6 +27,7 @@ from .campaign.attack_runner import Campaign
 from .campaign.black_box import outside_steps, queries_spent
 from .campaign.detector import count_rejections, detector_finding
 from .campaign.entrants import source_folder, write_entrants
+from .campaign.pricing import priced
 from .campaign.race import Race, credited, run_race
 from .campaign.standing import Standing
 from .campaign.steps import Step
@@ -119,7 +120,8 @@ def _audited(subject: Subject, attacks: Sequence[Attack], folder: Path | None) -
     )
     # Each process traced for itself, for a repair does not travel; where they disagree, they run what all have.
     names = subject.processes.gather([entrant.name for entrant in entrants])
-    entrants = [entrant for entrant in entrants if all(entrant.name in known for known in names)]
+    entrants = priced(subject, [e for e in entrants if all(e.name in known for known in names)])
+    tried(subject, "the forecast", partial(forecast.say_again, subject, facts, entrants), None)
     suspicious = subject.processes.first(
         lambda: any(s.symptom.asks not in OFFERS for s in analysis.everywhere)
     )

@@ -13,13 +13,11 @@ from ...errors import UnmaskError, first_line
 from ...foreign import wants_to_stop
 from ...remedies import Candidate
 from ..context import Subject
+from .pricing import PATIENCE, duration, payable, race_seconds
 from .standing import Standing
 
 # A race is worth its cost only where it can change something; this many winners go on to all examples. Ours.
 WINNERS = 3
-# Seconds that a race may take for each image and step, and the fewest images that tell gradients apart. Ours: less than
-# two minutes at `quick`, as long as the plan itself takes on a small network.
-PATIENCE, FEWEST = 0.6, 8
 # A repair is credited where equally good gradients would give its lead with at most this probability. Ours.
 LUCK = 0.1
 # Further images on which the best of the others meets the exact gradient where those of the race tell nothing. Ours.
@@ -79,14 +77,20 @@ class Race:
         return credited(torch.cat([gains, self.heat[1] - self.heat[0]]), LUCK / 2)
 
     def winners(self) -> list[Candidate]:
-        """The best, then whoever breaks what those before did not; at most `WINNERS`."""
+        """The best, then whoever breaks what those before did not; at most `WINNERS`.
+
+        Of those that are equally good it is the first, or the quickest that takes less than half of its time.
+        """
         if len(self.entrants) == 1:
             return self.entrants
         chosen: list[int] = []
         covered = torch.zeros_like(self.rates[0])
         for _ in range(WINNERS):
             gains = (self.rates - covered).clamp_min(0).sum(1)
-            best = int(gains.argmax())
+            level = (gains == gains.max()).nonzero()[:, 0].tolist()
+            quickest = min(level, key=lambda n: self.entrants[n].seconds)
+            first = level[0]
+            best = quickest if 2 * self.entrants[quickest].seconds < self.entrants[first].seconds else first
             if chosen and gains[best] < 0.5:
                 break
             chosen.append(best)
@@ -111,8 +115,8 @@ class Race:
 def run_race(subject: Subject, standing: Standing, entrants: list[Candidate]) -> Race:
     """All candidates on a few examples: those that the standard attack left, as far as there are any.
 
-    Where the laps so far say that the rest would try everybody's patience, it runs on fewer of them, and all are
-    compared on these.
+    Where they would try everybody's patience, by their prices, it runs on fewer examples, and at last without the
+    dearest entrants. All are compared on the same examples.
     """
     if len(entrants) == 1:
         return Race.unrun(entrants)
@@ -120,40 +124,31 @@ def run_race(subject: Subject, standing: Standing, entrants: list[Candidate]) ->
     left = (standing.rate < 0.5).nonzero()[:, 0]
     others = (standing.rate >= 0.5).nonzero()[:, 0]
     some = torch.cat([left, others])[: subject.budget.race_examples]
-    rest = left[len(some) :][:HEAT]
-    patience = PATIENCE * len(some) * subject.budget.race_steps
+    steps, wanted = subject.budget.race_steps, len(some)
+    rest = left[wanted:][:HEAT]
+    images, racing = payable(entrants, wanted, steps)
+    if images < wanted or len(racing) < len(entrants):
+        subject.progress.note(
+            f"race on {images} of {wanted} images, {len(racing)} of {len(entrants)} gradients: all on all of them "
+            f"would take about {duration(race_seconds(entrants, wanted, steps))}, these take "
+            f"{duration(race_seconds(racing, images, steps))}"
+        )
+    some = some[:images]
     rates: list[Tensor] = []
-    begun, work = len(standing.spent), 0
-    for n, entrant in enumerate(entrants):
+    for entrant in racing:
         rates.append(_lap(subject, standing, entrant, some))
         if bool((rates[-1] >= 1).all()):
             break  # nobody can do better
-        seconds = subject.processes.first(lambda: sum(s.seconds for s in standing.spent[begun:]))
-        work += entrant.passes * len(some)
-        forecast = seconds / work * len(some) * sum(e.passes for e in entrants[n + 1 :])
-        fewer = affordable(len(some), forecast, patience - seconds)
-        if fewer < len(some):
-            subject.progress.note(
-                f"race on {fewer} of {len(some)} images: {len(entrants) - n - 1} more gradients would take about "
-                f"{forecast:.0f} s on all of them"
-            )
-            some = some[:fewer]
-    race = Race(entrants[: len(rates)], torch.stack([r[: len(some)] for r in rates]))
-    if not len(rest) or not work or subject.random or race.repaired >= race.exact or race.gap > 0:
+    race = Race(racing[: len(rates)], torch.stack(rates))
+    if not len(rest) or subject.random or race.repaired >= race.exact or race.gap > 0:
         return race
-    best = race.winners()[0]
-    seconds = subject.processes.first(lambda: sum(s.seconds for s in standing.spent[begun:]))
-    if seconds / work * len(rest) * (1 + best.passes) > patience - seconds:
+    pair = racing[0], race.winners()[0]
+    patience = PATIENCE * wanted * steps - race_seconds(racing, images, steps)
+    if race_seconds(pair, len(rest), steps) > patience:
         return race
-    both = [_lap(subject, standing, entrant, rest, "heat") for entrant in (entrants[0], best)]
-    return replace(race, heat=torch.stack(both))
-
-
-def affordable(images: int, forecast: float, left: float) -> int:
-    """On how many of so many images a race goes on that is forecast to take longer than the seconds that are left."""
-    if forecast <= left or images <= FEWEST:
-        return images
-    return max(FEWEST, int(images * max(left, 0.0) / forecast))
+    return replace(
+        race, heat=torch.stack([_lap(subject, standing, entrant, rest, "heat") for entrant in pair])
+    )
 
 
 def _lap(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -66,6 +66,7 @@ QUESTIONS = frozenset(
     is_conj is_neg _is_view _record_function_enter_new _record_function_exit._RecordFunction""".split()
 )
 _SCALARS = (int, float, bool, str, type(None), torch.dtype, torch.device, slice, type(Ellipsis))
+_NO_TENSORS = frozenset(_SCALARS)
 
 
 def op_name(func: Callable[..., Any]) -> str:
@@ -90,14 +91,23 @@ def plain_name(name: str) -> str:
 
 def tensors_in(arguments: Any) -> Iterator[Tensor]:
     """Every tensor of nested tuples, lists and dicts."""
-    if isinstance(arguments, Tensor):
-        yield arguments
-    elif isinstance(arguments, (tuple, list)):
-        for item in arguments:
-            yield from tensors_in(item)
-    elif isinstance(arguments, dict):
-        for item in arguments.values():
-            yield from tensors_in(item)
+    found: list[Tensor] = []
+    _collect((arguments,), found)
+    return iter(found)
+
+
+def _collect(items: Iterable[Any], found: list[Tensor]) -> None:
+    for item in items:
+        if (
+            type(item) in _NO_TENSORS
+        ):  # asking whether one of these is a tensor takes longer than all the rest
+            continue
+        if isinstance(item, Tensor):
+            found.append(item)
+        elif isinstance(item, (tuple, list)):
+            _collect(item, found)
+        elif isinstance(item, dict):
+            _collect(item.values(), found)
 
 
 def scalars_in(arguments: Any) -> Iterator[str]:

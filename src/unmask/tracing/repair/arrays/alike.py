@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +11,16 @@ from torch import Tensor
 
 # Width of a softened comparison, as a share of the spread of its two sides. Ours, as in `propose`.
 WIDTH = 0.25
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """A graph is made, and nobody is shown its operations: a trail is ours, not the network's.
+
+    `torch.from_numpy` would be shown all the same, for that is patched.
+    """
+    with torch._C.DisableTorchFunction(), torch.enable_grad():
+        yield
 
 
 def _step(a: Tensor, b: Any) -> Tensor:

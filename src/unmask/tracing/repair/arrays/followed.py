@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .alike import ALIKE, REDUCED
+from .alike import ALIKE, REDUCED, unseen
 from .places import Places
 
 # They only move numbers about.
@@ -75,13 +75,15 @@ class Followed(np.ndarray):
         if self.trail is None:
             return
         places = np.arange(self.size).reshape(self.shape)[bare(index)]
-        at, shape = torch.from_numpy(np.array(places).reshape(-1)), np.shape(places)
-        trail, new = self.trail.flatten().clone(), trail_of(value)
-        self.strange = torch.zeros(self.size, dtype=torch.bool) if self.strange is None else self.strange
-        self.strange[at] = new is None and np.ndim(value) > 0
-        new = torch.as_tensor(bare(value)).to(trail) if new is None else new.to(trail)
-        trail[at] = new.broadcast_to(shape).flatten()
-        self.trail = None if self.strange.all() else trail.reshape(self.shape)
+        shape = np.shape(places)
+        with unseen():
+            at = torch.as_tensor(np.array(places).reshape(-1))
+            trail, new = self.trail.flatten().clone(), trail_of(value)
+            self.strange = torch.zeros(self.size, dtype=torch.bool) if self.strange is None else self.strange
+            self.strange[at] = new is None and np.ndim(value) > 0
+            new = torch.as_tensor(bare(value)).to(trail) if new is None else new.to(trail)
+            trail[at] = new.broadcast_to(shape).flatten()
+            self.trail = None if self.strange.all() else trail.reshape(self.shape)
 
     def __iter__(self) -> Iterator[Any]:
         return (self[n] for n in range(len(self)))
@@ -164,7 +166,10 @@ def fitting(trail: Tensor | None, shape: Any) -> Tensor | None:
     """The trail in that shape, or None where it has another number of elements."""
     if trail is None or trail.numel() != int(np.prod(shape)):
         return None
-    return trail if tuple(trail.shape) == tuple(shape) else trail.reshape(tuple(shape))
+    if tuple(trail.shape) == tuple(shape):
+        return trail
+    with unseen():
+        return trail.reshape(tuple(shape))
 
 
 def _as_trail(item: Any, like: Tensor) -> Any:
@@ -181,8 +186,8 @@ def _attempt(function: Callable[..., Tensor] | None, inputs: Any) -> Tensor | No
     like = next((t for i in inputs if (t := trail_of(i)) is not None), None)
     if function is None or like is None:
         return None
-    given = [_as_trail(i, like) for i in inputs]
-    with torch.enable_grad():
+    with unseen():
+        given = [_as_trail(i, like) for i in inputs]
         try:
             return function(*given)
         except (RuntimeError, TypeError, ValueError):
@@ -200,7 +205,7 @@ def _reduced(name: str, item: Any, axis: Any, keepdims: bool) -> Tensor | None:
     if function is None or trail is None:
         return None
     axis = tuple(range(trail.ndim)) if axis is None else axis
-    with torch.enable_grad():
+    with unseen():
         made = function(trail, dim=axis)
         if keepdims:
             for place in sorted(a % trail.ndim for a in ((axis,) if isinstance(axis, int) else axis)):
@@ -212,18 +217,21 @@ def moved(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     """Moves the numbers, and their places beside them."""
     places = Places()
     made = func(*bare(args), **bare(kwargs))
-    at = func(places.of(args[0]), *bare(args[1:]), **bare(kwargs))  # what follows is axes, shapes and indices
+    with unseen():
+        at = func(
+            places.of(args[0]), *bare(args[1:]), **bare(kwargs)
+        )  # what follows is axes, shapes and indices
     pool = places.pool
     if not pool:
         return made
-    with torch.enable_grad():
+    with unseen():
         return _led(made, at, torch.cat([pool[0].new_zeros(1), *(p.to(pool[0]) for p in pool)]))
 
 
 def _led(value: Any, places: Any, whole: Tensor) -> Any:
     if isinstance(value, tuple | list):
         return type(value)(_led(v, p, whole) for v, p in zip(value, places, strict=True))
-    return follow(value, whole[torch.from_numpy(np.array(places, dtype=np.int64))])
+    return follow(value, whole[torch.as_tensor(np.array(places, dtype=np.int64))])
 
 
 def _like(source: Followed, made: np.ndarray) -> Tensor | None:
