@@ -94,6 +94,8 @@ WITH_NAN[2:4, 0, 1, 1] = np.nan, np.inf
         (GOOD_X * 255, GOOD_Y, ["look like bytes", "divide x by 255", f"{(GOOD_X * 255).max():.4g}"]),
         (GOOD_X * 1.01, GOOD_Y, ["outside [0, 1]", "clip or rescale"]),
         ((GOOD_X * 255).astype(np.int64), GOOD_Y, ["int64", "x.astype('float32') / 255"]),
+        ((GOOD_X * 65535).astype(np.uint16), GOOD_Y, ["uint16", " / 6", "the value that stands for white"]),
+        ((GOOD_X * 16).astype(np.int32), GOOD_Y, ["int32", " / 1", "the value that stands for white"]),
         (WITH_NAN, GOOD_Y, ["NaN or infinite pixels in 2 of 6 images"]),
         (GOOD_X[:0], GOOD_Y[:0], ["is empty", "[0, 1, 4, 4]"]),
         (GOOD_X.reshape(6, 1, 1, 2, 2, 4), GOOD_Y, ["shape [6, 1, 1, 2, 2, 4]", "[examples, features]"]),

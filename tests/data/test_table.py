@@ -59,3 +59,10 @@ def test_labels_that_are_no_whole_numbers_are_not_cut_off():
         check(x, np.array([0.0, np.nan, 2.0]), name="a")
     with pytest.raises(UnmaskError, match=r"save y.astype\('int64'\)"):
         check(x, np.array([0.0, 1.0, 2.0]), name="a")
+
+
+def test_names_of_classes_are_numbered_and_the_numbers_said(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,label\n1,2,well\n3,4,ill\n5,7,well\n")
+    data = load(tmp_path / "t.csv")
+    assert data.y.tolist() == [1, 0, 1]
+    assert any("0 ill, 1 well" in note for note in data.notes)

@@ -158,3 +158,68 @@ def test_a_network_that_torch_exported(tmp_path):
     )
     opened, _ = open_source(file)
     assert torch.allclose(opened(images(5)), network(images(5)), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["FLOAT16", "DOUBLE"])
+def test_images_reach_a_graph_in_its_own_numbers(tmp_path, kind):
+    number = getattr(TensorProto, kind)
+    dtype = helper.tensor_dtype_to_np_dtype(number)
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["x"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", number, ["n", 2, 6, 6])],
+        [helper.make_tensor_value_info("y", number, ["n", 3])],
+        [numpy_helper.from_array(random(72, 3).numpy().astype(dtype), "w")],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        tmp_path / "g.onnx",
+    )
+    network, _ = open_source(str(tmp_path / "g.onnx"))
+    answer = network(images())
+    assert answer.dtype == torch.float32
+    assert torch.allclose(answer, images().flatten(1) @ random(72, 3), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "order", [["label", "p", "logits"], ["p", "logits"], ["label", "logits"], ["logits", "p"]]
+)
+def test_of_several_outputs_the_logits_are_read(tmp_path, order):
+    types = {
+        "label": (TensorProto.INT64, ["n"]),
+        "p": (TensorProto.FLOAT, ["n", 3]),
+        "logits": (TensorProto.FLOAT, ["n", 3]),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["x"], ["h"]),
+            helper.make_node("MatMul", ["h", "w"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["p"], axis=1),
+            helper.make_node("ArgMax", ["logits"], ["label"], axis=1, keepdims=0),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 2, 6, 6])],
+        [helper.make_tensor_value_info(name, *types[name]) for name in order],
+        [numpy_helper.from_array(random(72, 3).numpy(), "w")],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        tmp_path / "g.onnx",
+    )
+    network, _ = open_source(str(tmp_path / "g.onnx"))
+    assert torch.allclose(network(images()), images().flatten(1) @ random(72, 3), atol=1e-5)
+
+
+def test_a_graph_of_bytes_is_refused_by_its_type(tmp_path):
+    graph = helper.make_graph(
+        [helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["n", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 4])],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8),
+        tmp_path / "g.onnx",
+    )
+    with pytest.raises(UnmaskError, match="images of type uint8"):
+        open_source(str(tmp_path / "g.onnx"))

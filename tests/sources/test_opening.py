@@ -51,8 +51,18 @@ def arch(tmp_path):
         lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()},
         lambda s: {"pytorch-lightning_version": "2.4", "state_dict": {f"model.{k}": v for k, v in s.items()}},
         lambda s: {"state_dict": {**{f"net.{k}": v for k, v in s.items()}, "loss.weight": torch.ones(10)}},
+        lambda s: {
+            "state_dict": {**{f"net._orig_mod.{k}": v for k, v in s.items()}, "loss.weight": torch.ones(10)}
+        },
+        lambda s: {"n_averaged": torch.tensor(5), **{f"module.{k}": v for k, v in s.items()}},
+        lambda s: {"best": {"weights": s}, "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}},
+        lambda s: {"ema": {f"module.{k}": v for k, v in s.items()}, "model": s},
+        lambda s: {f"encoder.student.{k}": v for k, v in s.items()},
     ],
-    ids=["plain", "container", "data parallel", "compiled", "lightning", "a part"],
+    ids=[
+        *("plain", "container", "data parallel", "compiled", "lightning", "a part", "a compiled part"),
+        *("averaged", "other words", "twice the same", "a part of a part"),
+    ],
 )
 def test_a_state_dict_is_found_under_what_scripts_wrap_it_in(tmp_path, arch, wrapped):
     file = tmp_path / "weights.pth"
@@ -61,6 +71,31 @@ def test_a_state_dict_is_found_under_what_scripts_wrap_it_in(tmp_path, arch, wra
     assert path == file
     assert torch.equal(opened(images()), network()(images()))
     assert not opened.training
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "part"),
+    [
+        (lambda s, t: {"state_dict": t, "state_dict_ema": s}, "state_dict_ema"),
+        (lambda s, t: {"model": t, "ema": {"module": s}}, "ema"),
+        (
+            lambda s, t: {**{f"m.{k}": v for k, v in t.items()}, **{f"m_ema.{k}": v for k, v in s.items()}},
+            "m_ema.",
+        ),
+        (lambda s, t: {**t, **{f"teacher.{k}": v for k, v in s.items()}}, "teacher"),
+    ],
+    ids=["two containers", "one deeper", "two prefixes", "beside its own names"],
+)
+def test_of_several_sets_of_weights_the_user_says_which(tmp_path, arch, wrapped, part):
+    weights = network().state_dict()
+    torch.save(wrapped(weights, {k: v + 1 for k, v in weights.items()}), tmp_path / "w.pth")
+    with pytest.raises(UnmaskError, match="2 sets of weights that fit") as refused:
+        open_source(with_options(str(tmp_path / "w.pth"), {"arch": arch}))
+    assert f"(part='{part.rstrip('.')}" in str(refused.value)
+    opened, _ = open_source(with_options(f"{tmp_path / 'w.pth'}(part={part!r})", {"arch": arch}))
+    assert torch.equal(opened(images()), network()(images()))
+    with pytest.raises(UnmaskError, match="no weights whose names begin with other"):
+        open_source(with_options(f"{tmp_path / 'w.pth'}(part='other')", {"arch": arch}))
 
 
 def test_safetensors_and_a_target_that_the_report_can_name(tmp_path, arch):

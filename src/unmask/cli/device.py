@@ -21,7 +21,14 @@ def choose_device(name: str | None) -> str:
     try:
         torch.ones(1, device=name).item()  # "meta" has no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
+        # torch goes on to list every kind of device that it was ever built for
+        why = (
+            first_line(error)
+            .partition("This could be because")[0]
+            .partition("Expected one of")[0]
+            .strip(" .")
+        )
         raise UnusableInput(
-            f"--device {name} cannot be used ({first_line(error)}); give cpu, cuda or cuda:N"
+            f"--device {name} cannot be used ({why or 'torch knows no device of this name'}); give cpu, cuda or cuda:N"
         ) from error
     return name

@@ -168,8 +168,10 @@ def _scaled(x: Tensor, name: str, *, stated: bool) -> tuple[Tensor, list[str]]:
         return x.to(torch.float32).div_(255), [f"{words} of {name} are bytes: divided by 255"]
     if x.is_floating_point():
         return x.to(torch.float32), [f"{words} of {name} are {kind}: converted to float32"]
-    least, most = x.min().item(), x.max().item()
-    divide = " / 255" if most > 1 else ""
+    exact = x.to(torch.float64 if x.is_complex() else torch.float32)  # torch orders neither these nor uint16
+    least, most = exact.min().item(), exact.max().item()
+    divide = f" / {most:g}, or by the value that stands for white" if most > 1 else ""
+    divide = " / 255" if 127 < most <= 255 else divide
     raise UnusableInput(
         f"x of {name} is {kind} with values from {least:g} to {most:g}; it must be float32 in [0, 1]: save "
         f"x.astype('float32'){divide}"

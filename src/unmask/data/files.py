@@ -24,7 +24,9 @@ PAIRS = (
     ("data", "labels"),
     ("data", "target"),
     ("X", "y"),
+    ("X", "Y"),
     ("image", "label"),
+    ("signals", "labels"),
 )
 # The file of labels beside a `.npy` of images: each name with the one that goes with it.
 BESIDE = (
@@ -87,7 +89,7 @@ def _from_keys(content: Mapping[Any, Any], path: Path, split: str | None) -> tup
                 if all(name in content for name in names):
                     return content[names[0]], content[names[1]], part
     keys = ", ".join(map(str, content)) or "nothing"
-    wanted = "x (float32 images, NCHW) and y (int64 labels)"
+    wanted = "x (float32 images, NCHW) and y (int64 labels), or images and labels, data and target"
     refusal = NoSuchSplit if split else UnusableInput
     raise refusal(f"{path} holds {keys}; it must hold {wanted}{f' of {split!r}' if split else ''}")
 

@@ -36,6 +36,7 @@ DELIMITERS = ",;\t|"
 _UNNAMED = re.compile(r"(unnamed: \d+(\.\d+)*)?", re.IGNORECASE)
 # Bytes that a number takes at most: while its array grows, and as float32; and after how many rows that is looked at.
 _HELD, _OFTEN = 2 * 8 + 4, 1000
+_TOLD = 10  # names of classes that a note shows
 
 
 def read_table(
@@ -64,6 +65,7 @@ def read_table(
         names = tuple(sorted(set(texts)))
         number = {name: n for n, name in enumerate(names)}
         labels = np.array([number[text] for text in texts])
+        notes.append(f"labels of {path} are names, numbered in alphabetical order: {_numbered(names)}")
     if isinstance(cells, array):
         x = np.frombuffer(cells).reshape(len(texts), len(header) - 1)
         features = [c for n, c in enumerate(header) if n != _place_of(LABELS, header)]
@@ -92,6 +94,15 @@ def _delimiter(line: str) -> str:
         return any(name.strip().lower() in LABELS for name in names), len(names)
 
     return max(DELIMITERS, key=parted)
+
+
+def _numbered(names: tuple[str, ...]) -> str:
+    """`0 cat, 1 dog`; of many the first ones.
+
+    >>> _numbered(("cat", "dog"))
+    '0 cat, 1 dog'
+    """
+    return ", ".join(f"{n} {name}" for n, name in enumerate(names[:_TOLD])) + ", …" * (len(names) > _TOLD)
 
 
 def _place_of(names: tuple[str, ...], header: list[str]) -> int | None:

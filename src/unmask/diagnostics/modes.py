@@ -24,8 +24,8 @@ def check_precision(network: object, error: ModelFailed) -> None:
 
     **Raises** `UnusableInput`.
     """
-    way = "half"
     found = sixteen_bits(network)
+    way = "bfloat16" if found.endswith("bfloat16") else "half"
     # In double precision it may fail for another reason; torch speaks of types where that is the reason.
     if not found and re.search("double|dtype|scalar type", str(error)):
         found, way = _kept_as(network, torch.float64), "double"

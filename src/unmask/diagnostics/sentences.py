@@ -67,7 +67,10 @@ def of_answers(outputs: Outputs, place: Site | None, *, probabilities: bool) -> 
         return []
     attacked = "their logs are attacked, for no soft-max of torch's was found as the last operation"
     if place is not None:
-        attacked = f"the logits in front of the soft-max are attacked ({Path(place.file).name}:{place.line})"
+        at = (
+            f" ({Path(place.file).name}:{place.line})" if place.file else ""
+        )  # a translated graph has no lines
+        attacked = f"the logits in front of the soft-max are attacked{at}"
     zeros, examples = int((outputs.logits == 0).any(1).sum()), len(outputs.logits)
     return [
         f"the network returns probabilities: {attacked}"

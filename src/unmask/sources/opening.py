@@ -91,10 +91,11 @@ def split_steps(spec: str) -> tuple[str, Preprocessing | None]:
     if not brackets:
         return spec, None
     options = _options(brackets, spec)
-    if options.arch is not None:
-        raise UnusableInput(
-            f"arch belongs to a file of weights, and {place} is a Python callable: leave it out"
-        )
+    for name in ("arch", "part"):
+        if getattr(options, name) is not None:
+            raise UnusableInput(
+                f"{name} belongs to a file of weights, and {place} is a Python callable: leave it out"
+            )
     return place, options
 
 

@@ -68,9 +68,11 @@ class SourceOptions(Preprocessing):
 
     **Fields**, beside those of `Preprocessing`
     - `arch`: for a state dict, `file.py:Net`: a callable without arguments that builds the network.
+    - `part`: of a file that holds several sets of weights, what the names of the one to load begin with.
     """
 
     arch: str | None = None
+    part: str | None = None
 
 
 class Preprocessed(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,6 @@ from torch import Tensor, nn
 from ..errors import UnusableInput, first_line
 from .batches import FixedBatch
 from .preprocessing import Preprocessing, SourceOptions, logits_of
-
-# Where training scripts put the weights inside what they save.
-_CONTAINERS = ("state_dict", "model_state_dict", "model", "net", "network", "ema", "module", "weights")
-# What wrappers put in front of each name.
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "classifier.")
 
 
 def open_file(place: str, options: SourceOptions) -> tuple[nn.Module, Preprocessing]:
@@ -42,15 +37,33 @@ def open_file(place: str, options: SourceOptions) -> tuple[nn.Module, Preprocess
         raise UnusableInput(
             f"--arch {options.arch} returned a {type(network).__name__}; return a torch.nn.Module"
         )
-    fill(network, _weights(path), str(path))
+    fill(network, _weights(path), str(path), options.part)
     return network.eval(), Preprocessing()
 
 
-def fill(network: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
-    """Loads weights under whatever prefix a wrapper gave their names. All keys must match, buffers of counts aside."""
+def fill(network: nn.Module, weights: Mapping[str, Tensor], name: str, part: str | None = None) -> None:
+    """Loads weights under whatever prefix a wrapper gave their names. All keys must match, buffers of counts aside.
+
+    **Arguments**
+    - `part`: prefix of the weights to load, of a file that holds several, such as a moving average beside the last.
+    """
     wanted = network.state_dict()
-    best = max(_spellings(weights), key=lambda each: len(each.keys() & wanted.keys()))
-    missing = [k for k in wanted if k not in best and not k.endswith("num_batches_tracked")]
+    found = _whole(weights, wanted)
+    if part is not None:
+        stem = part.rstrip(".") + "."
+        found = {p: w for p, w in found.items() if p.startswith(stem)}
+        weights = {k.removeprefix(stem): v for k, v in weights.items() if k.startswith(stem)}
+        if not weights:
+            raise UnusableInput(f"{name} has no weights whose names begin with {stem}; give another part")
+    if len(found) > 1 and not _same(list(found.values())):
+        parts = [p.rstrip(".") or "its own names" for p in found]
+        choice = next(p for p in reversed(parts) if p != "its own names")
+        raise UnusableInput(
+            f"{name} holds {len(found)} sets of weights that fit the network: {', '.join(parts)}; say which one is "
+            f"meant, as in \"{name}(part='{choice}')\""
+        )
+    best = next(iter(found.values()), None) or _nearest(weights, wanted)
+    missing = [k for k in _needed(wanted) if k not in best]
     beyond = [k for k in best if k not in wanted]
     odd = [
         f"{k} {list(best[k].shape)} instead of {list(v.shape)}"
@@ -69,20 +82,41 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     network.load_state_dict(best, strict=False)
 
 
-def _spellings(weights: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    """The names as they are, and with each prefix that all of them share taken off, again and again."""
-    found, names = [dict(weights)], dict(weights)
-    while True:
-        prefix = next((p for p in _PREFIXES if names and all(k.startswith(p) for k in names)), None)
-        if prefix is None:
-            break
-        names = {k.removeprefix(prefix): v for k, v in names.items()}
-        found.append(names)
-    for prefix in _PREFIXES:  # a checkpoint of several parts, of which this is one
-        part = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-        if part and len(part) < len(weights):
-            found.append(part)
-    return found
+def _needed(wanted: Mapping[str, Tensor]) -> list[str]:
+    return [k for k in wanted if not k.endswith("num_batches_tracked")]
+
+
+def _whole(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Each prefix under which all names of the network stand in the file, with what stands under it."""
+    needed = _needed(wanted)
+    prefixes = [k.removesuffix(needed[0]) for k in weights if k.endswith(needed[0])] if needed else []
+    return {
+        prefix: {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+        for prefix in prefixes
+        if (not prefix or prefix.endswith("."))
+        and all(prefix + k in weights and weights[prefix + k].shape == wanted[k].shape for k in needed)
+    }
+
+
+def _same(sets: Sequence[Mapping[str, Tensor]]) -> bool:
+    first, *others = sets
+    return all(
+        first.keys() == other.keys() and all(torch.equal(first[k], other[k]) for k in first)
+        for other in others
+    )
+
+
+def _nearest(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Of names that do not fit, those to show: without what holds and wraps the part that has most of them."""
+    needed = _needed(wanted)
+    found = [weights]
+    for name in weights:
+        for key in needed:
+            if name.endswith("." + key):
+                prefix = name.removesuffix(key)
+                found.append({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+                break
+    return max(found, key=lambda each: sum(k in each for k in needed))
 
 
 def _weights(path: Path) -> Mapping[str, Tensor]:
@@ -107,15 +141,20 @@ def _weights(path: Path) -> Mapping[str, Tensor]:
         raise UnusableInput(
             f"{path} cannot be read ({first_line(error)}); save the state dict again"
         ) from error
-    while isinstance(content, Mapping) and not _tensors(content):
-        inner = next((content[k] for k in _CONTAINERS if isinstance(content.get(k), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    if not isinstance(content, Mapping) or not _tensors(content):
+    named = dict(_named(content)) if isinstance(content, Mapping) else {}
+    if not named:
         found = ", ".join(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
         raise UnusableInput(f"{path} holds {found}; it must hold a state dict: names and tensors")
-    return {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    return named
+
+
+def _named(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of nested dicts by its whole name: `state_dict`, where scripts save it, is a prefix like any."""
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{key}", value
+        elif isinstance(value, Mapping):
+            yield from _named(value, f"{prefix}{key}.")
 
 
 def _scripted(path: Path) -> nn.Module:
@@ -151,10 +190,6 @@ def _answers(network: nn.Module, x: Tensor) -> bool:
     except RuntimeError:
         return False
     return isinstance(said, Tensor) and len(said) == len(x)
-
-
-def _tensors(content: Mapping[Any, Any]) -> bool:
-    return any(isinstance(value, Tensor) for value in content.values())
 
 
 def _is_script(path: Path) -> bool:
