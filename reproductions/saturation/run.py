@@ -5,6 +5,7 @@ Every row of the table is one function below. `unmask reproduce saturation` runs
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,9 +28,11 @@ from unmask.reproducing.request import Request
 from unmask.statistics import clopper_pearson
 from unmask.threat import Linf
 from unmask.training import Penalised, Saturated, Trainer
+from unmask.training.saturated import widen
 from unmask.zoo import MLP
 
 sys.path.insert(0, str(Path(__file__).parent))
+from pull import pulls
 from saturation_plots import plots  # noqa: F401
 from zeros import PRECISIONS, origins
 
@@ -37,6 +40,11 @@ WEIGHTS = Path(__file__).with_name("weights")
 EPSILON = 0.25  # the comment states none; Goodfellow et al. 2015 use this one on MNIST
 GAINS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 MEASURED_ON = 200  # training images on which the gain is chosen
+PULLED = 1000  # training images on which penalty and loss are compared
+COMMITTED = (
+    16.0,
+    1e-5,
+)  # gain of the saturated ReLU network's first weights, and its penalty's strength in the end
 FOLLOWED = 500  # images whose gradient is followed to where it becomes zero
 ACTIVATIONS = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid}
 # Without penalty, from Glorot's weights: plain cross-entropy by Adam.
@@ -158,6 +166,23 @@ class Saturation:
         found = origins(self.classifier.network, some.x, some.y, numbers)  # pyright: ignore
         return {"what": "origins", "origins": found, "images": len(some)}
 
+    def pull(self) -> Row:
+        """The penalty's gradient beside the loss's, layer by layer, at weights as drawn and at those in the end."""
+        gain, strength = COMMITTED
+        if self.quick:
+            recipe = DIGITS[self.kind]
+            assert isinstance(recipe, Saturated)
+            gain, strength = recipe.gain or 1.0, recipe.strength
+        some = self.request.load(self.name, split="train", examples=PULLED)
+        network = self.classifier.network
+        first = copy.deepcopy(network)
+        widen(first, gain, generator=torch.Generator().manual_seed(self.seed))  # pyright: ignore
+        sizes = {
+            "first": pulls(first, strength, some.x, some.y),  # pyright: ignore
+            "last": pulls(network, strength, some.x, some.y),  # pyright: ignore
+        }
+        return {"what": "pull", "pulls": sizes, "strength": strength, "images": len(some)}
+
     def sweep(self) -> Row:
         """Figure 2: accuracy of the network itself, and share of gradient elements that are not zero, by gain."""
         points = [
@@ -256,6 +281,8 @@ def rows(story: Story) -> dict[str, tuple[str, Callable[[], Row]]]:
             table[f"{name}: {what}"] = (published, measure)
         table[f"{name}: gradient histogram"] = ("Figure 1", part.histogram)
         table[f"{name}: weights and activations"] = ("Figure S1", part.distributions)
+        if name == "saturated relu":
+            table[f"{name}: penalty against loss, by layer"] = ("-", part.pull)
         if part.how != "vanilla":
             table[f"{name}: sweep over the gain"] = ("Figure 2", part.sweep)
             for numbers in PRECISIONS:
@@ -270,6 +297,10 @@ def describe(row: Row) -> str:
     """One cell of the table."""
     if "origins" in row:
         return ", ".join(f"{place} {count}" for place, count in row["origins"].items())
+    if "pulls" in row:
+        return "; ".join(
+            f"{when} weights {', '.join(f'{v:.1e}' for v in each)}" for when, each in row["pulls"].items()
+        )
     if "points" in row:
         return ", ".join(f"{p['gain']:g}: {100 * p['accuracy']:.1f} %" for p in row["points"])
     if "bins" in row:

@@ -54,6 +54,26 @@ def test_a_zero_in_front_of_the_loss_is_the_soft_maxs(origins):
     assert origins(blocked, -x, y, "float32") == {"relu 1": 2, "nowhere": 0}
 
 
+def test_the_penalty_beside_the_loss_by_hand():
+    """One hidden unit: relu(w x) with read-outs 1 and 0, so that both gradients have closed forms."""
+    network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU(), nn.Linear(1, 2))
+    with torch.no_grad():
+        network[0].weight.fill_(2.0)
+        network[2].weight.copy_(torch.tensor([[1.0], [0.0]]))
+        network[2].bias.zero_()
+    x, y = torch.tensor([[1.0]]), torch.tensor([0])
+    (ratio,) = paper("saturation").pulls(network, 0.01, x, y)
+    slope = 1 - torch.sigmoid(torch.tensor(2.0)).item()  # of the cross-entropy in w; the penalty's is 1
+    assert ratio == pytest.approx(0.01 / slope, rel=1e-5)
+
+
+def test_the_relu_networks_penalty_weighs_next_to_nothing():
+    part = paper("saturation").Saturation("saturated relu", Request(quick=True))
+    row = part.pull()
+    assert all(0 < v < 0.1 for each in row["pulls"].values() for v in each)
+    assert "first weights" in paper("saturation").describe(row)
+
+
 @pytest.fixture
 def origins():
     return paper("saturation").origins
