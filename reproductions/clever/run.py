@@ -24,12 +24,13 @@ from unmask.data import Data, load
 from unmask.errors import UnusableInput
 from unmask.randomness import Streams
 from unmask.reproducing.request import Request
-from unmask.threat import L2, Linf, ThreatModel
+from unmask.threat import L2, Linf, NormBall, ThreatModel
 from unmask.training import Standard
 from unmask.zoo import CNN
 
 sys.path.insert(0, str(Path(__file__).parent))
 from counterexamples import InPrecision, Ramp, SaturatedSigmoid, Staircase
+from saturated_units import KINDS, POOL, by_art, saturated, saturated_on_digits
 
 Row = dict[str, Any]
 # Shares of a step that rise; 0.2 is the paper's figure.
@@ -39,7 +40,10 @@ GAINS = (100.0, 1e3)
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is measured: images, maxima and points of CLEVER, its radius for each norm, and the attacks' steps."""
+    """How much is measured: images, maxima and points of CLEVER, its radius for each norm, and the attacks' steps.
+
+    `units` are images in front of saturated units, `art` the first of them that ART scores too, `paper` N_b and N_s.
+    """
 
     images: int
     batches: int
@@ -47,10 +51,13 @@ class Scale:
     linf: float
     l2: float
     steps: int
+    units: int
+    art: int
+    paper: tuple[int, int]
 
 
-FULL = Scale(6, 30, 32, 0.3, 2.0, 10)
-QUICK = Scale(4, 20, 32, 0.3, 2.0, 12)
+FULL = Scale(6, 30, 32, 0.3, 2.0, 10, units=8, art=3, paper=(500, 1024))
+QUICK = Scale(4, 20, 32, 0.3, 2.0, 12, units=4, art=1, paper=(20, 32))
 
 
 class Story:
@@ -62,7 +69,9 @@ class Story:
 
     def __init__(self, request: Request):
         self.request, self.seed = request, request.seed
-        self.scale = request.scaled(QUICK if request.quick else FULL, examples=("images",), steps=("steps",))
+        self.scale = request.scaled(
+            QUICK if request.quick else FULL, examples=("images", "units"), steps=("steps",)
+        )
 
     @cached_property
     def network(self) -> nn.Module:
@@ -71,30 +80,48 @@ class Story:
     @cached_property
     def images(self) -> Data:
         """The first ones that the network gets right."""
+        return self.right(self.network, self.scale.images)
+
+    def right(self, network: nn.Module, count: int) -> Data:
+        """The first `count` images that a network gets right, of four times as many."""
         name, size = ("digits", 8) if self.request.quick else ("mnist", 28)
-        count = 4 * self.scale.images
-        data = self.request.load(name, split="test", examples=count, shape=(1, size, size))
+        data = self.request.load(name, split="test", examples=4 * count, shape=(1, size, size))
         with torch.no_grad():
-            right = (self.network(data.x).argmax(1) == data.y).nonzero()[:, 0][: self.scale.images]
-        return data[right]
+            return data[(network(data.x).argmax(1) == data.y).nonzero()[:, 0][:count]]
 
     def bracket(self, model: nn.Module, threat: ThreatModel) -> Row:
         """Median CLEVER score and attack distance, how many scores lie at or above it, and how those are marked."""
-        scale = self.scale
-        bracketing = Bracketing(
-            clever=Clever(batches=scale.batches, samples=scale.samples),
-            search=NearestSearch(steps=scale.steps, restarts=1, targets=4),
-            methods=(),
-        )
-        streams = Streams.seeded(self.seed, self.images.index, "clever")
-        classifier = Classifier(model, deterministic=True)
-        found = bracketing.run(classifier, self.images.x, self.images.y, threat, generator=streams)
-        return _row(found)
+        clever = Clever(batches=self.scale.batches, samples=self.scale.samples)
+        return _row(self.brackets(model, self.images, threat, clever))
 
-    def linf(self) -> ThreatModel:
+    def brackets(self, model: nn.Module, data: Data, threat: ThreatModel, clever: Clever) -> Brackets:
+        """Scores, and the nearest adversarial examples that attacks find."""
+        search = NearestSearch(steps=self.scale.steps, restarts=1, targets=4)
+        streams = Streams.seeded(self.seed, data.index, "clever")
+        classifier = Classifier(model, deterministic=True)
+        bracketing = Bracketing(clever=clever, search=search, methods=())
+        return bracketing.run(classifier, data.x, data.y, threat, generator=streams)
+
+    def units(self, kind: str, threat: NormBall) -> Row:
+        """The same on a network of saturated units, at the paper's N_b x N_s, and ART on some of the images."""
+        network = saturated_on_digits() if self.request.quick else saturated(kind)
+        network = network.to(self.request.device)
+        batches, samples = self.scale.paper
+        clever = Clever(batches=batches, samples=samples, pool_factor=POOL)
+        data = self.right(network, self.scale.units)
+        found = self.brackets(network, data, threat, clever)
+        theirs = by_art(network, data.x[: self.scale.art], threat, clever, self.seed)
+        return {
+            **_row(found),
+            "scores": [b.clever.score for b in found.examples],
+            "distances": [b.attack for b in found.examples],
+            "art": theirs,
+        }
+
+    def linf(self) -> NormBall:
         return Linf(epsilon=self.scale.linf)
 
-    def l2(self) -> ThreatModel:
+    def l2(self) -> NormBall:
         return L2(epsilon=self.scale.l2)
 
     def behind(self, *layers: nn.Module) -> nn.Module:
@@ -175,6 +202,12 @@ def rows(story: Story) -> dict[str, tuple[str, Callable[[], Row]]]:
                 lambda gain=gain, dtype=dtype: InPrecision(story.behind(SaturatedSigmoid(gain)), dtype),
                 linf,
             )
+    for kind in ("sharpened sigmoid",) if story.request.quick else KINDS:
+        for threat in (linf, l2):
+            table[f"{kind} units, {threat.norm}"] = (
+                "may saturate to machine zero",
+                partial(story.units, kind, threat),
+            )
     return table
 
 
@@ -183,11 +216,15 @@ def describe(row: Row) -> str:
     if row["clever"] is None:
         return "every image is misclassified already"
     marks = row["marks"]
-    return (
+    text = (
         f"CLEVER {row['clever']:.3g}, attack {row['attack']:.3g}; {row['misled']} misled, {row['misled_unmarked']} of "
         f"them unmarked; {marks['refuted']} refuted, {marks['unreliable']} unreliable, {marks['unrefuted']} unrefuted; "
         f"{100 * row['zero_gradients']:.3g} % zero gradients"
     )
+    if row.get("art"):
+        pairs = zip(row["scores"], row["art"], row["distances"], strict=False)
+        text += "; CLEVER / ART / attack " + ", ".join(f"{o:.2g} / {a:.2g} / {d:.2g}" for o, a, d in pairs)
+    return text
 
 
 def plots(done: dict[str, Row]) -> dict[str, Any]:

@@ -2,6 +2,10 @@
 
 import json
 
+import numpy as np
+import pytest
+import torch
+
 from unmask.cli.main import main
 from unmask.reproducing.papers import paper
 from unmask.reproducing.request import Request
@@ -29,3 +33,28 @@ def test_as_the_ramps_shrink_the_score_falls_and_then_jumps():
     assert stairs["attack"] < 1.2 * plain["attack"]
     # A slope that is seldom seen but steep: CLEVER is far too low before it is far too high.
     assert rows["ramp, delta = 0.01, linf"][1]()["clever"] < plain["clever"]
+
+
+def test_saturated_units_mislead_it_and_every_such_score_is_marked():
+    module = paper("clever")
+    story = module.Story(Request(quick=True, examples=2))
+    rows = module.rows(story)
+    row = rows["sharpened sigmoid units, linf"][1]()
+    assert len(row["scores"]) == len(row["distances"]) == row["images"] == 2
+    assert row["misled"] == sum(s >= d for s, d in zip(row["scores"], row["distances"], strict=True))
+    assert row["misled_unmarked"] == 0
+    assert row["zero_gradients"] > 0.5
+    text = module.describe(row)
+    assert ("ART" in text) == (row["art"] is not None)
+
+
+def test_arts_score_leaves_the_global_stream_where_it_was():
+    pytest.importorskip("art.metrics", reason="adversarial-robustness-toolbox is not installed")
+    module = paper("clever")
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 10))
+    clever = module.Clever(batches=10, samples=4)
+    before = np.random.get_state()[1].copy()
+    x = torch.rand(2, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    found = module.by_art(network, x, module.L2(epsilon=0.5), clever, 0)
+    assert found == module.by_art(network, x, module.L2(epsilon=0.5), clever, 0)
+    assert (np.random.get_state()[1] == before).all()
