@@ -111,8 +111,8 @@ class Preprocessed(nn.Module):
         if steps.resize is not None:
             height, width = x.shape[-2:]
             if isinstance(steps.resize, int):
-                scale = steps.resize / min(height, width)
-                size = (max(1, round(height * scale)), max(1, round(width * scale)))
+                short = min(height, width)  # the longer side is rounded down, as hubs' processors do
+                size = (steps.resize * height // short, steps.resize * width // short)
             else:
                 size = steps.resize
             if size != (height, width):

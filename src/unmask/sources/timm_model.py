@@ -24,8 +24,10 @@ def open_network(place: str, options: SourceOptions) -> tuple[nn.Module, Preproc
         ) from error
     stated = timm.data.resolve_model_data_config(network)
     side = int(stated["input_size"][-1])
+    short = int(side / stated.get("crop_pct", 1.0))
     return network.eval(), Preprocessing(
-        resize=int(side / stated.get("crop_pct", 1.0)),
+        # "squash" makes every picture a square; "border", which pads, is read as "center".
+        resize=(short, short) if stated.get("crop_mode") == "squash" else short,
         crop=side,
         mean=tuple(stated["mean"]),
         std=tuple(stated["std"]),
