@@ -82,6 +82,25 @@ def test_what_is_not_to_be_attacked_is_named():
     Watching([])(Classifier(lambda x: x), ends, Y[:1], epsilon=0.1)  # a function has no mode
 
 
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [(X.numpy(), Y.numpy()), (X.tolist(), Y.tolist()), (X, Y.int()), (X, Y.to(torch.uint8))],
+    ids=["arrays", "lists", "int32", "bytes"],
+)
+def test_a_call_takes_arrays_and_labels_of_any_whole_type(x, y):
+    seen = []
+    Watching(seen)(NETWORK, x, y, epsilon=0.1)
+    assert torch.equal(seen[0][1], X)
+    assert torch.equal(seen[0][2], Y)
+    assert seen[0][2].dtype == torch.int64
+
+
+@pytest.mark.parametrize("y", [torch.eye(2)[Y], Y.float(), Y[:, None], Y[:3], Y > 0, torch.tensor(1)])
+def test_labels_that_are_no_classes_are_named(y):
+    with pytest.raises(UnusableInput, match=r"y is \w+ of shape .* each of the 4 inputs"):
+        Watching([])(NETWORK, X, y, epsilon=0.1)
+
+
 def test_an_attack_of_ones_own_fits_everywhere_and_says_its_name():
     attack = Watching([])
     assert attack.fit(Setting(random=True, detector=True)) is attack

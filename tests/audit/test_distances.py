@@ -60,6 +60,12 @@ def test_a_notebook_shows_a_report_escaped(tmp_path):
     assert "&lt;b&gt;" in text
     assert "<b>" not in text
     assert len(repr(report)) < 1500
+    assert "<caption>refuted</caption>" in text
+    open_ = {"verdict": "not_refuted", "claim": None}
+    assert "<caption>measured</caption>" in report.model_copy(update=open_)._repr_html_()
+    assert (
+        "<caption>not refuted</caption>" in report.model_copy(update={**open_, "claim": 0.01})._repr_html_()
+    )
 
 
 def test_dates_and_hardware_name_nobody():

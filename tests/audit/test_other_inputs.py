@@ -122,3 +122,35 @@ def test_a_defence_of_ours_wants_the_unit_box(folder):
             load(folder / "v.npz"),
             Claim(norm="linf", epsilon=0.1),
         )
+
+
+class Holder:
+    model = torch.nn.Flatten()
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        ("net.py:network", "takes the network itself"),
+        (torch.nn.Flatten, "Flatten\\(\\)"),
+        (Holder(), "its `model`"),
+        (None, "give a torch.nn.Module"),
+    ],
+    ids=["a name", "a class", "a record", "nothing"],
+)
+def test_what_is_no_network_is_one_line(network, told):
+    with pytest.raises(unmask.UnmaskError, match=told):
+        unmask.audit(network, torch.rand(4, 3), torch.zeros(4, dtype=torch.int64), norm="linf", epsilon=0.1)
+
+
+def test_one_attack_needs_no_list():
+    asked = []
+
+    def shift(network, x, y, epsilon):
+        asked.append(len(x))
+        return x
+
+    x = torch.rand(4, 3, generator=torch.Generator().manual_seed(0))
+    net = torch.nn.Linear(3, 2).eval()
+    unmask.audit(net, x, net(x).argmax(1), norm="linf", epsilon=0.001, budget="quick", attacks=shift)
+    assert asked

@@ -115,11 +115,12 @@ class Attack(ABC):
 
         **Arguments**
         - `network`: logits from inputs in [0, 1], in evaluation mode.
-        - `x`, `y`: `[batch, *dims]`, and the labels to leave.
+        - `x`, `y`: `[batch, *dims]`, and the labels to leave; tensors or arrays.
 
         **Returns** points of ball and box, whether they fool the network or not.
-        **Raises** `UnusableInput` for a network in training mode, or inputs outside [0, 1].
+        **Raises** `UnusableInput` for a network in training mode, inputs outside [0, 1], or labels that are no classes.
         """
+        x, y = torch.as_tensor(x), _classes(torch.as_tensor(y), len(x))
         classifier = network if isinstance(network, Classifier) else Classifier(network)
         if isinstance(classifier.network, nn.Module) and classifier.network.training:
             raise UnusableInput("the network is in training mode; call its eval() first")
@@ -152,6 +153,16 @@ class Attack(ABC):
     def fit(self, setting: Setting) -> Attack | None:
         """The same attack for the network at hand; None where it has nothing to do there."""
         return self
+
+
+def _classes(y: Tensor, count: int) -> Labels:
+    if y.shape != (count,) or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        kind = str(y.dtype).removeprefix("torch.")
+        raise UnusableInput(
+            f"y is {kind} of shape {list(y.shape)}; give a whole number for each of the {count} inputs, such as "
+            "y.argmax(1) of what is one-hot"
+        )
+    return y.to(torch.int64)
 
 
 @dataclass(frozen=True, kw_only=True)

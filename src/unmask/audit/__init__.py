@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # torch takes seconds to load, and most of this room needs no
     from .records import Report
     from .runtime.progress import Progress
 
+_SHOWN = 60  # characters of what is no network
+
 
 def audit(
     network: nn.Module | Classifier | Network,
@@ -30,7 +32,7 @@ def audit(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
-    attacks: Sequence[Any] = (),
+    attacks: Any = (),
     box: Any = None,
     kind: str | None = None,
     **options: Any,
@@ -48,7 +50,8 @@ def audit(
     - `kind`: `"signals"`, `"images"` or `"volumes"` where the shape of `x` leaves it open.
     - `out`: folder for the journal and `evidence.safetensors`; nothing is written without it.
     - `resume`: go on with the audit in `out`.
-    - `progress`: is told what goes on; `attacks`: of your own or another toolbox's, run beside the audit's.
+    - `progress`: is told what goes on; `attacks`: one or several of your own or another toolbox's, run
+      beside the audit's.
     - `options`: the other fields of `unmask.claim.claim.Claim`: `claim`, `budget`, `seed`, `passes`, ...
 
     **Raises** `UnusableInput` or `ModelFailed` with one line: name, value, way out.
@@ -66,10 +69,29 @@ def audit(
     from ..data import Data, check
     from .run import audit as run
 
+    _check_network(network)
+    attacks = attacks if isinstance(attacks, Sequence) else [attacks]
     claim = parse_claim({"norm": norm, "epsilon": _plain(epsilon), **options}, "the call")
     inputs, labels, notes, unit = check(x, y, name="the data", kind=kind, box=box)
     data = Data(inputs, labels, "tensors", "", torch.arange(len(inputs)), notes=notes, box=unit)
     return run(network, data, claim, out=out, resume=resume, progress=progress, attacks=attacks)
+
+
+def _check_network(network: Any) -> None:
+    """**Raises** `UnusableInput` for what only names, makes or holds a network."""
+    if isinstance(network, str | os.PathLike):
+        way = "unmask.audit takes the network itself; in a shell, unmask audit takes its name"
+    elif isinstance(network, type):
+        way = f"give one that is made, as {network.__name__}() makes it, with its weights"
+    elif not callable(network):
+        inner = ", as its `model` may be" if hasattr(network, "model") else ""
+        way = f"give a torch.nn.Module or a function of inputs that returns logits{inner}"
+    else:
+        return
+    from ..errors import UnusableInput
+
+    shown = f"{network!r}"
+    raise UnusableInput(f"the network is {shown[:_SHOWN] + ' …' * (len(shown) > _SHOWN)}; {way}")
 
 
 def _plain(epsilon: Any) -> Any:

@@ -334,7 +334,10 @@ class Report(ReportPart):
         rows += [(m.mechanism, f"{m.operation} at {m.file}:{m.line}") for m in self.masking]
         rows += [("failed control", c.name) for c in self.controls if c.passed is False]
         cells = "".join(f"<tr><th>{escape(str(a))}</th><td>{escape(str(b))}</td></tr>" for a, b in rows)
-        return f"<table><caption>{escape(self.verdict.replace('_', ' '))}</caption>{cells}</table>"
+        verdict = self.verdict.replace("_", " ")
+        if self.claim is None and self.verdict == "not_refuted":
+            verdict = "measured"  # nothing was claimed that could be refuted
+        return f"<table><caption>{escape(verdict)}</caption>{cells}</table>"
 
     @property
     def exit_status(self) -> int:
