@@ -147,4 +147,8 @@ def test_other_examples_are_not_matched(audited, tmp_path, capsys):
     write_evidence(other, evidence(report))
     assert main(["compare", str(folder), str(other), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["overlaps"] == []
+    assert main(["compare", str(folder), str(other)]) == 0
+    assert "another number of examples, so that no examples are matched" in " ".join(
+        capsys.readouterr().out.split()
+    )
     assert main(["compare", str(folder)]) == 2

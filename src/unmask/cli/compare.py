@@ -30,7 +30,7 @@ def add_parser(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Prints the table; 0."""
     from ..audit.evidence import read_evidence
-    from ..report.comparison import overlaps, rows
+    from ..report.comparison import overlaps, rows, unmatched
 
     if len(arguments.folders) < 2:
         raise UnusableInput("there is one folder to compare; give two or more")
@@ -63,4 +63,6 @@ def run(arguments: argparse.Namespace) -> int:
             f"{pair.first} and {pair.second}: {pair.both} examples broke in both, {pair.first_alone} in the first "
             f"alone, {pair.second_alone} in the second alone, {pair.neither} in neither."
         )
+    for first, second, what in unmatched(reports):
+        out.print(f"{first} and {second}: another {what}, so that no examples are matched.")
     return 0

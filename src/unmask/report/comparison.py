@@ -74,5 +74,16 @@ def overlaps(reports: Mapping[str, Report], broken: Mapping[str, frozenset[int]]
     return found
 
 
+def unmatched(reports: Mapping[str, Report]) -> list[tuple[str, str, str]]:
+    """Pairs of audits that saw other examples, and in words what differs."""
+    names = ("data", "split", "number of examples", "seed")
+    found = []
+    for first, second in combinations(reports, 2):
+        each = zip(names, _sample(reports[first]), _sample(reports[second]), strict=True)
+        if differing := [name for name, a, b in each if a != b]:
+            found.append((first, second, " and ".join(differing)))
+    return found
+
+
 def _sample(report: Report) -> tuple[object, ...]:
     return report.data, report.split, report.examples, report.environment.seed

@@ -163,3 +163,27 @@ def test_what_wants_values_is_told_in_our_own_words(behind):
     assert "takes numbers out of its tensors" in str(caught.value)
     assert "test_trial.py:" in str(caught.value)
     assert "torch.fx" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda x: torch.zeros(len(x), 3), "zeros"),
+        (lambda x: torch.ones(x.shape[0], 3), "ones"),
+        (lambda x: torch.empty(x.size(0), 3).fill_(0), "empty"),
+    ],
+    ids=["len", "shape", "size"],
+)
+def test_a_constant_made_for_each_batch_is_told_in_words_and_one_row_of_it_is_bounded(make, name):
+    class Started(nn.Module):
+        def __init__(self, start):
+            super().__init__()
+            self.net, self.start = nn.Linear(4, 3), start
+
+        def forward(self, x):
+            return self.start(x) + self.net(x)
+
+    x = torch.rand(2, 4)
+    with pytest.raises(Unsupported, match=rf"by torch\.{name} \(.*; one row, as torch\.{name}\(1, …\)"):
+        read_graph(Started(make).eval(), x)
+    assert len(read_graph(Started(lambda _: torch.zeros(1, 3)).eval(), x).nodes) == 3

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
@@ -32,6 +33,8 @@ _WAYS_OUT = frozenset(
 PATIENCE = 60.0
 # How torch and Python say that a placeholder of the trace has no value.
 _PLACEHOLDERS = re.compile(r"\bProxy\b|symbolic(ally)? trac")
+# What torch's makers of constants say to sizes given as placeholders, one after the other.
+_SIZES = re.compile(r"(\w+)\(\) takes \d+ positional arguments? but \d+ (was|were) given")
 
 _survivors: dict[int, weakref.ref[nn.Module]] = {}
 
@@ -85,6 +88,12 @@ def _traced(network: nn.Module) -> fx.GraphModule:
         with _lengths_traced(network):
             return fx.symbolic_trace(network)
     except Exception as error:
+        made = _SIZES.match(said(error))
+        if made and isinstance(error, TypeError) and hasattr(torch, made[1]):
+            raise Unsupported(
+                f"bounds need constants of one size, and this network makes some for each batch by torch.{made[1]} "
+                f"({user_line(error)}); one row, as torch.{made[1]}(1, …) makes it, has bounds"
+            ) from error
         if wants_to_stop(error) or not _PLACEHOLDERS.search(said(error)):
             raise
         raise Unsupported(
