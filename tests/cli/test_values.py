@@ -14,6 +14,7 @@ from unmask.cli.main import main
         (["--seed", "99999999999999999999"], "--seed is 99999999999999999999"),
         (["--device", "meta"], "--device meta cannot be used"),
         (["--device", "meta:0"], "--device meta:0 cannot be used"),
+        (["--device", "gpu"], "--device gpu cannot be used (torch knows no device of this name); give cpu"),
         (["--out", "a\0b"], "is no name of a folder"),
     ],
 )

@@ -67,6 +67,8 @@ def test_grey_images_without_a_channel(tmp_path):
         (("train_images", "train_labels"), "train", "train"),
         (("x_test", "y_test"), None, "test"),
         (("images", "labels"), None, ""),
+        (("X", "Y"), None, ""),
+        (("signals", "labels"), None, ""),
     ],
 )
 def test_archives_under_other_names(tmp_path, names, split, said):

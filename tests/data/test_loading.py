@@ -103,6 +103,8 @@ WITH_NAN[2:4, 0, 1, 1] = np.nan, np.inf
         (GOOD_X, np.eye(6, dtype=np.int64), ["shape [6, 6]", "argmax(1) if it is one-hot"]),
         (GOOD_X, GOOD_Y[:, None, None], ["shape [6, 1, 1]", "y.reshape(-1)"]),
         (GOOD_X, GOOD_Y.astype(np.float32), ["float32", "labels must be integers"]),
+        (GOOD_X, np.array([*"cabbac"]), ["holds texts, such as 'c'", "numpy.unique(y, return_inverse=True)[1]"]),
+        (GOOD_X, GOOD_Y.astype("S"), ["holds texts"]),
         (GOOD_X, GOOD_Y > 2, ["bool", "labels must be integers"]),
         (GOOD_X, GOOD_Y - 1, ["run from -1 to 4", "must run from 0"]),
         (np.array([["a"] * 6]), GOOD_Y, ["not an array of numbers"]),

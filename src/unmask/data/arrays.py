@@ -230,6 +230,11 @@ def _tensor(values: Any, name: str) -> Tensor:
             )
             return torch.from_numpy(array)
     except (TypeError, ValueError) as error:
+        if np.asarray(values).dtype.kind in "US" and name.startswith("y "):
+            raise UnusableInput(
+                f"{name} holds texts, such as {str(np.asarray(values).flat[0])!r}; labels must be integers: save "
+                "numpy.unique(y, return_inverse=True)[1], which numbers them in alphabetical order"
+            ) from error
         raise UnusableInput(
             f"{name} is not an array of numbers ({first_line(error)}); give float32 x and int64 y"
         ) from error

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import UnusableInput
+from ..errors import UnusableInput, plural
 
 Weights = tuple[float, ...]
 
@@ -48,7 +48,11 @@ def check_count(radii: int, shape: Sequence[int]) -> None:
     **Raises** `UnusableInput`.
     """
     if radii != shape[0]:
-        what = "features" if len(shape) == 1 else "channels"
+        what = (
+            plural(shape[0], "feature", "features")
+            if len(shape) == 1
+            else plural(shape[0], "channel", "channels")
+        )
         raise UnusableInput(
             f"epsilon has {radii} radii, and an input has {shape[0]} {what}: give one for each, or a single one"
         )

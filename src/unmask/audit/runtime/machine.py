@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from ...errors import plural
+
 
 def utc(seconds: float) -> str:
     """Date and minute.
@@ -21,7 +23,8 @@ def utc(seconds: float) -> str:
 
 def hardware(device: torch.device) -> str:
     """The processor with its cores and this process's threads, and the accelerator if one was used."""
-    cores = f"{processor()}, {os.cpu_count() or 1} cores, {torch.get_num_threads()} threads"
+    cores, threads = os.cpu_count() or 1, torch.get_num_threads()
+    cores = f"{processor()}, {cores} {plural(cores, 'core', 'cores')}, {threads} {plural(threads, 'thread', 'threads')}"
     return f"{torch.cuda.get_device_name(device)}; {cores}" if device.type == "cuda" else cores
 
 
