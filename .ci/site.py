@@ -28,7 +28,7 @@ def on_files(files: Files, config: Any) -> Files:
     docs = Path(config["docs_dir"])
     made = {name: (ROOT / name).read_text(encoding="utf-8") for name in (*ELSEWHERE, *REPRODUCTIONS)}
     made |= {"commands.md": commands(), "glossary.md": glossary(), "gallery/index.md": gallery(docs)}
-    made["reproductions/index.md"] = reproductions()
+    made["reproductions/index.md"] = (ROOT / "reproductions/README.md").read_text(encoding="utf-8")
     for path in sorted(docs.glob("notebooks/*.ipynb")):
         made[f"notebooks/{path.stem}.md"] = notebook(path)
         if (other := files.get_file_from_path(f"notebooks/{path.name}")) is not None:
@@ -167,15 +167,6 @@ def gallery(docs: Path) -> str:
             row["robust"],
         ]
         said.append(f"| {' | '.join([*cells, row['found'] or '–'])} |")
-    return "\n".join(said)
-
-
-def reproductions() -> str:
-    """A list of the papers whose figures stand beside ours."""
-    said = ["# Published results beside ours", "", "`unmask reproduce NAME` measures them again.", ""]
-    for name in REPRODUCTIONS:
-        title = (ROOT / name).read_text(encoding="utf-8").split("\n")[0].lstrip("# ")
-        said.append(f"- [{title}]({name.removeprefix('reproductions/')})")
     return "\n".join(said)
 
 

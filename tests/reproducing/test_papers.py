@@ -1,5 +1,7 @@
 """Every reproduction takes a request, and every row has a name, a published figure and a measure."""
 
+import re
+
 import pytest
 
 from unmask.cli.main import main
@@ -50,3 +52,18 @@ def test_rows_and_names_are_listed_without_measuring(capsys):
     assert "--device nowhere cannot be used" in capsys.readouterr().err
     assert main(["reproduce", "clever", "--quick", "--forecast"]) == 2
     assert "has no forecast" in capsys.readouterr().err
+
+
+def test_nothing_works_on_fewer_than_100_images_where_more_were_published():
+    text = (papers.folder() / "README.md").read_text(encoding="utf-8")
+    sections = text.split("\n## ")[1:]
+    assert all(any(f"`{name.split('/')[0]}`" in s.split("\n")[0] for s in sections) for name in names())
+    for section in sections:
+        rows = [line.strip("|").split("|") for line in section.split("\n") if line.startswith("| ")][1:]
+        assert rows
+        for published, _, images, status in rows:
+            word = status.strip(" *").split(":")[0]
+            assert re.match(r"works|deviates|not reproduced|-$", word), status
+            counts = [int(n.replace(",", "")) for n in re.findall(r"[\d,]*\d", images)]
+            if word.startswith("works") and "no figures" not in section:
+                assert all(n >= 100 for n in counts), published
