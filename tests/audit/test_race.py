@@ -112,6 +112,19 @@ def test_of_equally_good_gradients_one_that_is_far_quicker_wins():
     assert winner(0.1, 1.0, 0.4) == ["identity"]
 
 
+@pytest.mark.parametrize("won", [0, 5, 32])
+def test_a_quick_repair_that_is_no_better_does_not_take_the_exact_gradients_place(won):
+    """The campaign follows the first winner: a learned stand-in is quick, and a repair that raises has no price."""
+    for price in (0.001, 0.0):
+        entrants = [entrant("exact", 0.1), entrant("learned", price)]
+        assert named(Race(entrants, torch.tensor([broken(won)] * 2)).winners()) == ["exact"]
+
+
+def test_a_repair_that_does_not_run_is_not_the_quickest():
+    entrants = [entrant("exact", 0.1), entrant("smooth", 1.0), entrant("raises", 0.0)]
+    assert named(Race(entrants, torch.tensor([broken(0), broken(3), broken(3)])).winners()) == ["smooth"]
+
+
 def test_what_few_images_do_not_tell_is_asked_of_more():
     first, none = broken(2, 16), broken(0, 16)
     more = torch.tensor([broken(0, 45), broken(3, 45)])

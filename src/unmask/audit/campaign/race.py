@@ -79,7 +79,8 @@ class Race:
     def winners(self) -> list[Candidate]:
         """The best, then whoever breaks what those before did not; at most `WINNERS`.
 
-        Of those that are equally good it is the first, or the quickest that takes less than half of its time.
+        Of those that are equally good it is the first; of repairs, the quickest that takes less than half of its time.
+        Where nobody broke anything nothing tells for leaving the exact gradient, least of all that a repair is quick.
         """
         if len(self.entrants) == 1:
             return self.entrants
@@ -87,10 +88,11 @@ class Race:
         covered = torch.zeros_like(self.rates[0])
         for _ in range(WINNERS):
             gains = (self.rates - covered).clamp_min(0).sum(1)
-            level = (gains == gains.max()).nonzero()[:, 0].tolist()
-            quickest = min(level, key=lambda n: self.entrants[n].seconds)
-            first = level[0]
-            best = quickest if 2 * self.entrants[quickest].seconds < self.entrants[first].seconds else first
+            first, *level = (gains == gains.max()).nonzero()[:, 0].tolist()
+            prices = {n: self.entrants[n].seconds for n in level if first > 0}
+            # A price of 0 is that of an estimate that did not run.
+            quicker = [n for n, price in prices.items() if 0 < 2 * price < self.entrants[first].seconds]
+            best = min(quicker, key=lambda n: prices[n], default=first)
             if chosen and gains[best] < 0.5:
                 break
             chosen.append(best)
