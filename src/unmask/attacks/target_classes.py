@@ -14,7 +14,7 @@ from .base import Cost
 from .batch import Batch, Labels
 
 # Classes whose own gradient is asked for, and points at which all classes are looked at to find them where there are
-# more: two points find a class that was planted among 1,000 (`benchmarks/README.md`). Ours.
+# more (`benchmarks/README.md`). Ours.
 SLOPES, POINTS = 9, 6
 
 
