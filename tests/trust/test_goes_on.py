@@ -261,9 +261,23 @@ WANDERS = {
 }
 
 
-@pytest.mark.parametrize("line", WANDERS.values(), ids=WANDERS)
-def test_a_network_that_changes_the_working_directory_loses_no_file(tmp_path, monkeypatch, capsys, line):
-    text = f"class Wanders(Means):\n    def forward(self, x):\n        {line}\n        return super().forward(x)\n\n\n"
+BACKWARDS = """class Wanders(Means):
+    def forward(self, x):
+        y = x * 1
+        if y.requires_grad:
+            y.register_hook(lambda g: (os.chdir(os.sep), g)[1])
+        return super().forward(y)
+
+
+"""
+FORWARDS = (
+    "class Wanders(Means):\n    def forward(self, x):\n        {}\n        return super().forward(x)\n\n\n"
+)
+TEXTS = {name: FORWARDS.format(line) for name, line in WANDERS.items()} | {"in its backward pass": BACKWARDS}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+def test_a_network_that_changes_the_working_directory_loses_no_file(tmp_path, monkeypatch, capsys, text):
     write(tmp_path, text + "def wanders():\n    return Wanders().eval()\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))

@@ -13,6 +13,8 @@ from ..errors import GradientFailed, UnmaskError, said
 from ..foreign import failure, user_line
 from ..randomness import Streams
 from ..state import State
+from ..state.process import back_afterwards
+from ..state.settings import modes
 from ..threat import ThreatModel
 from ..types import Average, Outputs, SelfCertificate
 from .averaging import addend, check_average, finite_floats, logits_of_mean, of_its_class
@@ -201,7 +203,8 @@ class Classifier:
         if not values.requires_grad:
             return torch.zeros_like(x)
         try:
-            (grad,) = torch.autograd.grad(values.sum(), x, retain_graph=retain_graph, allow_unused=True)
+            with back_afterwards(modes()):  # a hook or a Function of somebody's runs
+                (grad,) = torch.autograd.grad(values.sum(), x, retain_graph=retain_graph, allow_unused=True)
         except UnmaskError:
             raise
         except BaseException as error:

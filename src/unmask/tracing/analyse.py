@@ -18,6 +18,8 @@ from ..classifier import Classifier, seeded
 from ..errors import first_line, out_of_memory, said
 from ..objectives import margin_loss
 from ..randomness import Streams
+from ..state.process import back_afterwards
+from ..state.settings import modes
 from ..threat import Linf, NormBall, ThreatModel
 from ..types import per_example
 from .asked import asked_about
@@ -79,7 +81,8 @@ def analyse(
     for uncut, warning in ((True, ""), (False, AS_WRITTEN)):
         recording = Recording(classifier, uncut, plain.memory, examined)
         try:
-            with seeded(seed, x.device):  # probes of single operations draw from the global generator
+            # Probes of single operations draw from the global generator, and walk back through somebody's hooks.
+            with seeded(seed, x.device), back_afterwards(modes()):
                 base, difference = _as_many_as_fit(recording, x, plain)
                 if not difference:
                     few = len(base.logits)
